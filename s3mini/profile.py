@@ -13,13 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .errors import ProfileError
+
 PROFILES = Path(__file__).parent / "profiles"
 ROOT = Path(os.environ.get("S3MINI_ROOT", Path(__file__).resolve().parent.parent))
 """Folder that holds ``data/`` and ``build/``: the checkout, or what ``S3MINI_ROOT`` says."""
-
-
-class ProfileError(ValueError):
-    """A profile is unknown or malformed; the message says which key and what to do."""
 
 
 class _Spec(BaseModel):
