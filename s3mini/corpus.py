@@ -1,0 +1,323 @@
+"""Corpora and question sets: read, validate, write, fingerprint.
+
+Formats are the ones the field uses, so wiki-18 and FlashRAG files work as they are, plain or gzipped:
+
+* corpus, one line per passage: ``{"id": "7", "contents": "\\"Title\\"\\nText"}``
+* questions, one line each: ``{"id": "test_0", "question": …, "golden_answers": […], "metadata": {…}}``
+  in ``<questions>/<set>/<split>.jsonl``
+
+Every malformed line is a `DataError` reading ``file:line: what is wrong (remedy)``; none is skipped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import DataError
+from .profile import Profile
+from .records import Document, Question
+from .stages import atomic_write
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+_FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have a test split
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (check the profile's data section, or the path you gave)")
+    number = 0
+    empty = True
+    try:
+        with _open(path) as lines:
+            for number, raw in enumerate(lines, 1):
+                line = _decode(raw, f"{path}:{number}", first=number == 1)
+                if line.strip():
+                    empty = False
+                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}:{number + 1}: the gzip file is damaged or cut short (fetch it again)"
+        ) from error
+    if empty:
+        raise DataError(f"{path}: the file is empty (expected one JSON object per line)")
+
+
+def _decode(raw: bytes, place: str, first: bool) -> str:
+    try:
+        return raw.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: invalid UTF-8 at byte {error.start} of the line (convert the file, e.g. with iconv -t UTF-8)"
+        ) from error
+
+
+def _parse(line: str, place: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{place}: malformed JSON: {error.msg} at column {error.colno} (each line must be one JSON object)"
+        ) from error
+    except RecursionError as error:
+        raise DataError(
+            f"{place}: JSON nested too deeply (each line must be one flat JSON object)"
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{place}: a {type(found).__name__}, not a JSON object (write {{…}} on each line)")
+    return found
+
+
+def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
+    """A non-blank string field; ids may be whole numbers."""
+    if key not in record:
+        raise DataError(
+            f"{place}: missing field {key!r} (expected {wanted}; found {', '.join(record) or 'none'})"
+        )
+    value = record[key]
+    if key == "id" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise DataError(f"{place}: field {key!r} is a {type(value).__name__}, not text (expected {wanted})")
+    if not value.strip():
+        raise DataError(f"{place}: field {key!r} is empty (fill it in, or remove the line)")
+    return _encodable(value, key, place)
+
+
+def _encodable(value: str, key: str, place: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place}: field {key!r} holds a lone surrogate, invalid in UTF-8 (remove it)"
+        ) from error
+    return value
+
+
+def _unique(seen: dict[str, str], identifier: str, place: str) -> None:
+    if identifier in seen:
+        raise DataError(
+            f"{place}: duplicate id {identifier!r}, first used at line {seen[identifier]} (make ids unique)"
+        )
+    seen[identifier] = place.rpartition(":")[2]
+
+
+def split_contents(contents: str) -> tuple[str, str]:
+    """Title and text of a wiki-18 passage.
+
+    Exactly one pair of quotes is taken off the first line, so quotes and parentheses *in* a title stay. A
+    first line without quotes is a title as it stands; a passage of one unquoted line has no title.
+    """
+    head, newline, text = contents.partition("\n")
+    if len(head) >= 2 and head[0] == head[-1] == '"':
+        return head[1:-1], text
+    return (head, text) if newline else ("", contents)
+
+
+def iter_corpus(path: str | Path) -> Iterator[Document]:
+    """Documents of a corpus file one by one, validated; for corpora that do not fit in memory.
+
+    Raises:
+        DataError: with ``file:line``: no such file, empty file, malformed JSON, missing or blank field,
+            duplicate id, invalid UTF-8, damaged gzip.
+    """
+    seen: dict[str, str] = {}
+    for place, record in _objects(Path(path)):
+        identifier = _text(record, "id", place, "id and contents")
+        _unique(seen, identifier, place)
+        title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
+        if not title.strip() and not text.strip():
+            raise DataError(
+                f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
+            )
+        yield Document(identifier, title, text)
+
+
+def read_corpus(path: str | Path) -> list[Document]:
+    """All documents of a corpus file, in order; raises as `iter_corpus` does."""
+    return list(iter_corpus(path))
+
+
+def write_corpus(path: str | Path, documents: Iterable[Document]) -> Path:
+    """Write documents in the wiki-18 layout, whole or not at all; ``.gz`` compresses.
+
+    Raises:
+        DataError: a title with a line break, a blank document or a duplicate id: it could not be read back.
+        StageError: the disk is full.
+    """
+    path = Path(path)
+    seen: dict[str, str] = {}
+    lines = []
+    for number, document in enumerate(documents, 1):
+        place = f"{path}:{number}"
+        _unique(seen, document.id, place)
+        if "\n" in document.title:
+            raise DataError(f"{place}: the title of document {document.id!r} holds a line break (remove it)")
+        lines.append(_line({"id": document.id, "contents": document.contents}, place))
+    return _write_lines(path, lines)
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """All questions of a FlashRAG-style file, in order.
+
+    Raises:
+        DataError: with ``file:line``, as `iter_corpus`; also a question without accepted answers.
+    """
+    seen: dict[str, str] = {}
+    questions = []
+    for place, record in _objects(Path(path)):
+        wanted = "id, question and golden_answers"
+        identifier = _text(record, "id", place, wanted)
+        _unique(seen, identifier, place)
+        question = _text(record, "question", place, wanted)
+        questions.append(Question(identifier, question, _answers(record, place), _metadata(record, place)))
+    return questions
+
+
+def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
+    if "golden_answers" not in record:
+        raise DataError(f"{place}: missing field 'golden_answers' (expected a list of accepted answers)")
+    answers = record["golden_answers"]
+    if not isinstance(answers, list) or not answers:
+        raise DataError(f"{place}: field 'golden_answers' must be a non-empty list of texts")
+    for answer in answers:
+        if not isinstance(answer, str) or not answer.strip():
+            raise DataError(
+                f"{place}: field 'golden_answers' holds {answer!r} (each answer must be non-empty text)"
+            )
+        _encodable(answer, "golden_answers", place)
+    return tuple(answers)
+
+
+def _metadata(record: dict[str, Any], place: str) -> dict[str, Any]:
+    found = record.get("metadata")
+    if found is not None and not isinstance(found, dict):
+        raise DataError(f"{place}: field 'metadata' is a {type(found).__name__}, not an object")
+    return found or {}
+
+
+def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
+    """Write questions in FlashRAG's layout, whole or not at all; ``.gz`` compresses.
+
+    Raises:
+        DataError: a duplicate id, or a question without answers: it could not be read back.
+        StageError: the disk is full.
+    """
+    path = Path(path)
+    seen: dict[str, str] = {}
+    lines = []
+    for number, question in enumerate(questions, 1):
+        place = f"{path}:{number}"
+        _unique(seen, question.id, place)
+        if not question.golden_answers:
+            raise DataError(f"{place}: question {question.id!r} has no golden answers (give at least one)")
+        record = {
+            "id": question.id,
+            "question": question.question,
+            "golden_answers": list(question.golden_answers),
+            "metadata": dict(question.metadata),
+        }
+        lines.append(_line(record, place))
+    return _write_lines(path, lines)
+
+
+def _line(record: dict[str, Any], place: str) -> bytes:
+    try:
+        return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place}: {record['id']!r} holds a lone surrogate, invalid in UTF-8 (remove it)"
+        ) from error
+
+
+def _write_lines(path: Path, lines: Sequence[bytes]) -> Path:
+    data = b"".join(lines)
+    return atomic_write(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def load_questions(profile: Profile, set_name: str, split: str) -> list[Question]:
+    """Questions of one set and split of a profile, cut to its limits (the file's first ones).
+
+    ``test`` means the test split, else dev, else train, because not every public set has a labelled test
+    split. ``metadata`` gets ``set`` and ``split`` where it lacks them. FlashRAG numbers questions anew in
+    each set (``test_0``), so an id that does not begin with its set's name becomes ``set/id``: ids are
+    unique across the sets of a profile.
+
+    Raises:
+        DataError: unknown set or split; a set trained on whose only split is train; a malformed file.
+    """
+    folder = profile.resolve(profile.data.questions) / set_name
+    if not folder.is_dir():
+        found = (
+            sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+        )
+        raise DataError(
+            f"{folder}: no such question set (found: {', '.join(found) or 'none'}; check the profile's data.questions)"
+        )
+    path, actual = _split_file(folder, split)
+    if split != "train" and actual == "train" and set_name in profile.data.train_sets:
+        raise DataError(
+            f"{folder}: trained on, but has no test or dev split to be tested on (add {split}.jsonl)"
+        )
+    limit = profile.data.train_limit if split == "train" else profile.data.test_limit
+    return [
+        replace(
+            question,
+            id=question.id if question.id.startswith(set_name) else f"{set_name}/{question.id}",
+            metadata={"set": set_name, "split": actual, **question.metadata},
+        )
+        for question in read_questions(path)[:limit]
+    ]
+
+
+def _split_file(folder: Path, split: str) -> tuple[Path, str]:
+    for candidate in _FALLBACK.get(split, (split,)):
+        for suffix in SUFFIXES:
+            if (path := folder / f"{candidate}{suffix}").is_file():
+                return path, candidate
+    found = sorted(p.name for p in folder.iterdir())
+    raise DataError(f"{folder / split}.jsonl: no such file (the set holds: {', '.join(found) or 'nothing'})")
+
+
+_fingerprints: dict[tuple[str, int, int], str] = {}
+
+
+def fingerprint(paths: str | Path | Iterable[str | Path]) -> str:
+    """Content hash (sha256, 16 hex digits) of a file, a folder (names and contents), or several, in order.
+
+    Raises:
+        DataError: something does not exist.
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    parts = [_hash_path(Path(p)) for p in given]
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def _hash_path(path: Path) -> str:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        names = "".join(f"{p.relative_to(path).as_posix()}={_hash_path(p)};" for p in files)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file (a stage needs it; run the stage that makes it, or check the profile)"
+        )
+    state = path.stat()
+    key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
+    if key not in _fingerprints:
+        with open(path, "rb") as source:
+            _fingerprints[key] = hashlib.file_digest(source, "sha256").hexdigest()[:16]
+    return _fingerprints[key]
