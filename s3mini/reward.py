@@ -1,0 +1,309 @@
+"""The reward: from a generator's answer to Gain Beyond RAG (paper, section 3).
+
+    answer --normalise--> EM, F1, span match --(judge where the span fails)--> GenAcc --> GBR
+
+Each measure is one small function. Departures from the paper and its public code, all deliberate:
+
+- The public code rewards ``2 * GenAcc - GenAcc_RAG`` (two flags are on at once); here GBR is the paper's
+  ``GenAcc - GenAcc_RAG``. Under GRPO both give the same advantages: see `group_advantages`.
+- A text made only of what normalisation removes ("The The", "!!!") keeps it, instead of becoming an
+  empty string that is contained in every answer.
+- Typographic punctuation (“ ” ’ – …) is removed as ASCII punctuation is.
+- Answers are scored in batches, and the judge is asked once per distinct (answer, accepted answers).
+- A judge that does not reply yes or no is counted and reported, then an error: never a quiet zero.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import regex
+
+from .errors import DataError, ModelError
+from .models.base import ChatModel, strip_reasoning
+from .protocols.wordings import Wordings, judge_messages
+from .records import Question, Score
+
+ARTICLES = frozenset({"a", "an", "the"})
+# A word is letters, digits and marks; any other visible character stands alone (DPR's tokenizer).
+_TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
+_ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+_VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in _ASCII_PUNCTUATION or unicodedata.category(character).startswith("P")
+
+
+def normalize(text: str) -> str:
+    """Lower-case, drop punctuation and articles, squeeze white space, in Unicode form NFD.
+
+    The normalisation of SQuAD v1.1 (Rajpurkar et al. 2016), with DPR's NFD; used by every measure below.
+    Accents stay: "Bronte" is not "Brontë". A text of punctuation or articles only keeps them.
+    Idempotent.
+    """
+    lowered = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).lower())
+    words = "".join(c for c in lowered if not _is_punctuation(c)).split()
+    kept = [word for word in words if word not in ARTICLES] or words or lowered.split()
+    return unicodedata.normalize("NFD", " ".join(kept))
+
+
+def tokens(text: str) -> list[str]:
+    """Tokens of the normalised text, split as DPR's uncased tokenizer does (Karpukhin et al. 2020)."""
+    normal = normalize(text)
+    return _TOKEN.findall(normal) or normal.split()
+
+
+def _accepted(golden_answers: Sequence[str], where: str = "") -> Sequence[str]:
+    if isinstance(golden_answers, str):
+        raise DataError(f"golden_answers is one string, {golden_answers!r}: give a list of answers{where}")
+    if not golden_answers or not all(answer.strip() for answer in golden_answers):
+        raise DataError(f"no golden answer, or an empty one{where}: every question needs a non-empty answer")
+    return golden_answers
+
+
+def exact_match(answer: str, golden_answers: Sequence[str]) -> float:
+    """1.0 when the normalised answer equals a normalised golden answer, else 0.0 (SQuAD EM).
+
+    Raises:
+        DataError: no golden answers, or a blank one.
+    """
+    normal = normalize(answer)
+    return float(any(normal == normalize(gold) for gold in _accepted(golden_answers)))
+
+
+def f1_score(answer: str, golden_answers: Sequence[str]) -> float:
+    """Best harmonic mean, in [0, 1], of word precision and recall over the golden answers (SQuAD F1).
+
+    Words are counted as often as they occur.
+
+    Raises:
+        DataError: no golden answers, or a blank one.
+    """
+    words = Counter(normalize(answer).split())
+    best = 0.0
+    for gold in _accepted(golden_answers):
+        wanted = Counter(normalize(gold).split())
+        common = (words & wanted).total()
+        best = max(best, 2 * common / (words.total() + wanted.total()))
+    return best
+
+
+def span_match(answer: str, golden_answers: Sequence[str]) -> bool:
+    """Whether a golden answer's tokens occur in the answer's, side by side and in order.
+
+    Token-wise as DPR's ``has_answer``, on normalised text (paper, section 3): "art" is not in "party".
+
+    Raises:
+        DataError: no golden answers, or a blank one.
+    """
+    said = tokens(answer)
+    for gold in _accepted(golden_answers):
+        wanted = tokens(gold)
+        if any(said[i : i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1)):
+            return True
+    return False
+
+
+@dataclass
+class Judge:
+    """An LLM that says whether a response contains any accepted answer (paper, section 3).
+
+    Greedy, batched by the model, and asked once per distinct (response, accepted answers) in its life.
+
+    A reply that starts with neither yes nor no is *unreadable*. It counts as no, is tallied in
+    ``unreadable`` (of ``asked``) and warned about. More than one plus the share ``max_unreadable`` of all
+    replies so far is a `ModelError`: that model cannot judge.
+    """
+
+    model: ChatModel
+    wordings: Wordings = "full"
+    max_new_tokens: int = 4
+    max_unreadable: float = 0.05
+    asked: int = 0
+    unreadable: int = 0
+    _known: dict[tuple[str, tuple[str, ...]], bool] = field(default_factory=dict, repr=False)
+
+    def __call__(self, responses: Sequence[str], golden_answers: Sequence[Sequence[str]]) -> list[bool]:
+        """One verdict per (response, accepted answers) pair.
+
+        Raises:
+            ModelError: too many unreadable replies, or the model returned a wrong number of them.
+            DataError: a pair without accepted answers.
+        """
+        keys = [
+            (response.strip(), tuple(_accepted(gold)))
+            for response, gold in zip(responses, golden_answers, strict=True)
+        ]
+        new = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if new:
+            conversations = [judge_messages(self.wordings, said, gold) for said, gold in new]
+            replies = self.model.reply(conversations, max_new_tokens=self.max_new_tokens, temperature=0.0)
+            if len(replies) != len(new):
+                raise ModelError(f"the judge returned {len(replies)} replies to {len(new)} questions")
+            self._known.update(zip(new, self._read(replies), strict=True))
+        return [self._known[key] for key in keys]
+
+    def _read(self, replies: Sequence[str]) -> list[bool]:
+        verdicts = [read_verdict(reply) for reply in replies]
+        bad = [reply for reply, verdict in zip(replies, verdicts, strict=True) if verdict is None]
+        self.asked += len(replies)
+        self.unreadable += len(bad)
+        if bad:
+            tally = f"{self.unreadable} of {self.asked} judge replies are neither yes nor no, e.g. {bad[0]!r}"
+            if self.unreadable > 1 + self.max_unreadable * self.asked:
+                raise ModelError(f"{tally}: check the judge model and its wordings ({self.wordings!r})")
+            warnings.warn(f"{tally}; counted as no", stacklevel=4)
+        return [bool(verdict) for verdict in verdicts]
+
+
+def read_verdict(reply: str) -> bool | None:
+    """True for a reply that starts with yes, False for no, None for anything else; reasoning is ignored."""
+    found = _VERDICT.match(strip_reasoning(reply))
+    return None if found is None else found[1].lower() == "yes"
+
+
+def score_answers(
+    answers: Sequence[str],
+    questions: Sequence[Question],
+    judge: Judge | None = None,
+    judge_all: bool = False,
+) -> list[Score]:
+    """Score the answers (reasoning already stripped), one per question, in order.
+
+    The judge is asked in one batch, only where the span match fails (paper, section 3) unless
+    ``judge_all``, and never about an empty answer, which contains nothing. Without a judge GenAcc is
+    the span match alone.
+
+    Raises:
+        DataError: a question without golden answers, or counts that differ.
+        ModelError: the judge could not be read.
+    """
+    if len(answers) != len(questions):
+        raise DataError(
+            f"{len(answers)} answers for {len(questions)} questions: give one answer per question"
+        )
+    for question in questions:
+        _accepted(question.golden_answers, f" (question {question.id!r})")
+    golds = [question.golden_answers for question in questions]
+    spans = [span_match(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
+    verdicts: list[bool | None] = [None] * len(answers)
+    if judge is not None:
+        wanted = [i for i, span in enumerate(spans) if judge_all or not span]
+        asked = [i for i in wanted if answers[i].strip()]
+        for i in wanted:
+            verdicts[i] = False
+        replies = judge([answers[i] for i in asked], [golds[i] for i in asked])
+        for i, verdict in zip(asked, replies, strict=True):
+            verdicts[i] = verdict
+    return [
+        Score(answer, exact_match(answer, gold), f1_score(answer, gold), span, verdict)
+        for answer, gold, span, verdict in zip(answers, golds, spans, verdicts, strict=True)
+    ]
+
+
+def gbr(gen_acc: float, rag_gen_acc: float) -> float:
+    """Gain Beyond RAG: GenAcc with the searcher's context minus GenAcc with naive RAG's (paper, section 3).
+
+    Arguments in [0, 1], result in [-1, 1].
+    """
+    return gen_acc - rag_gen_acc
+
+
+RagAccuracy = Callable[[Question], float]
+RewardName = Literal["gbr", "gen_acc", "span", "judge", "em"]
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A named reward: ``score`` measures answers as the reward needs, calling it turns scores to numbers.
+
+    The names are those of the paper's reward ablation, and ``gbr``, what it trains with.
+    """
+
+    name: RewardName
+    rag_gen_acc: RagAccuracy | None = None
+
+    def score(
+        self, answers: Sequence[str], questions: Sequence[Question], judge: Judge | None = None
+    ) -> list[Score]:
+        """`score_answers`, the judge asked about every answer when the reward is its verdict alone."""
+        if judge is None and self.name == "judge":
+            raise ModelError('the reward "judge" needs a judge model')
+        return score_answers(answers, questions, judge, judge_all=self.name == "judge")
+
+    def __call__(self, questions: Sequence[Question], scores: Sequence[Score]) -> list[float]:
+        """One reward per score: in [-1, 1] for ``gbr``, in [0, 1] for the others."""
+        return [self._one(question, score) for question, score in zip(questions, scores, strict=True)]
+
+    def _one(self, question: Question, score: Score) -> float:
+        if self.name == "gbr":
+            assert self.rag_gen_acc is not None  # make_reward sees to it
+            return gbr(score.gen_acc, self.rag_gen_acc(question))
+        if self.name == "judge":
+            if score.judge is None:
+                raise ModelError('the reward "judge" got a score no judge gave: use Reward.score')
+            return float(score.judge)
+        return float({"gen_acc": score.gen_acc, "span": score.span, "em": score.em}[self.name])
+
+
+def make_reward(name: str, rag_gen_acc: RagAccuracy | None = None) -> Reward:
+    """The reward called ``name``; ``gbr`` needs ``rag_gen_acc`` (`RagCache.lookup`).
+
+    Raises:
+        DataError: unknown name, or ``gbr`` without naive RAG's accuracies.
+    """
+    known: tuple[RewardName, ...] = ("gbr", "gen_acc", "span", "judge", "em")
+    for reward in known:
+        if reward == name:
+            if reward == "gbr" and rag_gen_acc is None:
+                raise DataError(
+                    "the reward 'gbr' needs naive RAG's accuracies: run precompute, pass cache.lookup"
+                )
+            return Reward(reward, rag_gen_acc)
+    raise DataError(f"unknown reward {name!r}: choose one of {', '.join(known)}")
+
+
+def group_advantages(
+    rewards: Sequence[float] | np.ndarray,
+    group_size: int,
+    scale: Literal["group", "batch", "none"] = "group",
+    epsilon: float = 1e-4,
+) -> np.ndarray:
+    """GRPO's advantages, as TRL 1.16 computes them (Shao et al. 2024, section 4.1).
+
+    ``A = (r - mean of its group) / (std + epsilon)``, the std (with Bessel's correction) taken over the
+    group, over the whole batch, or left out (``"none"``, Dr. GRPO). A term that is constant in a group,
+    such as GBR's ``GenAcc_RAG``, cancels in ``r - mean``: with ``"group"`` and ``"none"`` exactly; with
+    ``"batch"`` the batch's std still sees it. A common factor cancels in the division, up to ``epsilon``.
+
+    Args:
+        rewards: one per completion, the ``group_size`` completions of a prompt side by side; shape (n,).
+
+    Returns:
+        float64 array, shape (n,).
+
+    Raises:
+        DataError: the rewards do not fill whole groups, or one is not finite.
+    """
+    values = np.asarray(rewards, dtype=np.float64)
+    if values.ndim != 1 or group_size < 2 or len(values) == 0 or len(values) % group_size:
+        raise DataError(f"{values.shape} rewards do not fill groups of {group_size} (at least 2)")
+    if not np.isfinite(values).all():
+        raise DataError("a reward is not finite: a completion that could not be scored has no advantage")
+    groups = values.reshape(-1, group_size)
+    centred = groups - groups.mean(axis=1, keepdims=True)
+    if scale == "group":
+        centred = centred / (groups.std(axis=1, ddof=1, keepdims=True) + epsilon)
+    elif scale == "batch":
+        centred = centred / (values.std(ddof=1) + epsilon)
+    elif scale != "none":
+        raise DataError(f"unknown scale {scale!r}: choose group, batch or none")
+    return centred.reshape(-1)
