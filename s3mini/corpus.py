@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from .errors import DataError
 from .profile import Profile
@@ -29,8 +29,8 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 _FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have a test split
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))  # noqa: SIM115
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -61,7 +61,7 @@ def _decode(raw: bytes, place: str, first: bool) -> str:
         return raw.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{place}: invalid UTF-8 at byte {error.start} of the line (convert the file, e.g. with iconv -t UTF-8)"
+            f"{place}: invalid UTF-8 at byte {error.start} of the line (convert the file with iconv -t UTF-8)"
         ) from error
 
 
@@ -70,7 +70,7 @@ def _parse(line: str, place: str) -> dict[str, Any]:
         found = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{place}: malformed JSON: {error.msg} at column {error.colno} (each line must be one JSON object)"
+            f"{place}: malformed JSON: {error.msg} at column {error.colno} (write one JSON object a line)"
         ) from error
     except RecursionError as error:
         raise DataError(
@@ -265,7 +265,7 @@ def load_questions(profile: Profile, set_name: str, split: str) -> list[Question
             sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         )
         raise DataError(
-            f"{folder}: no such question set (found: {', '.join(found) or 'none'}; check the profile's data.questions)"
+            f"{folder}: no such question set (found: {', '.join(found) or 'none'}; check the profile's data section)"
         )
     path, actual = _split_file(folder, split)
     if split != "train" and actual == "train" and set_name in profile.data.train_sets:

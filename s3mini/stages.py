@@ -11,81 +11,26 @@ import errno
 import json
 import logging
 import os
-import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pydantic import BaseModel
 
-from . import __version__
 from .errors import StageError
+from .machine import machine, versions
 from .profile import Profile
 
 log = logging.getLogger("s3mini")
 
 MANIFEST = "manifest.json"
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "trl",
-    "pyserini",
-    "faiss-cpu",
-    "faiss-gpu",
-    "sentence-transformers",
-    "numpy",
-)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NEARLY_FULL = 1 << 20  # bytes; some libraries report a full disk as a bare RuntimeError
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries a result depends on."""
-    found = {"python": platform.python_version(), "s3mini": __version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-@lru_cache(maxsize=1)
-def machine() -> dict[str, Any]:
-    """What ran it: system, processor, cores usable by this process, memory in GiB, GPU (None if torch is not loaded)."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (ValueError, OSError):
-        memory = 0.0
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        processor = models[0] if models else processor
-    torch = sys.modules.get("torch")
-    gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor,
-        "cores": cores(),
-        "memory_gib": round(memory, 1),
-        "gpu": gpu,
-    }
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def disk_error(error: OSError, path: Path) -> StageError | None:
@@ -242,7 +187,7 @@ class JsonlLog:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON stores it (models dumped, tuples as lists, paths as text), so that settings compare equal."""
+    """``value`` as JSON stores it: models dumped, tuples as lists, paths as text; so settings compare equal."""
 
     def convert(item: Any) -> Any:
         if isinstance(item, BaseModel):
