@@ -30,7 +30,7 @@ _FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have 
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))  # noqa: SIM115
+    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -264,9 +264,8 @@ def load_questions(profile: Profile, set_name: str, split: str) -> list[Question
         found = (
             sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
         )
-        raise DataError(
-            f"{folder}: no such question set (found: {', '.join(found) or 'none'}; check the profile's data section)"
-        )
+        names = ", ".join(found) or "none"
+        raise DataError(f"{folder}: no such question set (found: {names}; check the profile's data section)")
     path, actual = _split_file(folder, split)
     if split != "train" and actual == "train" and set_name in profile.data.train_sets:
         raise DataError(

@@ -137,7 +137,7 @@ def available() -> list[str]:
     return sorted(p.stem for p in PROFILES.glob("*.yaml"))
 
 
-def load_profile(name: str = "mini", **overrides: Any) -> Profile:
+def load_profile(name: str = "mini", /, **overrides: Any) -> Profile:
     """Read a profile by name, or from a YAML file when ``name`` is a path ending in .yaml.
 
     Overrides use dotted keys, e.g. ``load_profile("mini", **{"grpo.steps": 5})``.
@@ -161,6 +161,8 @@ def load_profile(name: str = "mini", **overrides: Any) -> Profile:
         *parents, leaf = dotted.split(".")
         for key in parents:
             node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ProfileError(f"{path}: {dotted}: {key!r} holds a value and has no keys below it")
         node[leaf] = value
     try:
         return Profile.model_validate(raw)

@@ -1,0 +1,20 @@
+"""What every test needs: capped threads, no network, one root, fixed hashes for notebooks' kernels."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before numpy or torch is imported anywhere: two test processes share the machine's cores.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["PYTHONHASHSEED"] = "0"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.pop("S3MINI_ROOT", None)
+
+if "torch" in sys.modules:
+    sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
