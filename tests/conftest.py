@@ -7,7 +7,7 @@ import sys
 
 # Before numpy or torch is imported anywhere: two test processes share the machine's cores.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+    os.environ[_name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -17,4 +17,4 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.pop("S3MINI_ROOT", None)
 
 if "torch" in sys.modules:
-    sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    sys.modules["torch"].set_num_threads(1)

@@ -1,0 +1,63 @@
+# s3mini: every command, from a bare machine with Python 3.11 (or later) and make.
+#
+#   make reproduce              the whole road: index, naive RAG, reward, GRPO, evaluation (PROFILE=mini SEED=1)
+#   make test                   the tests and the notebooks' checked cells
+#   make lab                    the notebooks in JupyterLab
+#   make lint, make clean       style and types; remove what runs made
+
+PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+PROFILE ?= mini
+SEED    ?= 1
+VENV    ?= .venv
+JOBS    ?= 2
+bin     := $(VENV)/bin
+ready   := $(VENV)/.ready
+
+# More threads than cores slow small models down many times over.
+cores   := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS ?= $(cores)
+export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export TOKENIZERS_PARALLELISM := false
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lab lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(ready)
+
+$(ready): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is missing or older than Python 3.11; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make environments; on Debian install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV): once, several minutes, about 2 GB (what pip says is in $(VENV)/install.log)"
+	@$(bin)/python -m pip install --log $(VENV)/install.log -q -r requirements.lock && \
+	  $(bin)/python -m pip install --log $(VENV)/install.log -q --no-deps --no-build-isolation -e . || \
+	  { echo "error: the installation failed, see above; run the same command again: it goes on" >&2; exit 1; }
+	@touch $@
+
+reproduce: $(ready)
+	$(bin)/python -m s3mini.cli reproduce --profile $(PROFILE) --seed $(SEED)
+
+# The notebooks run from copies set to the smoke profile: every cell must run, checked cells must match.
+test: $(ready)
+	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
+	$(bin)/python -m s3mini.notebooks build/smoke/nbval --profile smoke --seed $(SEED)
+	$(bin)/python -m pytest --nbval-lax --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
+
+lab: $(ready)
+	$(bin)/jupyter lab notebooks
+
+lint: $(ready)
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find s3mini tests -name __pycache__ -type d -prune -exec rm -rf {} +
