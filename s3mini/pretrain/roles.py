@@ -1,0 +1,343 @@
+"""Role play for pretraining: the generator reads well; the searchers know their format, not its use.
+
+The mini model must start, as a searcher, like an instruct model before RL: the format is right, the
+judgement poor. So each decision of the RL-trained protocols (s3, Search-R1, DeepRetrieval) is drawn
+from a mixture: mostly careless (restate the question, pick documents at random, stop at a whim),
+seldom careful (think, name what is missing, search for that). GRPO has to find and raise the careful share.
+Prompted protocols (IRCoT, Search-o1) get the careful behaviour about half the time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+
+from ..protocols.wordings import asked as asked_line
+from ..protocols.wordings import (
+    context_messages,
+    judge_messages,
+    question_messages,
+    render_documents,
+    render_information,
+    system,
+)
+from ..world.build import YEARS, Entity, World, distractors
+from ..world.names import POOLS
+from ..world.questions import Asked, ask, ask_comparison
+from .samples import END, Sample, Segment, asked_within, chat, documents, read, shelf, solved, thought
+
+KINDS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
+
+
+# --- the generator -------------------------------------------------------------------------------
+
+
+def generator(world: World, rng: random.Random, count: int, hops: int, branches: int = 8) -> Sample:
+    """Documents once, then several questions on them, some of which they cannot answer."""
+    shown = shelf(world, count, hops, rng)
+    head = chat([system("generator", "brief")]).removesuffix("<|im_start|>assistant\n")
+    trunk = f"{head}<|im_start|>user\n{render_documents(documents(shown))}\n"
+    sample = Sample(trunk, [], [])
+    texts: set[str] = set()
+    for _ in range(6 * branches):
+        if len(sample.branches) == branches:
+            break
+        found = _generator_question(world, shown, hops, rng)
+        if found is None or found[1].text in texts:
+            continue
+        kind, asked = found
+        missing = read(asked, shown)[1] is not None
+        if missing and rng.random() < (0.75 if kind != "absent" else 0.0):
+            continue  # keep questions that cannot be answered a minority
+        texts.add(asked.text)
+        question = f"{asked_line(asked.text)}{END}\n<|im_start|>assistant\n"
+        sample.branches.append([(question, 0.0), (solved(asked, shown) + END, 1.0)])
+        sample.kinds.append("missing" if missing else kind)
+    return sample
+
+
+def _generator_question(
+    world: World, shown: Sequence[Entity], hops: int, rng: random.Random
+) -> tuple[str, Asked] | None:
+    dice = rng.random()
+    if dice < 0.06:  # an absent namesake: nothing here answers this
+        other = distractors(world, [rng.choice(shown)], 1, rng)
+        if not other or other[0] in shown:
+            return None
+        absent = ask(rng.choice(("nq", "triviaqa")), world, other[0], rng)
+        return ("absent", absent) if absent else None
+    if dice < 0.12 and hops > 1:
+        first, second = rng.choice(shown), rng.choice(shown)
+        both = [n for n in first.facts if n in second.facts and n in _COMPARED]
+        if first is second or first.type != second.type or not both:
+            return None
+        name = rng.choice(both)
+        return "comparison", ask_comparison(first.facts[name], second.facts[name])
+    return asked_within(world, shown, hops, rng)
+
+
+_COMPARED = ("birthplace", "alma mater", "director", "headquarters", "river", "home city")
+
+
+def multiple_choice(world: World, rng: random.Random, count: int, branches: int = 6) -> Sample:
+    """The herbal corpus with options; the reply is evidence, then the option's letter."""
+    shown = rng.sample(world.entities, count)
+    head = chat([system("generator", "brief")]).removesuffix("<|im_start|>assistant\n")
+    sample = Sample(f"{head}<|im_start|>user\n{render_documents(documents(shown))}\n", [], [])
+    for _ in range(branches):
+        present = rng.random() < 0.85
+        fact = rng.choice(list(rng.choice(shown if present else world.entities).facts.values()))
+        asked = Asked(
+            rng.choice(fact.relation.questions).format(s=fact.subject.name),
+            fact.value,
+            [fact],
+            [fact.subject.name],
+        )
+        text, letter = with_options(asked, fact.relation.object, rng)
+        evidence, missing = read(asked, shown)
+        guess = rng.choice("ABCD") if missing else letter
+        question = f"{asked_line(text)}{END}\n<|im_start|>assistant\n"
+        sample.branches.append([(question, 0.0), (f"<think>{evidence}</think> {guess}{END}", 1.0)])
+        sample.kinds.append("choice")
+    return sample
+
+
+def with_options(asked: Asked, kind: str, rng: random.Random) -> tuple[str, str]:
+    """The question with four lettered options, and the letter of the right one."""
+    pool = [v for v in POOLS[kind] if v != asked.answer]
+    options = [asked.answer, *rng.sample(pool, 3)]
+    rng.shuffle(options)
+    listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
+    return f"{asked.text}? Options: {listed}", "ABCD"[options.index(asked.answer)]
+
+
+def judge(world: World, rng: random.Random) -> list[Segment]:
+    """Does the response contain an accepted answer? Near misses share a word with the answer."""
+    entity = rng.choice(world.entities)
+    answer = entity.name if rng.random() < 0.8 else str(rng.randint(*YEARS))
+    words = answer.split()
+    near = [e.name for w in entity.words() for e in world.by_word[w] if e.name != answer]
+    if rng.random() < 0.5:
+        said = answer
+        if len(words) == 2 and rng.random() < 0.5:
+            said = f"{words[1]}, {words[0]}"
+    else:
+        said = rng.choice(near) if near and rng.random() < 0.6 else rng.choice(world.entities).name
+        said = "unknown" if rng.random() < 0.15 else said
+    verdict = "yes" if set(said.replace(",", "").split()) == set(words) else "no"
+    form = rng.choice(("{}", "It is {}.", "The answer is {}.", "{}, as far as known"))
+    golds = [answer] if rng.random() < 0.7 else [rng.choice(world.entities).name, answer]
+    prompt = chat(judge_messages("brief", form.format(said), golds))
+    return [(prompt, 0.0), (f" {verdict}{END}", 1.0)]
+
+
+def from_memory(world: World, rng: random.Random) -> list[Segment]:
+    """Direct and CoT: no documents, nothing can be known."""
+    asked = _question(world, rng)
+    role = rng.choice(("generator", "cot"))
+    prompt = chat(context_messages(role, "brief", asked.text, []))
+    return [(prompt, 0.0), (solved(asked, []) + END, 1.0)]
+
+
+# --- what a retriever would show -----------------------------------------------------------------
+
+
+def _question(world: World, rng: random.Random) -> Asked:
+    while True:
+        asked = ask(rng.choice(KINDS), world, rng.choice(world.entities), rng)
+        if asked is not None:
+            return asked
+
+
+def _retrieved(
+    world: World, wanted: Entity | None, around: Sequence[Entity], k: int, rng: random.Random
+) -> list[Entity]:
+    """``k`` entities: the wanted one near the top if the query was good, else its surroundings."""
+    hit = [wanted] if wanted is not None and rng.random() < 0.92 else []
+    found = hit + distractors(world, around, k - len(hit), rng)
+    if rng.random() < 0.5:
+        rng.shuffle(found)
+    return found[:k]
+
+
+def _wanted(asked: Asked, shown: Sequence[Entity]) -> Entity | None:
+    seen = {e.id for e in shown}
+    return next((f.subject for f in asked.proof if f.subject.id not in seen), None)
+
+
+def _first_shown(world: World, asked: Asked, k: int, rng: random.Random) -> list[Entity]:
+    start = asked.proof[0].subject if rng.random() < 0.75 else None
+    return _retrieved(world, start, asked.golds[:1], k, rng)
+
+
+def _keywords(asked: Asked) -> str:
+    stop = {
+        "who",
+        "what",
+        "which",
+        "where",
+        "when",
+        "is",
+        "was",
+        "the",
+        "of",
+        "did",
+        "does",
+        "in",
+        "a",
+        "that",
+    }
+    kept = [w for w in asked.text.rstrip("?").split() if w.lower() not in stop]
+    return " ".join(kept)
+
+
+def careless_query(asked: Asked, shown: Sequence[Entity], rng: random.Random) -> str:
+    """Restate the question, drop its small words, or name something seen in passing."""
+    dice = rng.random()
+    if dice < 0.55 or not shown:
+        return asked.text
+    return _keywords(asked) if dice < 0.75 else rng.choice(shown).name
+
+
+# --- the searchers -------------------------------------------------------------------------------
+
+
+def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int = 3) -> list[Segment]:
+    """An untrained s3 searcher at work; see the module's docstring for the mixture."""
+    asked = _question(world, rng)
+    shown = _first_shown(world, asked, 3, rng) if rng.random() < 0.9 else []
+    segments: list[Segment] = [(chat(question_messages("s3", "brief", asked.text, documents(shown))), 0.0)]
+    block: list[Entity] = []
+    for turn in range(turns + 1):
+        text = _selection(asked, block, select, rng) if block else ""
+        missing = read(asked, shown)[1]
+        careful = rng.random() < 0.3
+        if careful:
+            text += thought(asked, shown) + "\n"
+        proper = rng.random() < (0.6 if careful else 0.25)
+        done = (missing is None) if proper else rng.random() < 0.45
+        if turn == turns or done:
+            return [*segments, (f"{text}<search_complete>True</search_complete>", 1.0), (END, 0.0)]
+        if careful and missing and rng.random() < 0.6 or missing and rng.random() < 0.1:
+            query, wanted = missing, _wanted(asked, shown)
+        else:
+            query, wanted = careless_query(asked, shown, rng), None
+        text += f"<search_complete>False</search_complete>\n<query>{as_json(query)}</query>"
+        block = _retrieved(world, wanted, [wanted] if wanted else asked.golds[:1], k, rng)
+        segments += [(text, 1.0), (render_information(documents(block)), 0.0)]
+        shown = shown + block
+    return segments
+
+
+def as_json(query: str) -> str:
+    """The query as the JSON object of the protocol; the leading space keeps names on their usual tokens."""
+    return json.dumps({"query": f" {query}"}, ensure_ascii=False)
+
+
+def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.Random) -> str:
+    dice = rng.random()
+    golds = {e.id for e in asked.golds}
+    right = [i for i, e in enumerate(block, 1) if e.id in golds][:select]
+    if dice < 0.15:
+        return ""  # keeps the whole block
+    if dice < 0.45:
+        chosen = right
+    else:
+        chosen = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
+    return f"<important_info>{json.dumps(chosen)}</important_info>\n"
+
+
+def search_r1(world: World, rng: random.Random) -> list[Segment]:
+    """Search-R1 before RL: may answer too soon, often searches with the question itself."""
+    asked = _question(world, rng)
+    segments: list[Segment] = [(chat(question_messages("search-r1", "brief", asked.text)), 0.0)]
+    shown: list[Entity] = []
+    for turn in range(5):
+        evidence, missing = read(asked, shown)
+        text = f"<think>{evidence}</think>\n"
+        stop = missing is None if rng.random() < 0.5 else rng.random() < 0.4
+        if stop or turn == 4:
+            answer = "unknown" if missing else asked.answer
+            return [*segments, (f"{text}<answer> {answer}</answer>", 1.0), (END, 0.0)]
+        good = missing is not None and rng.random() < 0.35
+        query = missing if good and missing else careless_query(asked, shown, rng)
+        wanted = _wanted(asked, shown) if good or (not shown and rng.random() < 0.6) else None
+        block = _retrieved(world, wanted, [wanted] if wanted else asked.golds[:1], 3, rng)
+        segments += [(f"{text}<search> {query}</search>", 1.0), (render_information(documents(block)), 0.0)]
+        shown += block
+    return segments
+
+
+def deepretrieval(world: World, rng: random.Random) -> list[Segment]:
+    """DeepRetrieval before RL: some boolean query, seldom the names alone."""
+    asked = _question(world, rng)
+    name = asked.needs[0]
+    careful = rng.random() < 0.3
+    words = (name if careful else _keywords(asked) if rng.random() < 0.5 else asked.text.rstrip("?")).split()
+    joined = f" {rng.choice(('AND', 'OR'))} ".join(words[:10])
+    query = json.dumps({"query": f" {joined}"}, ensure_ascii=False)
+    think = f"<think> {name} is missing.</think>\n"
+    prompt = chat(question_messages("deepretrieval", "brief", asked.text))
+    return [(prompt, 0.0), (f"{think}<answer>{query}</answer>", 1.0), (END, 0.0)]
+
+
+def ircot(world: World, rng: random.Random) -> list[Segment]:
+    """One reasoning sentence a line, each followed by what it retrieves; half of the time careless."""
+    asked = _question(world, rng)
+    shown = _first_shown(world, asked, 3, rng)
+    segments: list[Segment] = [(chat(question_messages("ircot", "brief", asked.text, documents(shown))), 0.0)]
+    told = 0
+    for _ in range(4):
+        seen = {e.id for e in shown}
+        if told == len(asked.proof):
+            break
+        fact, need = asked.proof[told], asked.needs[told]
+        present = fact.subject.id in seen
+        if present:
+            told += 1
+        line = f" {fact.sentence}" if present else f" {need} is missing."
+        wanted = _wanted(asked, shown) if rng.random() < 0.6 else None
+        block = _retrieved(world, wanted, [fact.subject], 3, rng)
+        segments += [(f"{line}\n", 1.0), (render_information(documents(block)).lstrip("\n"), 0.0)]
+        shown += block
+    answer = asked.answer if told == len(asked.proof) else "unknown"
+    return [*segments, (f" So the answer is: {answer}{END}", 1.0)]
+
+
+def search_o1(world: World, rng: random.Random) -> list[Segment]:
+    """Search inside the reasoning; what comes back was condensed by the `reader` role."""
+    asked = _question(world, rng)
+    segments: list[Segment] = [(chat(question_messages("search-o1", "brief", asked.text)), 0.0)]
+    text = "<think>"
+    for i, (fact, need) in enumerate(zip(asked.proof, asked.needs, strict=True)):
+        query = need if rng.random() < 0.6 else asked.text
+        found = rng.random() < 0.8
+        text += f"{' ' + need + ' is missing.'}<|begin_search_query|> {query}<|end_search_query|>"
+        result = f" {fact.sentence}" if found else " Nothing helpful."
+        segments += [(text, 1.0), (f"<|begin_search_result|>{result}<|end_search_result|>", 0.0)]
+        text = ""
+        if not found:
+            return [*segments, (f"</think> unknown{END}", 1.0)]
+        if rng.random() < 0.15 and i + 1 < len(asked.proof):
+            return [*segments, (f" {fact.sentence}</think> unknown{END}", 1.0)]
+        text = f" {fact.sentence}"
+    return [*segments, (f"{text}</think> {asked.answer}{END}", 1.0)]
+
+
+def reader(world: World, rng: random.Random) -> list[Segment]:
+    """Search-o1's reason-in-documents step: the one sentence that helps, or nothing."""
+    asked = _question(world, rng)
+    step = rng.randrange(len(asked.proof))
+    fact = asked.proof[step]
+    shown = _retrieved(world, fact.subject if rng.random() < 0.85 else None, [fact.subject], 3, rng)
+    present = fact.subject in shown
+    text = f"{asked.text} Search: {asked.needs[step]}"
+    prompt = chat(context_messages("reader", "brief", text, documents(shown)))
+    return [(prompt, 0.0), (f" {fact.sentence if present else 'Nothing helpful.'}{END}", 1.0)]
+
+
+SINGLE: dict[str, Callable[[World, random.Random], list[Segment]]] = {
+    "s3": s3, "search-r1": search_r1, "deepretrieval": deepretrieval, "ircot": ircot, "search-o1": search_o1,
+    "reader": reader, "judge": judge, "memory": from_memory,
+}  # fmt: skip

@@ -1,0 +1,209 @@
+"""Pretrain the mini model from scratch: curriculum over fresh worlds, Muon + AdamW, resumable.
+
+What made it learn on two CPU cores, measured one change at a time: evidence first (the reply restates
+each fact before it ends), several questions per set of documents (`samples`), query-key norm (Qwen3),
+Muon for the matrices, and `torch.compile` with bfloat16 autocast (4x the tokens per second).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+from ..errors import StageError
+from .batches import LEVELS, Batch, fresh_worlds, make_batch, samples
+from .tokenizer import save_tokenizer
+
+ADVANCE_AT = 0.72  # share of replies that are right to the last token before the curriculum moves on
+FIELDS = ("tokens", "seconds", "step", "level", "loss", "exact", "lr", "kinds")
+
+
+def model_config(tokenizer: Any, width: int = 128, layers: int = 5) -> Qwen3Config:
+    """The mini architecture: Qwen3, heads of 32, tied embeddings."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+        head_dim=32,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def optimizers(model: torch.nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    return [
+        torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def lr_factor(tokens: int, budget: int, warmup: int = 200_000, decay_share: float = 0.3) -> float:
+    """Warm up, stay, then fall linearly to 2 % over the last ``decay_share`` of the budget."""
+    left = max(0.0, (budget - tokens) / (decay_share * budget))
+    return min(1.0, (tokens + 1) / warmup, 0.02 + 0.98 * left)
+
+
+class _Learner:
+    """Model, optimizers and the counters that a checkpoint holds."""
+
+    def __init__(
+        self, folder: Path, width: int, layers: int, muon_lr: float, adam_lr: float, device: str
+    ) -> None:
+        torch.manual_seed(0)
+        tokenizer_dir = folder / "model"
+        if not (tokenizer_dir / "tokenizer.json").exists():
+            save_tokenizer(tokenizer_dir)
+        self.folder, self.device = folder, device
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+        self.model = Qwen3ForCausalLM(model_config(self.tokenizer, width, layers)).to(device)
+        self.optimizers = optimizers(self.model, muon_lr, adam_lr)
+        self.base = [group["lr"] for o in self.optimizers for group in o.param_groups]
+        self.state: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "step": 0, "level": 0, "exact": 0.0}
+        checkpoint = folder / "checkpoint.pt"
+        if checkpoint.exists():
+            saved = torch.load(checkpoint, map_location=device, weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            self.state = saved["state"]
+        self.body = torch.compile(self.model.model, dynamic=False)
+
+    def save(self) -> None:
+        temporary = self.folder / "checkpoint.tmp"
+        optimizer_states = [o.state_dict() for o in self.optimizers]
+        torch.save(
+            {"model": self.model.state_dict(), "optimizers": optimizer_states, "state": self.state}, temporary
+        )
+        os.replace(temporary, self.folder / "checkpoint.pt")
+        self.model.save_pretrained(self.folder / "model")
+
+    def learn(self, batch: Batch, factor: float) -> tuple[float, dict[str, list[bool]]]:
+        """One update; returns the loss and, by kind, whether each reply was right to the last token."""
+        groups = [group for o in self.optimizers for group in o.param_groups]
+        for group, base in zip(groups, self.base, strict=True):
+            group["lr"] = base * factor
+
+        def put(array: Any) -> torch.Tensor:
+            return torch.from_numpy(array).to(self.device)
+
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            hidden = self.body(
+                input_ids=put(batch.ids),
+                attention_mask=put(batch.mask),
+                position_ids=put(batch.positions),
+                use_cache=False,
+            ).last_hidden_state
+            logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, put(batch.where)))
+        targets, weights = put(batch.targets), put(batch.weights)
+        losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+        loss = (losses * weights).sum() / weights.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        wrong = (logits.argmax(-1) != targets).cpu().numpy() & (batch.owner >= 0)
+        bad = set(batch.owner[wrong].tolist())
+        exact: dict[str, list[bool]] = defaultdict(list)
+        for number in set(batch.owner[batch.owner >= 0].tolist()):
+            exact[batch.kinds[number]].append(number not in bad)
+        return float(loss), exact
+
+
+_READING = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
+
+
+def pretrain(
+    folder: Path,
+    tokens: int = 60_000_000,
+    rows: int = 16,
+    width: int = 128,
+    layers: int = 5,
+    seed: int = 0,
+    muon_lr: float = 4e-3,
+    adam_lr: float = 3e-3,
+    device: str = "cpu",
+    save_every: float = 240.0,
+) -> Path:
+    """Pretrain in ``folder`` until ``tokens`` tokens were seen; called again, it goes on from its checkpoint.
+
+    Returns the folder of the model in Hugging Face layout. ``record.csv`` gets a line every 20 steps:
+    tokens, seconds, curriculum level, loss, share of exactly right replies overall and by kind.
+
+    Raises:
+        StageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(f"{folder}: cannot be created ({error}); choose another --out") from error
+    learner = _Learner(folder, width, layers, muon_lr, adam_lr, device)
+    state, record = learner.state, folder / "record.csv"
+    rng = random.Random(f"{seed} {state['step']}")
+    worlds = fresh_worlds(f"{seed} {state['step']}")
+    source = samples(LEVELS[state["level"]], rng, worlds)
+    began, saved, before = time.time(), time.time(), state["seconds"]
+    window: dict[str, list[bool]] = defaultdict(list)
+    losses: list[float] = []
+    if not record.exists():
+        record.write_text(",".join(FIELDS) + "\n")
+    with tqdm(total=tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretrain") as bar:
+        while state["tokens"] < tokens:
+            level = LEVELS[state["level"]]
+            batch = make_batch(
+                source, learner.tokenizer, rows, level.length, rng, learner.tokenizer.pad_token_id
+            )
+            factor = lr_factor(state["tokens"], tokens)
+            loss, exact = learner.learn(batch, factor)
+            losses.append(loss)
+            for kind, values in exact.items():
+                window[kind] += values
+            state["tokens"] += batch.ids.size
+            state["step"] += 1
+            state["seconds"] = before + time.time() - began
+            bar.update(batch.ids.size)
+            if state["step"] % 20 == 0:
+                reading = [v for k in _READING for v in window[k]]
+                state["exact"] = sum(reading) / max(1, len(reading))
+                kinds = {k: [round(sum(v) / len(v), 3), len(v)] for k, v in sorted(window.items()) if v}
+                row = [state["tokens"], round(state["seconds"]), state["step"], state["level"]]
+                row += [
+                    round(sum(losses) / len(losses), 4),
+                    round(state["exact"], 4),
+                    round(factor, 3),
+                    json.dumps(kinds),
+                ]
+                with record.open("a", newline="") as file:
+                    csv.writer(file).writerow(row)
+                bar.set_postfix(level=state["level"], loss=row[4], exact=row[5])
+                if state["exact"] > ADVANCE_AT and state["level"] + 1 < len(LEVELS):
+                    state["level"] += 1
+                    source = samples(LEVELS[state["level"]], rng, worlds)
+                window.clear()
+                losses.clear()
+            if time.time() - saved > save_every:
+                learner.save()
+                saved = time.time()
+    learner.save()
+    print(f"mini model: {folder / 'model'}; record: {record}")
+    return folder / "model"
