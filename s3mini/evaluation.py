@@ -1,0 +1,290 @@
+"""Methods x question sets -> answers, GenAcc and intervals (paper, table 1), resumable to the question.
+
+    evaluate(profile) = for each method and set: collect contexts -> frozen generator -> score -> log
+                        then summarise: means, bootstrap intervals, paired differences, selection's effect
+
+Each method and set is a stage, ``build/<profile>/evaluation/<method>/<set>/`` (``<method>-seed<N>`` for
+trained ones), whose ``answers.jsonl`` holds one line per question: killed half-way, it goes on behind
+the last line. A retriever, generator or judge that fails stops the evaluation; it is never an answer.
+
+Departures from the paper: every figure has an interval; there is a row for the *untrained* searcher in the same
+loop (what reinforcement learning adds is the paired difference to it); episodes are greedy; and selection
+is judged on the same episodes, read once as selected and once with everything they retrieved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from .corpus import fingerprint, load_questions
+from .errors import DataError
+from .methods import METHODS, Bench, Collected, Method
+from .profile import Profile
+from .records import Document, Episode, Hit, Question, Turn
+from .results import WITHOUT_SELECTION, Record, summarise
+from .stages import JsonlLog, Stage, atomic_write
+
+ANSWERS = "answers.jsonl"
+
+
+def evaluate(
+    profile: Profile,
+    methods: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    seed: int = 0,
+    searcher: Path | str | None = None,
+    bench: Bench | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate methods on the test splits and write ``results.json``; finished answers are reused.
+
+    Args:
+        methods: names from `METHODS`; None takes the profile's.
+        sets: question sets; None takes the profile's.
+        seed: of training (which searcher) and of the bootstrap.
+        searcher: folder of a trained searcher, instead of the one training left for ``seed``.
+        bench: opened parts to use, for tests and for models already in memory.
+
+    Returns:
+        The content of ``results.json``; accuracies in [0, 1], lengths in the generator's tokens, times in
+        seconds of this machine.
+
+    Raises:
+        DataError: unknown method or set, malformed data. StageError: nothing trained yet, a full disk.
+        RetrievalError, ModelError: a part failed; what was answered before is kept.
+    """
+    names = check_methods(methods if methods is not None else profile.evaluation.methods)
+    chosen = tuple(sets if sets is not None else profile.data.sets)
+    bench = bench or Bench(profile, seed, searcher)
+    questions = {name: load_questions(profile, name, "test") for name in chosen}
+    answers: dict[str, dict[str, list[Record]]] = {}
+    total = (len(names) + ("s3" in names)) * sum(map(len, questions.values()))
+    with tqdm(total=total, unit="answer", disable=not progress) as bar:
+
+        def answer(method: Method) -> None:
+            answers[method.name] = {}
+            for name in chosen:
+                bar.set_description(f"{method.name} {name}")
+                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar)
+
+        for name in names:
+            answer(METHODS[name])
+        if "s3" in names:
+            answer(without_selection(METHODS["s3"], answers["s3"]))
+    results = summarise(profile, answers, seed)
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    atomic_write(profile.build / "evaluation" / f"results-seed{seed}.json", text)
+    atomic_write(profile.build / "results.json", text)
+    return results
+
+
+def check_methods(names: Sequence[str]) -> list[str]:
+    """The names, once each.
+
+    Raises:
+        DataError: a name that is no method.
+    """
+    for name in names:
+        if name not in METHODS:
+            raise DataError(f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    if not names:
+        raise DataError(f"no method to evaluate: choose from {', '.join(METHODS)}")
+    return list(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------------------- answering
+
+
+def answer_set(
+    bench: Bench,
+    method: Method,
+    set_name: str,
+    questions: Sequence[Question],
+    bar: tqdm[Any] | None = None,
+) -> list[Record]:
+    """One record per question, in the questions' order: those in the log, and the missing ones made now."""
+    name = stage_name(method, set_name, bench.seed)
+    with Stage(bench.profile, name, *_identity(bench, method, questions)) as stage:
+        with JsonlLog(stage.dir / ANSWERS) as log:
+            made: dict[str, Record] = {record["id"]: record for record in log}
+            missing = [q for q in questions if q.id not in made]
+            if bar is not None:
+                bar.update(len(questions) - len(missing))
+            for batch in _batches(missing, bench.profile.generator.batch_size):
+                new = _answer_batch(bench, method, set_name, batch)
+                log.extend(new)
+                made.update((record["id"], record) for record in new)
+                if bar is not None:
+                    bar.update(len(batch))
+        if not stage.done:
+            stage.finish(questions=len(questions))
+    return [made[q.id] for q in questions]
+
+
+def stage_name(method: Method, set_name: str, seed: int) -> str:
+    """Where the answers lie: only methods that depend on training carry its seed."""
+    return f"evaluation/{method.name}{f'-seed{seed}' if method.seeded else ''}/{set_name}"
+
+
+def _identity(
+    bench: Bench, method: Method, questions: Sequence[Question]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Everything the answers depend on: inputs by content, settings by value."""
+    profile = bench.profile
+    lines = [json.dumps([q.id, q.question, q.golden_answers, q.gold_ids]) for q in questions]
+    inputs = {
+        "corpus": fingerprint(profile.resolve(profile.data.corpus)),
+        "questions": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
+        "generator": bench.fingerprint(profile.generator),
+        "judge": bench.fingerprint(profile.judge),
+        **method.inputs(bench),
+    }
+    settings = {
+        "generator": profile.generator.model_dump(include={"wordings", "max_new_tokens", "max_length"}),
+        "judge": profile.judge.model_dump(include={"wordings", "max_new_tokens"}),
+    }
+    return inputs, settings
+
+
+def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
+    for first in range(0, len(questions), size):
+        yield questions[first : first + size]
+
+
+def _answer_batch(bench: Bench, method: Method, set_name: str, questions: Sequence[Question]) -> list[Record]:
+    started = time.perf_counter()
+    collected = method.collect(bench, set_name, questions)
+    open_ones = [i for i, found in enumerate(collected) if found.score is None]
+    asked = [questions[i] for i in open_ones]
+    answers = bench.answer(asked, [collected[i] for i in open_ones])
+    for i, score in zip(open_ones, bench.score(answers, asked), strict=True):
+        collected[i] = replace(collected[i], score=score)
+    seconds = (time.perf_counter() - started) / len(questions)
+    return [
+        _record(bench, question, found, found.seconds or seconds)
+        for question, found in zip(questions, collected, strict=True)
+    ]
+
+
+def _record(bench: Bench, question: Question, found: Collected, seconds: float) -> Record:
+    episode, score = found.episode, found.score
+    assert score is not None  # _answer_batch scores what came unscored
+    return {
+        "id": question.id,
+        "question": question.question,
+        "golden_answers": list(question.golden_answers),
+        "context": [d.id for d in found.context],
+        "answer": score.answer,
+        "gen_acc": score.gen_acc,
+        "em": score.em,
+        "f1": round(score.f1, 6),
+        "span": score.span,
+        "judge": score.judge,
+        "searches": episode.searches if episode else 0,
+        "searcher_tokens": sum(episode.env_mask) if episode else 0,
+        "context_tokens": bench.count_tokens(found.context),
+        "seconds": round(seconds, 4),
+        "episode": episode_as_json(episode) if episode else None,
+    }
+
+
+def without_selection(method: Method, answers: Mapping[str, Sequence[Record]]) -> Method:
+    """The same episodes with selection undone: the generator reads every document they were shown."""
+    stored = {record["id"]: record for records in answers.values() for record in records}
+
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        episodes = [episode_from_json(stored[question.id], bench.documents) for question in questions]
+        return [Collected(retrieved(episode)) for episode in episodes]
+
+    return replace(method, name=method.name + WITHOUT_SELECTION, collect=collect)
+
+
+def retrieved(episode: Episode) -> tuple[Document, ...]:
+    """Every document an episode was shown, de-duplicated, in order."""
+    blocks = [episode.start, *(turn.shown for turn in episode.turns)]
+    return tuple({hit.document.id: hit.document for block in blocks for hit in block}.values())
+
+
+# ------------------------------------------------------------------------ episodes on disk
+
+
+def episode_as_json(episode: Episode) -> dict[str, Any]:
+    """An episode as stored: texts and document ids, no token ids (those belong to training)."""
+    return {
+        "start": [hit.document.id for hit in episode.start],
+        "turns": [
+            {
+                "output": turn.output,
+                "query": turn.query,
+                "complete": turn.complete,
+                "selected": None if turn.selected is None else list(turn.selected),
+                "shown": [hit.document.id for hit in turn.shown],
+                "valid": turn.valid,
+                "problem": turn.problem,
+            }
+            for turn in episode.turns
+        ],
+        "end": episode.end,
+        "answer": episode.answer,
+    }
+
+
+def episode_from_json(record: Record, documents: Mapping[str, Document]) -> Episode:
+    """The episode of a stored record, its documents looked up; token ids and scores are not kept.
+
+    Raises:
+        DataError: the record has no episode, or names a document that the corpus lacks.
+    """
+    stored = record.get("episode")
+    if stored is None:
+        raise DataError(f"record {record['id']!r} holds no episode: its method ran none")
+
+    def look_up(ids: Sequence[str]) -> tuple[Document, ...]:
+        for i in ids:
+            if i not in documents:
+                raise DataError(
+                    f"record {record['id']!r}: document {i!r} is not in the corpus; evaluate again"
+                )
+        return tuple(documents[i] for i in ids)
+
+    def hits(ids: Sequence[str]) -> tuple[Hit, ...]:
+        return tuple(Hit(d, 0.0) for d in look_up(ids))
+
+    turns = tuple(
+        Turn(
+            t["output"],
+            t["query"],
+            t["complete"],
+            None if t["selected"] is None else tuple(t["selected"]),
+            hits(t["shown"]),
+            t["valid"],
+            t["problem"],
+        )
+        for t in stored["turns"]
+    )
+    question = Question(record["id"], record["question"], tuple(record["golden_answers"]))
+    return Episode(
+        question, (), (), (), (), turns, hits(stored["start"]), look_up(record["context"]),
+        stored["end"], stored["answer"],
+    )  # fmt: skip
+
+
+def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) -> list[Record]:
+    """The stored records of a method on a set, in the order they were made.
+
+    Raises:
+        DataError: nothing was evaluated there.
+    """
+    path = profile.build / stage_name(METHODS[check_methods([method])[0]], set_name, seed) / ANSWERS
+    if not path.is_file():
+        raise DataError(f"{path}: not evaluated yet; run `s3mini evaluate --profile {profile.name}`")
+    with JsonlLog(path) as log:
+        return list(log.records)

@@ -1,0 +1,270 @@
+"""The methods that evaluation compares: how each collects the context that the frozen generator reads.
+
+As in the paper's tables, every method differs only in its context (none, naive retrieval, what a
+searcher's episodes collected, the gold documents); one generator answers from it. A method is one
+line of `METHODS`. Places are kept in the table's order for those to come: ``cot``, ``deepretrieval``, ``ircot``,
+``search-o1`` and ``search-r1`` are `episodes(protocol, trained)` too, and a method whose protocol
+answers by itself (`Episode.answer`) is scored on that answer instead of the generator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .corpus import fingerprint, read_corpus
+from .errors import DataError, StageError
+from .profile import ModelSpec, Profile
+from .protocols import wordings
+from .records import Document, Episode, Question, Score
+from .stages import read_manifest
+
+if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
+    from .models.base import ChatModel
+    from .retrieval.base import Retriever
+    from .reward import Judge
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a method hands over for one question.
+
+    The documents in order; the episode that found them, if any; the answer's score where the method
+    already has it (naive RAG's cache), with the seconds it took then.
+    """
+
+    context: tuple[Document, ...]
+    episode: Episode | None = None
+    score: Score | None = None
+    seconds: float = 0.0
+
+
+class Bench:
+    """The frozen parts an evaluation works with, each opened when first needed and only once.
+
+    ``searcher`` is the folder of a trained searcher; None means what training of this ``seed`` left.
+    """
+
+    def __init__(self, profile: Profile, seed: int = 0, searcher: Path | str | None = None) -> None:
+        self.profile = profile
+        self.seed = seed
+        self._searcher = Path(searcher) if searcher is not None else None
+        self._retrievers: dict[str, Retriever] = {}
+
+    @cached_property
+    def documents(self) -> dict[str, Document]:
+        """The corpus by document id."""
+        return {d.id: d for d in read_corpus(self.profile.resolve(self.profile.data.corpus))}
+
+    @cached_property
+    def generator(self) -> ChatModel:
+        """The frozen generator."""
+        from .models.local import load_model
+
+        return load_model(self.profile.generator)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge that is asked where the span match fails."""
+        from .models.local import load_model
+        from .reward import Judge
+
+        return Judge(load_model(self.profile.judge), self.profile.judge.wordings)
+
+    def retriever(self, kind: str | None = None) -> Retriever:
+        """The profile's retriever of a kind; None, and "dense" where it is remote, mean the profile's own."""
+        from .retrieval import open_retriever
+
+        if kind is None or (kind == "dense" and self.profile.retrieval.kind == "remote"):
+            kind = self.profile.retrieval.kind
+        if kind not in self._retrievers:
+            self._retrievers[kind] = open_retriever(self.profile, kind)
+        return self._retrievers[kind]
+
+    def checkpoint(self, trained: bool) -> ModelSpec:
+        """The searcher's model: the profile's own (untrained), or the trained one.
+
+        Raises:
+            StageError: there is no trained searcher yet.
+        """
+        if not trained:
+            return self.profile.searcher
+        folder = self._searcher or self.profile.build / "train" / f"s3-seed{self.seed}"
+        if not (folder / "config.json").is_file():
+            raise StageError(
+                f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
+                f"--seed {self.seed}` (or notebook 04) first, or name a searcher's folder"
+            )
+        return self.profile.searcher.model_copy(update={"path": str(folder.resolve())})
+
+    def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
+        """One greedy episode per question."""
+        from .episodes import Engine
+        from .models.local import load_model
+
+        spec = self.checkpoint(trained)
+        model = load_model(spec)
+        engine = Engine(
+            model, model.tokenizer, self.retriever(), make_protocol(protocol, self.profile),
+            self.profile.s3.max_turn_tokens, spec.max_length,
+        )  # fmt: skip
+        return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
+
+    def answer(self, questions: Sequence[Question], collected: Sequence[Collected]) -> list[str]:
+        """The generator's answers from the contexts; an episode that answered by itself keeps its answer."""
+        from .rag import answer_questions
+
+        own = [found.episode.answer if found.episode else None for found in collected]
+        asked = [i for i, answer in enumerate(own) if answer is None]
+        replies = answer_questions(
+            self.generator,
+            [questions[i] for i in asked],
+            [collected[i].context for i in asked],
+            self.profile.generator.wordings,
+        )
+        answers = dict(zip(asked, replies, strict=True))
+        return [answers[i] if answer is None else answer for i, answer in enumerate(own)]
+
+    def score(self, answers: Sequence[str], questions: Sequence[Question]) -> list[Score]:
+        """EM, F1, span match and, where that fails, the judge."""
+        from .reward import score_answers
+
+        return score_answers(answers, questions, self.judge)
+
+    def count_tokens(self, documents: Sequence[Document]) -> int:
+        """Length of a context, rendered as the generator reads it, in the generator's tokens."""
+        if not documents:
+            return 0
+        return len(
+            self.generator.tokenizer.encode(wordings.render_documents(documents), add_special_tokens=False)
+        )
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The generator's; behind an endpoint it has none here, then the searcher's."""
+        from .models.local import load_model
+
+        found = getattr(self.generator, "tokenizer", None)
+        return found if found is not None else load_model(self.profile.searcher).tokenizer
+
+    def fingerprint(self, spec: ModelSpec) -> str:
+        """What tells two models apart: the files of a folder, or a name on the hub."""
+        folder = self.profile.resolve(spec.path)
+        files = sorted(p for p in folder.glob("*") if p.suffix in {".json", ".safetensors", ".jinja"})
+        return fingerprint(files) if files else spec.path
+
+
+Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]
+"""Bench, name of the question set, questions of its test split -> what the method collected for each."""
+Inputs = Callable[[Bench], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of the results table. ``inputs`` fingerprints what the context depends on."""
+
+    name: str
+    about: str
+    collect: Collect
+    inputs: Inputs
+    seeded: bool = False  # its outcome depends on the training seed
+
+
+def retrieval_settings(profile: Profile, kind: str) -> str:
+    """What, with the corpus, decides what a retriever returns; read without opening its index."""
+    spec = profile.retrieval
+    if spec.kind == "remote" and kind != "lexical":
+        return f"remote {spec.url}"
+    settings = spec.lexical if kind == "lexical" else spec.dense
+    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size'})}"
+
+
+def _nothing(bench: Bench) -> dict[str, str]:
+    return {}
+
+
+def no_context(name: str, about: str) -> Method:
+    """The generator answers from what it knows."""
+    return Method(name, about, lambda bench, name, questions: [Collected(())] * len(questions), _nothing)
+
+
+def naive(name: str, about: str, kind: str) -> Method:
+    """Naive RAG: the top `rag.k` documents for the question itself, from (and into) its cache."""
+
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        from .rag import precompute
+
+        cache = precompute(bench.profile, [set_name], ("test",), kind, bench, progress=False)
+        seconds = cache_seconds(bench.profile, kind, set_name) / max(1, len(cache))
+        found = [cache[question] for question in questions]
+        return [
+            Collected(tuple(bench.documents[i] for i in f.context), score=f.score, seconds=seconds)
+            for f in found
+        ]
+
+    def inputs(bench: Bench) -> dict[str, str]:
+        return {"retriever": retrieval_settings(bench.profile, kind), "k": str(bench.profile.rag.k)}
+
+    return Method(name, about, collect, inputs)
+
+
+def cache_seconds(profile: Profile, kind: str, set_name: str) -> float:
+    """What naive RAG took for a set when its cache was made, index building left out."""
+    return float(read_manifest(profile.build / "rag" / kind / f"{set_name}-test").get("seconds", 0.0))
+
+
+def episodes(name: str, about: str, protocol: str, trained: bool) -> Method:
+    """What the episodes of a protocol collected, with the profile's searcher or a trained one."""
+
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        return [Collected(e.context, e) for e in bench.episodes(protocol, trained, questions)]
+
+    def inputs(bench: Bench) -> dict[str, str]:
+        spec = bench.checkpoint(trained)
+        return {
+            "retriever": retrieval_settings(bench.profile, bench.profile.retrieval.kind),
+            "searcher": bench.fingerprint(spec),
+            "protocol": f"{protocol} {bench.profile.s3.model_dump_json()} {spec.wordings}",
+        }
+
+    return Method(name, about, collect, inputs, seeded=trained)
+
+
+def gold(name: str, about: str) -> Method:
+    """The documents that prove the answer, in order: what perfect search would give the generator."""
+
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        return [Collected(gold_documents(bench, question)) for question in questions]
+
+    return Method(name, about, collect, _nothing)
+
+
+def gold_documents(bench: Bench, question: Question) -> tuple[Document, ...]:
+    """The gold documents of a question.
+
+    Raises:
+        DataError: the question names none, or one that is not in the corpus.
+    """
+    missing = [i for i in question.gold_ids if i not in bench.documents]
+    if missing or not question.gold_ids:
+        what = f"gold document {missing[0]!r} is not in the corpus" if missing else "no metadata.gold_ids"
+        raise DataError(
+            f"question {question.id!r}: {what}; the oracle needs both, leave `oracle` out of the methods otherwise"
+        )
+    return tuple(bench.documents[i] for i in question.gold_ids)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        no_context("direct", "no context"),
+        naive("rag-bm25", "top documents of the question, BM25", "lexical"),
+        naive("rag-dense", "top documents of the question, dense", "dense"),
+        episodes("s3-untrained", "s3's loop, searcher as it came", "s3", trained=False),
+        episodes("s3", "s3's loop, searcher trained by GRPO", "s3", trained=True),
+        gold("oracle", "the gold documents"),
+    )
+}
