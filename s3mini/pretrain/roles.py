@@ -23,8 +23,8 @@ from ..protocols.wordings import (
     system,
 )
 from ..world.build import YEARS, Entity, World, distractors
-from ..world.names import POOLS
-from ..world.questions import Asked, ask, ask_comparison
+from ..world.questions import COMPARED, Asked, ask, ask_comparison
+from ..world.write import with_options
 from .samples import END, Sample, Segment, asked_within, chat, documents, read, shelf, solved, thought
 
 KINDS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
@@ -69,15 +69,12 @@ def _generator_question(
         return ("absent", absent) if absent else None
     if dice < 0.12 and hops > 1:
         first, second = rng.choice(shown), rng.choice(shown)
-        both = [n for n in first.facts if n in second.facts and n in _COMPARED]
+        both = [n for n in first.facts if n in second.facts and n in COMPARED]
         if first is second or first.type != second.type or not both:
             return None
         name = rng.choice(both)
         return "comparison", ask_comparison(first.facts[name], second.facts[name])
     return asked_within(world, shown, hops, rng)
-
-
-_COMPARED = ("birthplace", "alma mater", "director", "headquarters", "river", "home city")
 
 
 def multiple_choice(world: World, rng: random.Random, count: int, branches: int = 6) -> Sample:
@@ -94,22 +91,13 @@ def multiple_choice(world: World, rng: random.Random, count: int, branches: int 
             [fact],
             [fact.subject.name],
         )
-        text, letter = with_options(asked, fact.relation.object, rng)
+        choice = with_options(asked, fact.relation.object, rng)
         evidence, missing = read(asked, shown)
-        guess = rng.choice("ABCD") if missing else letter
-        question = f"{asked_line(text)}{END}\n<|im_start|>assistant\n"
+        guess = rng.choice("ABCD") if missing else choice.answer
+        question = f"{asked_line(choice.text)}{END}\n<|im_start|>assistant\n"
         sample.branches.append([(question, 0.0), (f"<think>{evidence}</think> {guess}{END}", 1.0)])
         sample.kinds.append("choice")
     return sample
-
-
-def with_options(asked: Asked, kind: str, rng: random.Random) -> tuple[str, str]:
-    """The question with four lettered options, and the letter of the right one."""
-    pool = [v for v in POOLS[kind] if v != asked.answer]
-    options = [asked.answer, *rng.sample(pool, 3)]
-    rng.shuffle(options)
-    listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
-    return f"{asked.text}? Options: {listed}", "ABCD"[options.index(asked.answer)]
 
 
 def judge(world: World, rng: random.Random) -> list[Segment]:
