@@ -1,0 +1,112 @@
+"""What the package asks of a language model: whole replies, and token-level sampling for episodes.
+
+Two views of the same thing. A ``ChatModel`` answers conversations (generator, judge, readers). A
+``Sampler`` opens a ``Session`` of many rows whose token ids only ever grow: the model samples, the
+environment appends, nothing is decoded and encoded again, so the log-probabilities recorded while
+sampling belong to exactly the tokens that training sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ..protocols.wordings import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one row's model wrote in one go.
+
+    ``ids`` includes the tokens of the stop string or the end token; ``logprobs`` has one entry per id:
+    natural logarithms under ``softmax(logits / temperature)``, the distribution that was sampled and
+    the one TRL recomputes (greedy decoding records temperature 1). ``text`` is the decoded ids without
+    the end token. ``stopped`` is the stop string met, the end token's text, or None when the token
+    budget ran out.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    stopped: str | None
+
+
+class Session(Protocol):
+    """Rows of tokens that grow by sampling and by the environment's appends."""
+
+    def sample(
+        self,
+        rows: Sequence[int],
+        max_new_tokens: int | Sequence[int],
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+    ) -> list[Sample]:
+        """Continue ``rows`` (indices, distinct) until a stop string, the end token or the budget.
+
+        ``max_new_tokens`` (>= 1) is one number, or one per row. Temperature 0 is greedy.
+        """
+        ...
+
+    def append(self, row: int, ids: Sequence[int]) -> None:
+        """Add environment tokens to a row; they are read (batched) at the next ``sample``."""
+        ...
+
+
+class Sampler(Protocol):
+    """A model that samples token by token. ``end_ids`` are the ids that end its turn."""
+
+    def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> Session:
+        """Open one row per prompt; equal prompts are read once.
+
+        ``seeds`` gives every row a random stream of its own, so what a row samples does not depend on
+        which other rows are in the batch (default: the row's index).
+        """
+        ...
+
+
+class ChatModel(Protocol):
+    """A model that answers conversations."""
+
+    def reply(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """One reply per conversation, in order: the whole text, reasoning kept, special tokens dropped."""
+        ...
+
+
+def chat_ids(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
+) -> list[list[int]]:
+    """Token ids of each conversation under the chat template, the assistant's turn opened.
+
+    Contents must have passed ``wordings.neutralise``: the template's own control tokens are the only ones.
+    """
+    if not conversations:
+        return []
+    texts = tokenizer.apply_chat_template(
+        [list(c) for c in conversations], tokenize=False, add_generation_prompt=True
+    )
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def strip_reasoning(text: str) -> str:
+    """The answer proper: what follows the last ``</think>``, stripped.
+
+    An opened but never closed ``<think>`` leaves no answer: the empty string.
+
+    >>> strip_reasoning("<think> Paris is in France. </think> Paris")
+    'Paris'
+    """
+    head, closed, tail = text.rpartition("</think>")
+    if not closed and tail.lstrip().startswith("<think>"):
+        return ""
+    return tail.strip()

@@ -1,0 +1,277 @@
+"""Many rows of tokens at once, sampled with a key-value cache that lives across turns.
+
+Layout. Every row owns one slot of a preallocated cache ``[slots, heads, capacity, head_dim]`` per
+layer and fills it from the left: no padding inside a row, so positions are plain indices and rows of
+any length share a batch. The rows being decoded are kept in the first slots (finished rows swap places
+with live ones), which makes the decode batch a view of the cache, not a copy.
+
+A row's last token is never in the cache: feeding it is what yields the next token's logits. All other
+unread tokens (prompt, environment) are read in batches first; rows with equal histories are read once
+and copied, which covers the members of a GRPO group at the start and for as long as they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import ModelError
+from .base import Sample
+
+if TYPE_CHECKING:
+    from .local import LocalModel
+
+READ_TOKENS = 4096
+"""Tokens read per forward pass while filling the cache: more only costs memory."""
+
+
+def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """One number in [0, 1) for each (row seed, token position), by the splitmix64 finaliser.
+
+    Stateless on purpose: what a row draws depends on nothing but its seed and how long it is.
+    """
+    with np.errstate(over="ignore"):
+        x = seeds.astype(np.uint64) + (positions.astype(np.uint64) + 1) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def choose(
+    logits: torch.Tensor, temperature: float, draws: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Next tokens and their log-probabilities.
+
+    Args:
+        logits: ``[n, vocabulary]``.
+        temperature: 0 takes the largest logit and reports log-probabilities at temperature 1.
+        draws: ``[n]`` numbers in [0, 1) for inverse-CDF sampling; unused when greedy.
+
+    Returns:
+        ids ``[n]`` (int64) and natural-log probabilities ``[n]`` (float32).
+    """
+    scaled = logits.float()
+    if temperature > 0:
+        scaled = scaled / temperature
+    logprobs = scaled.log_softmax(-1)
+    if temperature > 0 and draws is not None:
+        cdf = logprobs.exp().cumsum(-1)
+        # A draw just below 1 must land below the total, whatever rounding made of it.
+        target = draws.to(cdf)[:, None].clamp(max=1 - 1e-6) * cdf[:, -1:]
+        ids = torch.searchsorted(cdf, target, right=True)
+    else:
+        ids = logprobs.argmax(-1, keepdim=True)
+    return ids[:, 0], logprobs.gather(-1, ids)[:, 0]
+
+
+class RowCache:
+    """The part of a transformers cache that decoder layers call: ``update``.
+
+    ``slots`` is None while decoding (the first rows of the buffer, as views) and a tensor of slot
+    numbers while reading. ``positions`` ``[n, t]`` says where the new tokens go, ``span`` how many
+    columns attention looks at.
+    """
+
+    is_compileable = False
+
+    def __init__(self, slots: int) -> None:
+        self.count = slots
+        self.capacity = 0
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self.slots: torch.Tensor | None = None
+        self.rows = torch.empty(0)
+        self.positions = torch.empty(0)
+        self.span = 0
+
+    def aim(self, rows: torch.Tensor, positions: torch.Tensor, span: int, reading: bool) -> None:
+        """Say where the next forward pass writes and how far it looks."""
+        if span > self.capacity:
+            self._grow(span)
+        self.rows, self.positions, self.span = rows, positions, span
+        self.slots = rows if reading else None
+
+    def _grow(self, span: int) -> None:
+        capacity = -(-max(span, self.capacity * 4 // 3) // 64) * 64
+        for buffers in (self.keys, self.values):
+            for layer, old in enumerate(buffers):
+                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+                new[:, :, : self.capacity] = old
+                buffers[layer] = new
+        self.capacity = capacity
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store ``[n, heads, t, head_dim]`` and return all that attention may look at."""
+        if layer == len(self.keys):
+            for buffers, new in ((self.keys, keys), (self.values, values)):
+                # Zeros, not empty: masked columns still enter a product, and 0 * nan is nan.
+                buffers.append(new.new_zeros((self.count, new.shape[1], self.capacity, new.shape[3])))
+        found = []
+        for buffer, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            buffer[self.rows[:, None], :, self.positions] = new.transpose(1, 2)
+            if self.slots is None:
+                found.append(buffer[: new.shape[0], :, : self.span])
+            else:
+                found.append(buffer[self.slots, :, : self.span])
+        return found[0], found[1]
+
+    def copy(self, source: int, targets: Sequence[int], begin: int, end: int) -> None:
+        """Give ``targets`` the columns ``begin:end`` of ``source``."""
+        for buffers in (self.keys, self.values):
+            for buffer in buffers:
+                for target in targets:
+                    buffer[target, :, begin:end] = buffer[source, :, begin:end]
+
+    def swap(self, first: Sequence[int], second: Sequence[int], span: int) -> None:
+        """Exchange slots pairwise, up to column ``span``."""
+        to, of = [*first, *second], [*second, *first]
+        for buffers in (self.keys, self.values):
+            for buffer in buffers:
+                buffer[to, :, :span] = buffer[of, :, :span]
+
+
+class LocalSession:
+    """Rows over one model; made by ``LocalModel.start``. See ``models.base.Session``."""
+
+    def __init__(self, model: LocalModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+        self.model = model
+        self.ids: list[list[int]] = [list(p) for p in prompts]
+        self.seeds = np.array([s % 2**64 for s in seeds], dtype=np.uint64)
+        self._read = [0] * len(self.ids)  # tokens of each row that are in the cache
+        self._slot = list(range(len(self.ids)))  # row -> slot
+        self._row = list(range(len(self.ids)))  # slot -> row
+        self._cache = RowCache(len(self.ids))
+
+    def append(self, row: int, ids: Sequence[int]) -> None:
+        """Add environment tokens to a row; they are read (batched) at the next ``sample``."""
+        self.ids[row].extend(ids)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        rows: Sequence[int],
+        max_new_tokens: int | Sequence[int],
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+    ) -> list[Sample]:
+        """See ``models.base.Session.sample``.
+
+        Raises:
+            ModelError: a row would outgrow the positions the model has.
+        """
+        if not rows:
+            return []
+        limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        longest = max(len(self.ids[r]) + m for r, m in zip(rows, limits, strict=True))
+        if min(limits) < 1 or len(set(rows)) != len(rows) or longest > self.model.positions:
+            raise ModelError(
+                f"cannot sample {limits[:3]}… tokens in rows {list(rows)[:3]}…: rows must be distinct, budgets at "
+                f"least 1, and prompt plus budget ({longest}) at most the model's {self.model.positions} positions"
+            )
+        with self.model.evaluating():
+            self._fill(rows)
+            written, logprobs, stopped = self._decode(rows, limits, temperature, tuple(stop))
+        out = []
+        for row in rows:
+            end = stopped[row]
+            shown = (
+                written[row][:-1]
+                if end is not None and written[row][-1] in self.model.end_ids
+                else written[row]
+            )
+            text = self.model.decode(shown)
+            out.append(Sample(tuple(written[row]), tuple(logprobs[row]), text, end))
+        return out
+
+    def _fill(self, rows: Sequence[int]) -> None:
+        """Read all but the last token of every row into the cache; equal histories once."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row in rows:
+            if len(self.ids[row]) - 1 > self._read[row]:
+                groups.setdefault(tuple(self.ids[row][:-1]), []).append(row)
+        leaders = sorted((g[0] for g in groups.values()), key=lambda r: len(self.ids[r]) - self._read[r])
+        while leaders:  # longest first, so memory peaks at once and rows of a chunk are alike
+            width = len(self.ids[leaders[-1]]) - 1 - self._read[leaders[-1]]
+            chunk = leaders[-max(1, READ_TOKENS // width) :]
+            del leaders[-len(chunk) :]
+            self._read_chunk(chunk, width)
+        for history, (leader, *others) in groups.items():
+            begin = min((self._read[row] for row in others), default=0)
+            self._cache.copy(self._slot[leader], [self._slot[r] for r in others], begin, len(history))
+            for row in others:
+                self._read[row] = len(history)
+
+    def _read_chunk(self, rows: Sequence[int], width: int) -> None:
+        device = self.model.device
+        tokens = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            new = self.ids[row][self._read[row] : -1]
+            tokens[i, : len(new)] = torch.tensor(new)
+        begins = torch.tensor([self._read[r] for r in rows], device=device)
+        positions = begins[:, None] + torch.arange(width, device=device)
+        slots = torch.tensor([self._slot[r] for r in rows], device=device)
+        span = int(begins.max()) + width
+        self._cache.aim(slots, positions, span, reading=True)
+        self.model.forward(tokens.to(device), positions, self._cache, span, logits=False)
+        for row in rows:
+            self._read[row] = len(self.ids[row]) - 1
+
+    def _decode(
+        self, rows: Sequence[int], limits: Sequence[int], temperature: float, stop: tuple[str, ...]
+    ) -> tuple[dict[int, list[int]], dict[int, list[float]], dict[int, str | None]]:
+        left = dict(zip(rows, limits, strict=True))
+        written: dict[int, list[int]] = {r: [] for r in rows}
+        logprobs: dict[int, list[float]] = {r: [] for r in rows}
+        stopped: dict[int, str | None] = dict.fromkeys(rows)
+        finder = self.model.stop_finder(stop)
+        device = self.model.device
+        live = list(rows)
+        batch: list[int] = []
+        while live:
+            if not batch or len(live) <= 0.8 * len(batch):
+                self._gather(live)
+                batch = self._row[: len(live)]
+                slots = torch.arange(len(batch), device=device)
+                lengths = np.array([len(self.ids[r]) for r in batch])
+                positions = torch.tensor(lengths - 1, device=device)[:, None]
+                tokens = torch.tensor([[self.ids[r][-1]] for r in batch], device=device)
+                seeds = self.seeds[batch]
+            span = int(lengths.max())
+            self._cache.aim(slots, positions, span, reading=False)
+            logits = self.model.forward(tokens, positions, self._cache, span, logits=True)
+            draws = torch.from_numpy(uniforms(seeds, lengths)).to(device) if temperature > 0 else None
+            chosen, chosen_logprobs = choose(logits, temperature, draws)
+            for row, token, logprob in zip(batch, chosen.tolist(), chosen_logprobs.tolist(), strict=True):
+                if left[row] == 0:
+                    continue  # finished rows ride along until the next gather; what they sample is dropped
+                mine = written[row]
+                mine.append(token)
+                logprobs[row].append(logprob)
+                left[row] -= 1
+                stopped[row] = finder(token, mine)
+                if stopped[row] is not None:
+                    left[row] = 0
+                self.ids[row].append(token)
+                self._read[row] = len(self.ids[row]) - 1
+            live = [r for r in live if left[r]]
+            tokens, positions, lengths = chosen[:, None], positions + 1, lengths + 1
+        return written, logprobs, stopped
+
+    def _gather(self, live: Iterable[int]) -> None:
+        """Move ``live`` rows to the first slots."""
+        wanted = set(live)
+        holes = [s for s in range(len(wanted)) if self._row[s] not in wanted]
+        strays = [s for s in (self._slot[r] for r in wanted) if s >= len(wanted)]
+        if not holes:
+            return
+        span = max(self._read[self._row[s]] for s in (*holes, *strays))
+        self._cache.swap(holes, strays, span)
+        for hole, stray in zip(holes, strays, strict=True):
+            self._row[hole], self._row[stray] = self._row[stray], self._row[hole]
+            self._slot[self._row[hole]], self._slot[self._row[stray]] = hole, stray

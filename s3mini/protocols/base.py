@@ -1,0 +1,94 @@
+"""What a protocol is: a method's conversation with its model, without the model and without the retriever.
+
+The engine (``s3mini.episodes``) owns tokens, batching and retrieval; a protocol owns words: what the
+model is told, how its text is read, how documents are shown, which of them reach the generator.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..records import Document, Hit, Question, Turn
+from .wordings import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a turn's text was understood to say.
+
+    ``query``: search for this. ``complete``: stop (after the query's search, if there is one too).
+    ``selected``: 1-based numbers of documents in the last block shown, None when nothing readable was
+    selected. ``valid``: the format was followed; an invalid turn ends its episode. ``problem``: what was
+    wrong or had to be repaired, for people. ``answer``: the model's own answer, in protocols that ask for one.
+    """
+
+    query: str | None = None
+    complete: bool = False
+    selected: tuple[int, ...] | None = None
+    valid: bool = True
+    problem: str = ""
+    answer: str | None = None
+
+
+@dataclass(slots=True)
+class History:
+    """One episode so far: the question, the first block, the turns taken."""
+
+    question: Question
+    start: tuple[Hit, ...] = ()
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def block(self) -> tuple[Hit, ...]:
+        """The documents shown last, which the next turn may select from."""
+        return self.turns[-1].shown if self.turns else self.start
+
+    @property
+    def searches(self) -> int:
+        """Searches run so far, the first block's not counted."""
+        return sum(turn.query is not None for turn in self.turns)
+
+
+class Protocol(ABC):
+    """One method. Subclasses set the attributes and say how text becomes actions and back.
+
+    ``turns`` is the largest number of searches; after the last one the model has one more turn.
+    ``start_k`` documents for the question itself open the episode (0: none), ``k`` answer each query.
+    Generation stops after any of the strings in ``stop``.
+    """
+
+    name: str
+    start_k: int
+    k: int
+    turns: int
+    stop: tuple[str, ...]
+
+    @abstractmethod
+    def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
+        """The conversation that opens an episode."""
+
+    @abstractmethod
+    def parse(self, text: str, history: History) -> Action:
+        """Read one turn's text. Never raises, whatever the model wrote."""
+
+    @abstractmethod
+    def render(self, documents: Sequence[Document]) -> str:
+        """A query's documents as the model is shown them."""
+
+    @abstractmethod
+    def context(self, history: History) -> list[Document]:
+        """The generator's documents: de-duplicated, in order."""
+
+    def observe(self, histories: Sequence[History]) -> list[str]:
+        """The environment's text after each history's last turn, all episodes at once.
+
+        The place for methods whose observation needs a model (Search-o1's reader); by default ``render``.
+        """
+        return [self.render([hit.document for hit in h.block]) for h in histories]
+
+
+def union(blocks: Sequence[Sequence[Document]]) -> list[Document]:
+    """Documents of all blocks in order, each id once."""
+    return list({d.id: d for block in reversed(blocks) for d in reversed(block)}.values())[::-1]

@@ -1,0 +1,141 @@
+"""Reading what a model wrote: tags, queries, lists of ids.
+
+Models misspell formats in many ways; these functions accept every reading that is beyond doubt, say
+what they repaired, and never raise. They see the model's own text only: tags inside documents are
+broken when documents are shown (``wordings.neutralise``), and text a model writes after forging an
+``<information>`` block is cut off before anything is read from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+_THINK = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"</?[a-z_]+>", re.IGNORECASE)
+_FORGED = re.compile(r"</?\s*information\b", re.IGNORECASE)
+_QUERY_KEY = re.compile(r"""^\{?\s*["']?query["']?\s*:\s*(.*?)\s*\}?$""", re.DOTALL | re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
+_NUMBER = re.compile(r"(?<![\d.])-?[0-9]+(?:\.[0-9]+)?")
+_RANGE = re.compile(r"(?<![\d.-])([0-9]{1,3})\s*(?:-|–|to)\s*([0-9]{1,3})(?![\d.])")
+_TITLE = re.compile(r"\(\s*title:.*?\)", re.IGNORECASE | re.DOTALL)
+_NOTHING = re.compile(
+    r"\W*(?:none|nothing|no|null|empty|n/a)?(?: (?:of them|documents?|docs?))?\W*", re.IGNORECASE
+)
+_EVERYTHING = re.compile(r"\W*all(?: (?:of them|documents?|docs?))?\W*", re.IGNORECASE)
+
+
+def split_forged(text: str) -> tuple[str, bool]:
+    """Text up to the first ``<information>`` tag the model wrote itself, and whether there was one."""
+    found = _FORGED.search(text)
+    return (text[: found.start()], True) if found else (text, False)
+
+
+def without_thoughts(text: str) -> str:
+    """Text without its closed ``<think>`` parts; what an unclosed one holds stays, as nothing else says where it ends."""
+    return _THINK.sub("", text)
+
+
+def tagged(text: str, tag: str) -> list[str]:
+    """Contents of each ``<tag>…</tag>``, stripped. A last tag left unclosed runs to the next tag or the end.
+
+    >>> tagged("<query> a </query> <query> b", "query")
+    ['a', 'b']
+    """
+    contents = []
+    for piece in re.split(rf"<{tag}>", text, flags=re.IGNORECASE)[1:]:
+        end = re.search(rf"</{tag}>", piece, re.IGNORECASE) or _TAG.search(piece)
+        contents.append((piece[: end.start()] if end else piece).strip())
+    return contents
+
+
+def parse_flag(text: str) -> bool | None:
+    """True or False in any case, quotes and full stops allowed; else None."""
+    word = text.strip().strip("\"'.!").strip().lower()
+    return {"true": True, "yes": True, "false": False, "no": False}.get(word)
+
+
+def parse_query(text: str) -> str:
+    """The query inside a ``<query>`` tag: JSON, JSON with the usual faults, or plain words.
+
+    Whitespace is folded and control characters dropped; the empty string means there is no query.
+    Reading a result again gives the same result.
+
+    >>> [parse_query(t) for t in ('{"query": " a b "}', "{'query': 'a b',}", "a b", '{"query": ""}')]
+    ['a b', 'a b', 'a b', '']
+    """
+    while True:
+        shorter = _fold(_unwrap(text))
+        if len(shorter) >= len(text):
+            return shorter
+        text = shorter
+
+
+def _fold(text: str) -> str:
+    return " ".join(_CONTROL.sub(" ", text).split())
+
+
+def _unwrap(text: str) -> str:
+    text = text.strip()
+    if not text or text[0] not in "{[\"'" and not _QUERY_KEY.match(text):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return _unwrap_faulty(text)
+    if isinstance(value, dict):
+        lower = {str(k).lower(): v for k, v in value.items()}
+        value = lower.get("query", next(iter(value.values()), "") if len(value) == 1 else "")
+    if isinstance(value, list):
+        value = " ".join(v for v in value if isinstance(v, str))
+    return value if isinstance(value, str) else text
+
+
+def _unwrap_faulty(text: str) -> str:
+    keyed = _QUERY_KEY.match(text)
+    value = keyed.group(1) if keyed else text
+    value = value.rstrip(" ,")
+    if value[:1] in "\"'" and value[-1:] == value[:1] and len(value) > 1:
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    if keyed and value[:1] in ('"', "'"):
+        return value[1:]  # the closing quote is missing
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Document numbers read from ``<important_info>``: in range, each once, in the order written.
+
+    ``readable`` is False when the text neither names a number in range nor says that none is wanted.
+    ``dropped`` holds the numbers out of range, as written.
+    """
+
+    ids: tuple[int, ...]
+    dropped: tuple[str, ...]
+    readable: bool
+
+
+def parse_ids(text: str, count: int) -> Selection:
+    """Document numbers 1..``count`` in any reasonable spelling.
+
+    >>> parse_ids("[1, 3, 9, 3]", 4)
+    Selection(ids=(1, 3), dropped=('9',), readable=True)
+    >>> parse_ids("Doc 2 and Doc 1", 4).ids, parse_ids("none", 4).ids, parse_ids("1-3", 4).ids
+    ((2, 1), (), (1, 2, 3))
+    """
+    if _NOTHING.fullmatch(text):
+        return Selection((), (), True)
+    if _EVERYTHING.fullmatch(text):
+        return Selection(tuple(range(1, count + 1)), (), True)
+    text = _TITLE.sub(" ", text)
+    text = _RANGE.sub(lambda m: ", ".join(map(str, range(int(m[1]), int(m[2]) + 1))) or m[0], text)
+    ids: dict[int, None] = {}
+    dropped: dict[str, None] = {}
+    for number in _NUMBER.findall(text):
+        whole = re.fullmatch(r"0*([0-9]{1,6})(?:\.0+)?", number)  # no minus, no fraction, no astronomy
+        if whole and 1 <= int(whole[1]) <= count:
+            ids[int(whole[1])] = None
+        else:
+            dropped[number] = None
+    return Selection(tuple(ids), tuple(dropped), bool(ids))
