@@ -32,7 +32,6 @@ from .protocols.wordings import Wordings, context_messages, render_documents
 from .records import Document, Question, Score
 from .reward import normalize
 from .stages import JsonlLog, Stage, atomic_write
-from .tables import html_table
 
 ANSWERS = "answers.jsonl"
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
@@ -317,7 +316,9 @@ class FilterReport:
         )
 
     def _repr_html_(self) -> str:
-        return html_table(self.rows)
+        from .tables import rows_table
+
+        return rows_table(self.rows)._repr_html_()
 
 
 def is_yes_no(question: Question) -> bool:

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
 from .errors import DataError
+from .models.base import strip_reasoning
 from .rag import RagCache
-from .records import Question
-from .tables import html_table
+from .records import Hit, Question, Score
+from .report_html import Rich, verdict
+from .report_plots import COLOURS, GRID, MUTED, STYLE, Plot
+from .tables import rows_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +54,43 @@ class RagFigures:
         """One row per set, for tables."""
         return [
             {
-                "set": s.name,
-                "questions": s.n,
-                **{
-                    label: "–" if value is None else f"{value:.3f}"
-                    for label, value in (
-                        ("GenAcc", s.gen_acc),
-                        ("EM", s.em),
-                        ("F1", s.f1),
-                        ("gold recall", s.recall),
-                        ("all gold read", s.all_gold),
-                        ("GenAcc if all read", s.given_gold),
-                    )
-                },
+                "set": (s.name, f"n = {s.n}"),
+                "GenAcc": s.gen_acc,
+                "EM": s.em,
+                "F1": s.f1,
+                "gold recall": s.recall,
+                "all gold read": s.all_gold,
+                "GenAcc where all gold read": s.given_gold,
             }
             for s in self.sets
         ]
 
     def __str__(self) -> str:
-        return "\n".join(f"{s.name}: GenAcc {s.gen_acc:.3f} (n={s.n})" for s in self.sets)
+        return str(rows_table(self.rows))
 
     def _repr_html_(self) -> str:
-        return html_table(self.rows)
+        note = f"GenAcc averaged over the sets: {self.average:.3f}. Recall: share of a question's gold documents read."
+        return rows_table(self.rows, note)._repr_html_()
+
+    def plot(self) -> Plot:
+        """Per set: how often naive RAG succeeds, beside how often it read every gold document."""
+        with rc_context(STYLE):
+            figure = Figure(figsize=(9, 3.2), layout="constrained")
+            axes = figure.subplots()
+            places = range(len(self.sets))
+            found = [s.all_gold if s.all_gold is not None else 0.0 for s in self.sets]
+            axes.bar([x - 0.2 for x in places], found, 0.36, color="#cbd2d9", label="all gold documents read")
+            axes.bar(
+                [x + 0.2 for x in places], [s.gen_acc for s in self.sets], 0.36,
+                color=COLOURS["rag-dense"], label="GenAcc",
+            )  # fmt: skip
+            axes.axhline(self.average, color=MUTED, lw=1, ls="--", label=f"average GenAcc {self.average:.2f}")
+            axes.set_xticks(list(places), [s.name for s in self.sets])
+            axes.set_ylim(0, 1.02)
+            axes.grid(axis="y", color=GRID)
+            axes.tick_params(length=0)
+            figure.legend(loc="outside upper left", ncols=3)
+        return Plot("Naive RAG per question set: gold documents read, and GenAcc", figure)
 
 
 def rag_figures(questions: Sequence[Question], cache: RagCache) -> RagFigures:
@@ -111,3 +133,39 @@ def _figures(name: str, questions: Sequence[Question], cache: RagCache) -> SetFi
         _mean([float(share == 1.0) for share in known]),
         _mean(given),
     )
+
+
+def rag_view(question: Question, hits: Sequence[Hit], reply: str = "", score: Score | None = None) -> Rich:
+    """Naive RAG on one question, to look at: what it read (gold documents marked), the whole reply, the score."""
+    gold = set(question.gold_ids)
+    lines = [f"question: {question.question}"]
+    items = Markup("")
+    for rank, hit in enumerate(hits, 1):
+        mark = "gold" if hit.document.id in gold else ""
+        lines.append(f"  {rank}. {hit.document.title}{' [gold]' if mark else ''}  {hit.score:.3f}")
+        tag = Markup('<span class="tag gold">gold</span>') if mark else ""
+        items += Markup("<li{}>{}<b>{}</b> {} <small>{:.3f}</small></li>").format(
+            Markup(' class="kept"') if mark else "", tag, hit.document.title, hit.document.text, hit.score
+        )
+    missed = len(gold - {hit.document.id for hit in hits})
+    label = f"{len(hits)} documents read" + (f", {missed} gold not found" if missed else "")
+    html = Markup('<div class="episode"><header><div class="question">{}</div></header>').format(
+        question.question
+    )
+    html += Markup(
+        '<div class="step world"><span class="label">{}</span><ol class="docs">{}</ol></div>'
+    ).format(label, items)
+    if reply:
+        answer = strip_reasoning(reply)
+        thought = reply[: len(reply) - len(answer)] if answer else reply
+        html += Markup(
+            '<div class="step model"><span class="label">generator</span><div class="think">{}</div></div>'
+        ).format(thought.strip())
+        told = verdict(score) if score else ""
+        kind = "right" if score and score.gen_acc else "wrong"
+        html += Markup(
+            '<div class="answer"><dl><dt>answer</dt><dd class="{}">{}</dd><dt>accepted</dt><dd>{}</dd>'
+            "<dt>score</dt><dd>{}</dd></dl></div>"
+        ).format(kind if score else "", answer, "; ".join(question.golden_answers), told)
+        lines += [f"reply: {reply}", f"accepted: {'; '.join(question.golden_answers)}", f"score: {told}"]
+    return Rich("\n".join(lines), html + Markup("</div>"))

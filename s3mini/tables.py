@@ -1,26 +1,36 @@
-"""Small HTML tables for objects that show themselves in a notebook; no library needed."""
+"""Rows of plain values as a table that shows itself in a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from .report_html import Cell, Rich, Row, table
 
-def html_table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
-    """An HTML table, one row per mapping, columns named by the first; cells are escaped text.
 
-    Numbers are set to the right; floats have three decimals.
+def rows_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Rich:
+    """A table of mappings: the first key names each row, the others are its columns.
+
+    Floats get three decimals, None a dash, True and False become yes and no. A value that is a pair is a
+    main line and a small one under it.
     """
-    columns = list(rows[0]) if rows else []
-    head = "".join(f"<th>{escape(str(column))}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(_cell(row[column]) for column in columns) + "</tr>" for row in rows)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    names = list(rows[0]) if rows else []
+    shown = []
+    for row in rows:
+        first, *others = (_cell(row[name]) for name in names)
+        shown.append(Row(first.text, others, first.small))
+    return table([Cell(name) for name in names], shown, note)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        value = f"{value:.3f}"
-    side = "right" if str(value)[:1].isdigit() else "left"
-    return f'<td style="text-align:{side}">{escape(str(value))}</td>'
+def _cell(value: Any) -> Cell:
+    if isinstance(value, tuple):
+        return Cell(_text(value[0]), _text(value[1]))
+    return Cell(_text(value))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

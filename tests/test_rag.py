@@ -26,9 +26,9 @@ from s3mini.rag import (
     precompute,
     training_filter,
 )
-from s3mini.ragfigures import gold_recall, rag_figures
-from s3mini.records import Document, Question, Score
-from s3mini.tables import html_table
+from s3mini.ragfigures import gold_recall, rag_figures, rag_view
+from s3mini.records import Document, Hit, Question, Score
+from s3mini.tables import rows_table
 
 SCRIPT = Path(__file__).with_name("rag_toys.py")
 
@@ -334,5 +334,22 @@ def test_contexts_in_the_public_codes_format(tmp_path: Path) -> None:
 
 
 def test_tables_escape_what_they_show() -> None:
-    assert "&lt;b&gt;" in html_table([{"x": "<b>", "y": 0.5}]) and "0.500" in html_table([{"y": 0.5}])
-    assert html_table([]).startswith("<table>")
+    shown = rows_table([{"x": ("<b>", "small"), "y": 0.5, "z": None, "w": True}])
+    assert "&lt;b&gt;" in shown._repr_html_() and "<b>" not in shown._repr_html_()
+    assert repr(shown).splitlines()[1].split() == ["<b>", "0.500", "–", "yes"]
+
+
+def test_a_view_marks_gold_documents_and_escapes() -> None:
+    asked = Question("1", "Who <i>?", ("Ann",), {"gold_ids": ["d1", "d9"]})
+    hits = [Hit(Document("d1", "T1", "x <script>"), 0.5), Hit(Document("d2", "T2", "y"), 0.25)]
+    view = rag_view(asked, hits, "<think> x </think> Ann", Score("Ann", 1.0, 1.0, True, None))
+    assert "1. T1 [gold]  0.500" in repr(view) and "2. T2  0.250" in repr(view)
+    html = view._repr_html_()
+    assert "<script>" not in html and "1 gold not found" in html and html.count("tag gold") == 1
+    assert '<dd class="right">Ann</dd>' in html
+
+
+def test_the_plot_is_drawn() -> None:
+    cache = RagCache([answer("1", "q?", True)])
+    plot = rag_figures([Question("1", "q?", ("x",))], cache).plot()
+    assert plot.png()[:4] == b"\x89PNG" and "Naive RAG" in repr(plot)
