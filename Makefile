@@ -1,13 +1,13 @@
 # s3mini: every command, from a bare machine with Python 3.11 (or later) and make.
 #
-#   make reproduce              the whole road: index, naive RAG, reward, GRPO, evaluation (PROFILE=mini SEED=1)
+#   make reproduce              the whole road: index, naive RAG, reward, GRPO, evaluation (PROFILE=mini SEED=0)
 #   make test                   the tests and the notebooks' checked cells
 #   make lab                    the notebooks in JupyterLab
 #   make lint, make clean       style and types; remove what runs made
 
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 PROFILE ?= mini
-SEED    ?= 1
+SEED    ?= 0
 VENV    ?= .venv
 JOBS    ?= 2
 bin     := $(VENV)/bin
