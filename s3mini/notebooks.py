@@ -25,6 +25,7 @@ from .profile import ROOT, Profile, load_profile
 from .stages import atomic_write
 
 INJECTED = "# Parameters"  # papermill's heading of the cell it injects
+KERNEL = {"kernel_name": "python3", "language": "python"}  # this environment's, whatever the file says
 
 
 class NotebookError(S3Error, RuntimeError):
@@ -150,7 +151,7 @@ def prepare(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, An
     for notebook in notebooks:
         names = parameter_names(notebook)
         given = {name: value for name, value in parameters.items() if name in names}
-        node = parameterize_notebook(load_notebook_node(str(notebook)), given)
+        node = parameterize_notebook(load_notebook_node(str(notebook)), given, **KERNEL)
         copies.append(atomic_write(folder / notebook.name, nbformat.writes(node)))
     return copies
 
@@ -172,7 +173,12 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Exec
     began = time.monotonic()
     try:
         papermill.execute_notebook(
-            str(notebook), str(output), given, cwd=str(ROOT), kernel_name="python3", start_timeout=180
+            str(notebook),
+            str(output),
+            given,
+            cwd=str(ROOT),
+            start_timeout=180,
+            **KERNEL,
         )
     except PapermillExecutionError as error:
         first = next((line for line in error.source.splitlines() if line.strip()), "")
