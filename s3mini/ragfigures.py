@@ -14,7 +14,7 @@ from .errors import DataError
 from .models.base import strip_reasoning
 from .rag import RagCache
 from .records import Hit, Question, Score
-from .report_html import Rich, verdict
+from .report_html import Rich, templates, verdict
 from .report_plots import COLOURS, GRID, MUTED, STYLE, Plot
 from .tables import rows_table
 
@@ -25,7 +25,8 @@ class SetFigures:
 
     ``recall``: mean share of a question's gold documents among those read; ``all_gold``: share of questions
     with every gold document among them; both None where the questions name no gold documents.
-    ``given_gold``: GenAcc where every gold document was read, None when it never was.
+    ``given_gold``: GenAcc where every gold document was read, None when it never was. ``room``: share of
+    questions that fail with a gold document unread: what better search can win.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SetFigures:
     recall: float | None
     all_gold: float | None
     given_gold: float | None
+    room: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class RagFigures:
                 "gold recall": s.recall,
                 "all gold read": s.all_gold,
                 "GenAcc where all gold read": s.given_gold,
+                "failed, gold unread": s.room,
             }
             for s in self.sets
         ]
@@ -119,53 +122,47 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _figures(name: str, questions: Sequence[Question], cache: RagCache) -> SetFigures:
     scores = [cache[question].score for question in questions]
+    right = [score.gen_acc for score in scores]
     found = [gold_recall(question, cache) for question in questions]
-    known = [share for share in found if share is not None]
-    given = [score.gen_acc for score, share in zip(scores, found, strict=True) if share == 1.0]
+    known = [(share, acc) for share, acc in zip(found, right, strict=True) if share is not None]
     n = len(questions)
     return SetFigures(
         name,
         n,
-        sum(score.gen_acc for score in scores) / n,
+        sum(right) / n,
         sum(score.em for score in scores) / n,
         sum(score.f1 for score in scores) / n,
-        _mean(known),
-        _mean([float(share == 1.0) for share in known]),
-        _mean(given),
+        _mean([share for share, _ in known]),
+        _mean([float(share == 1) for share, _ in known]),
+        _mean([acc for share, acc in known if share == 1]),
+        _mean([float(share < 1 and not acc) for share, acc in known]),
     )
 
 
 def rag_view(question: Question, hits: Sequence[Hit], reply: str = "", score: Score | None = None) -> Rich:
     """Naive RAG on one question, to look at: what it read (gold documents marked), the whole reply, the score."""
     gold = set(question.gold_ids)
-    lines = [f"question: {question.question}"]
-    items = Markup("")
-    for rank, hit in enumerate(hits, 1):
-        mark = "gold" if hit.document.id in gold else ""
-        lines.append(f"  {rank}. {hit.document.title}{' [gold]' if mark else ''}  {hit.score:.3f}")
-        tag = Markup('<span class="tag gold">gold</span>') if mark else ""
-        items += Markup("<li{}>{}<b>{}</b> {} <small>{:.3f}</small></li>").format(
-            Markup(' class="kept"') if mark else "", tag, hit.document.title, hit.document.text, hit.score
+    answer = strip_reasoning(reply)
+    told = verdict(score) if score else ""
+    html = (
+        templates()
+        .get_template("rag.html.j2")
+        .render(
+            question=question,
+            hits=hits,
+            gold=gold,
+            missed=len(gold - {hit.document.id for hit in hits}),
+            reply=reply,
+            thought=reply.removesuffix(answer).strip(),
+            answer=answer,
+            score=score,
+            told=told,
         )
-    missed = len(gold - {hit.document.id for hit in hits})
-    label = f"{len(hits)} documents read" + (f", {missed} gold not found" if missed else "")
-    html = Markup('<div class="episode"><header><div class="question">{}</div></header>').format(
-        question.question
     )
-    html += Markup(
-        '<div class="step world"><span class="label">{}</span><ol class="docs">{}</ol></div>'
-    ).format(label, items)
+    lines = [f"question: {question.question}"]
+    for rank, hit in enumerate(hits, 1):
+        mark = " [gold]" if hit.document.id in gold else ""
+        lines.append(f"  {rank}. {hit.document.title}{mark}  {hit.score:.3f}")
     if reply:
-        answer = strip_reasoning(reply)
-        thought = reply[: len(reply) - len(answer)] if answer else reply
-        html += Markup(
-            '<div class="step model"><span class="label">generator</span><div class="think">{}</div></div>'
-        ).format(thought.strip())
-        told = verdict(score) if score else ""
-        kind = "right" if score and score.gen_acc else "wrong"
-        html += Markup(
-            '<div class="answer"><dl><dt>answer</dt><dd class="{}">{}</dd><dt>accepted</dt><dd>{}</dd>'
-            "<dt>score</dt><dd>{}</dd></dl></div>"
-        ).format(kind if score else "", answer, "; ".join(question.golden_answers), told)
         lines += [f"reply: {reply}", f"accepted: {'; '.join(question.golden_answers)}", f"score: {told}"]
-    return Rich("\n".join(lines), html + Markup("</div>"))
+    return Rich("\n".join(lines), Markup(html))

@@ -306,7 +306,8 @@ def test_figures_by_set() -> None:
     )
     nq, popqa = rag_figures(questions, cache).sets
     assert (nq.n, nq.gen_acc, nq.f1, nq.recall, nq.all_gold, nq.given_gold) == (2, 0.5, 0.25, 0.75, 0.5, 1.0)
-    assert (popqa.gen_acc, popqa.recall, popqa.given_gold) == (0.0, None, None)
+    assert nq.room == 0.5  # question 2: wrong, and d9 was not read
+    assert (popqa.gen_acc, popqa.recall, popqa.given_gold, popqa.room) == (0.0, None, None, None)
     assert rag_figures(questions, cache).average == 0.25
     assert gold_recall(questions[1], cache) == 0.5
     assert "popqa" in rag_figures(questions, cache)._repr_html_()
