@@ -24,6 +24,7 @@ from .stages import read_manifest
 
 if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
     from .models.base import ChatModel
+    from .protocols import Protocol
     from .retrieval.base import Retriever
     from .reward import Judge
 
@@ -45,7 +46,8 @@ class Collected:
 class Bench:
     """The frozen parts an evaluation works with, each opened when first needed and only once.
 
-    ``searcher`` is the folder of a trained searcher; None means what training of this ``seed`` left.
+    ``searcher`` is the folder of a trained searcher, or of the run that trained it; None means what training
+    of this ``seed`` left.
     """
 
     def __init__(self, profile: Profile, seed: int = 0, searcher: Path | str | None = None) -> None:
@@ -93,6 +95,8 @@ class Bench:
         if not trained:
             return self.profile.searcher
         folder = self._searcher or self.profile.build / "train" / f"s3-seed{self.seed}"
+        if (folder / "model").is_dir():  # a run's folder, as training returns it
+            folder = folder / "model"
         if not (folder / "config.json").is_file():
             raise StageError(
                 f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
@@ -108,9 +112,13 @@ class Bench:
         spec = self.checkpoint(trained)
         model = load_model(spec)
         engine = Engine(
-            model, model.tokenizer, self.retriever(), make_protocol(protocol, self.profile),
-            self.profile.s3.max_turn_tokens, spec.max_length,
-        )  # fmt: skip
+            model,
+            model.tokenizer,
+            self.retriever(),
+            make_protocol(protocol, self.profile),
+            self.profile.s3.max_turn_tokens,
+            spec.max_length,
+        )
         return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
 
     def answer(self, questions: Sequence[Question], collected: Sequence[Collected]) -> list[str]:
@@ -138,9 +146,7 @@ class Bench:
         """Length of a context, rendered as the generator reads it, in the generator's tokens."""
         if not documents:
             return 0
-        return len(
-            self.generator.tokenizer.encode(wordings.render_documents(documents), add_special_tokens=False)
-        )
+        return len(self._tokenizer.encode(wordings.render_documents(documents), add_special_tokens=False))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -155,6 +161,20 @@ class Bench:
         folder = self.profile.resolve(spec.path)
         files = sorted(p for p in folder.glob("*") if p.suffix in {".json", ".safetensors", ".jinja"})
         return fingerprint(files) if files else spec.path
+
+
+def make_protocol(name: str, profile: Profile) -> Protocol:
+    """The protocol called ``name`` with the profile's numbers and its searcher's wordings.
+
+    Raises:
+        DataError: unknown protocol.
+    """
+    from .protocols import REGISTRY
+
+    if name not in REGISTRY:
+        raise DataError(f"unknown protocol {name!r}: choose from {', '.join(REGISTRY)}")
+    numbers = profile.s3.model_dump(exclude={"max_turn_tokens"})
+    return REGISTRY[name](**numbers, wordings=profile.searcher.wordings)
 
 
 Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]

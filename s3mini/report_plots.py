@@ -27,7 +27,7 @@ COLOURS = {
     "s3": OURS,
     "oracle": "#52606d",
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
     "axes.edgecolor": "#cbd2d9",
@@ -54,6 +54,7 @@ CURVES: tuple[tuple[str, str], ...] = (
     ("kl", "KL to the start"),
     ("entropy", "Entropy"),
 )
+SHARES = {"gen_acc", "valid_format", "zero_variance"}
 WINDOW = 5  # steps in the running mean of a learning curve
 
 
@@ -154,6 +155,7 @@ def tokens_plot(results: Mapping[str, Any]) -> Plot:
         for name, method in results["methods"].items()
     }
     selection = results.get("selection")
+    width = max(tokens for tokens, _ in points.values())
     with rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.9), layout="constrained")
         axes = figure.subplots()
@@ -161,10 +163,14 @@ def tokens_plot(results: Mapping[str, Any]) -> Plot:
             whole = (selection["all"]["context_tokens"], selection["all"]["gen_acc"])
             axes.annotate("", points["s3"], whole, arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 1.2})
             axes.plot(*whole, "o", mfc="white", color=OURS, ms=8)
-            _label(axes, "s3, nothing\nselected away", whole)
+            _label(axes, "s3, nothing\nselected away", whole, below=True)
         for name, point in points.items():
             axes.plot(*point, "o", color=COLOURS.get(name, MUTED), ms=9 if name.startswith("s3") else 7)
-            _label(axes, name, point)
+            crowded = any(
+                other != name and 0 <= there[1] - point[1] < 0.06 and abs(there[0] - point[0]) < 0.25 * width
+                for other, there in points.items()
+            )
+            _label(axes, name, point, below=crowded)
         axes.set_xlabel("tokens the generator reads per question")
         axes.set_ylabel("average GenAcc")
         axes.set_ylim(-0.03, 1.05)
@@ -174,8 +180,9 @@ def tokens_plot(results: Mapping[str, Any]) -> Plot:
     return Plot("Average GenAcc against the length of the generator's context", figure)
 
 
-def _label(axes: Axes, text: str, point: tuple[float, float]) -> None:
-    axes.annotate(text, point, (7, -3), textcoords="offset points", fontsize=9, color=INK, va="top")
+def _label(axes: Axes, text: str, point: tuple[float, float], below: bool = False) -> None:
+    offset, side = ((7, -5), "top") if below else ((7, 4), "bottom")
+    axes.annotate(text, point, offset, textcoords="offset points", fontsize=9, color=INK, va=side)
 
 
 def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training") -> Plot:
@@ -198,7 +205,7 @@ def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training")
             axes.grid(axis="y", color=GRID)
             axes.tick_params(length=0)
             if min(values) >= 0:
-                axes.set_ylim(bottom=0)
+                axes.set_ylim(0, 1.05 if key in SHARES else None)
         for axes in panels[len(shown) :]:
             axes.set_axis_off()
         for axes in panels[max(0, len(shown) - columns) : len(shown)]:
