@@ -92,6 +92,22 @@ def table(heads: Sequence[Cell], rows: Sequence[Row], note: str = "") -> Rich:
     return Rich(text, Markup(html))
 
 
+LOOP = """\
+              reward: Gain Beyond RAG = right with this search - right with naive RAG
+              .------------------------------------------------------------.
+              v                                                            |
+question -> Searcher (trained) -- selected documents --> Generator (frozen) -> answer
+              |      ^
+        query |      | documents, a few rounds
+              v      |
+            Retriever (frozen)"""
+
+
+def loop_diagram() -> Rich:
+    """s3 in one picture: who is trained, who is frozen, and what comes back as the reward."""
+    return Rich(LOOP, Markup((TEMPLATES / "loop.svg").read_text(encoding="utf-8")))
+
+
 def thoughts(output: str) -> list[str]:
     """What stands between think tags, for display."""
     return [thought.strip() for thought in _THINK.findall(output) if thought.strip()]
