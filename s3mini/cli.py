@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import S3Error
+from .errors import DataError, S3Error
 from .machine import cap_threads
 from .profile import ROOT, Profile, load_profile
 
@@ -78,7 +78,7 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | None, str]:
     First what training of this seed left, then the shipped one (when the profile starts from the shipped
     base model), else None: the untrained one.
     """
-    trained = profile.build / "train" / f"s3-seed{seed}"
+    trained = profile.build / "train" / f"s3-seed{seed}" / "model"
     if (trained / "config.json").is_file():
         return trained, f"trained here, seed {seed}"
     shipped = ROOT / SHIPPED_SEARCHER
@@ -218,13 +218,23 @@ def reproduce(
 
 @app.command()
 def world(
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not hold a world already.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
     seed: Seed = 0,
 ) -> None:
     """Write a fresh fictional encyclopedia and its question sets."""
-    from .world import write_world
+    import json
 
-    typer.echo(write_world(seed, out))
+    card = out / "world.json"
+    if card.is_file() and json.loads(card.read_text(encoding="utf-8")).get("seed") != seed:
+        raise DataError(f"{out}: holds the world of another seed; name another folder")
+    from .world import make_world
+
+    made = make_world(seed, out).resolve()
+    typer.echo(f"{made}: {json.loads(card.read_text(encoding='utf-8'))['documents']} documents")
+    typer.echo("To use it, give any command:")
+    typer.echo(
+        f"  --set name=world{seed} --set data.corpus={made}/corpus.jsonl --set data.questions={made}/questions"
+    )
 
 
 @app.command()

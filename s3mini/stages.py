@@ -187,7 +187,7 @@ class JsonlLog:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON stores it: models dumped, tuples as lists, paths as text; so settings compare equal."""
+    """``value`` as JSON stores it: models dumped, tuples as lists, paths as text. So settings compare."""
 
     def convert(item: Any) -> Any:
         if isinstance(item, BaseModel):

@@ -161,9 +161,21 @@ def test_the_best_searcher_is_found(root: Path) -> None:
     assert find_searcher(mini, 0)[0] == shipped
     other = load_profile("mini", **{"searcher.path": "some/instruct-model"})
     assert find_searcher(other, 0)[0] is None, "a searcher trained from one model is not one for another"
-    trained = make("build/mini/train/s3-seed2")
+    trained = make("build/mini/train/s3-seed2/model")
     assert find_searcher(mini, 2)[0] == trained
     assert find_searcher(mini, 0)[0] == shipped
+
+
+def test_a_world_is_written_and_another_seed_does_not_overwrite_it(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("world", "--seed", "5", "--out", str(tmp_path / "w"))
+    assert code == 0
+    assert f"--set data.corpus={tmp_path}/w/corpus.jsonl" in out
+    before = (tmp_path / "w" / "corpus.jsonl").read_bytes()
+    assert run("world", "--seed", "5", "--out", str(tmp_path / "w"))[0] == 0
+    code, _, err = run("world", "--seed", "6", "--out", str(tmp_path / "w"))
+    assert code == 1
+    assert "holds the world of another seed" in err
+    assert (tmp_path / "w" / "corpus.jsonl").read_bytes() == before
 
 
 HEAVY = """
