@@ -120,6 +120,31 @@ def selection_table(results: Mapping[str, Any]) -> Rich:
     return table(heads, rows, note)
 
 
+def blame_table(profile: Profile, methods: Sequence[str], seed: int = 0) -> Rich:
+    """Where the wrong answers come from: a gold document that never reached the generator, or the generator.
+
+    Percent of all questions, sets counting by their size.
+
+    Raises:
+        DataError: a method was not evaluated on every set of the profile.
+    """
+    heads = ["method", "right", "wrong: gold document missing", "wrong: all gold documents there"]
+    gold = {
+        name: {q.id: set(q.gold_ids) for q in load_questions(profile, name, "test")}
+        for name in profile.data.sets
+    }
+    rows = []
+    for method in methods:
+        counts = [0, 0, 0]
+        for name in profile.data.sets:
+            for record in load_answers(profile, method, name, seed):
+                complete = gold[name][record["id"]] <= set(record["context"])
+                counts[0 if record["gen_acc"] else 2 if complete else 1] += 1
+        shares = [percent(count / sum(counts)) for count in counts]
+        rows.append(Row(method, [Cell(share) for share in shares], kind="ours" if method == "s3" else ""))
+    return table([Cell(head) for head in heads], rows, "Percent of the questions.")
+
+
 def headline(results: Mapping[str, Any]) -> str:
     """The result in a sentence or two."""
     methods = results["methods"]

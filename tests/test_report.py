@@ -19,6 +19,7 @@ from s3mini.evaluation import evaluate
 from s3mini.profile import Profile
 from s3mini.records import Document, Episode, Hit, Question, Score, Turn
 from s3mini.report import (
+    blame_table,
     differences_table,
     episodes_before_after,
     headline,
@@ -184,6 +185,16 @@ def test_differences_and_selection_say_sign_and_interval(results: dict[str, Any]
     assert "s3 − s3-untrained" in text and "+50.0 [" in text and "+0.0 [0.0, 0.0]" in text
     assert "selected" in repr(selection_table(results))
     assert "times shorter" in selection_table(results).html
+
+
+def test_blame_falls_on_the_side_that_failed(profile: Profile, results: dict[str, Any]) -> None:
+    lines = repr(blame_table(profile, ["s3", "s3-untrained", "direct"])).splitlines()[1:]
+    # s3 always brings the gold document, and half of those do not name the river
+    assert [line.split() for line in lines] == [
+        ["s3", "50.0", "0.0", "50.0"],
+        ["s3-untrained", "0.0", "100.0", "0.0"],
+        ["direct", "0.0", "100.0", "0.0"],
+    ]
 
 
 def test_headline_tells_chance_from_gain(results: dict[str, Any]) -> None:
