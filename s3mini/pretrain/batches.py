@@ -45,8 +45,8 @@ class Level:
 
 
 LEVELS = (
-    Level(1, 1, 512, False), Level(2, 1, 512, False), Level(2, 2, 512, False), Level(3, 2, 512, False),
-    Level(4, 3, 512, False), Level(6, 3, 640, True), Level(8, 3, 768, True), Level(10, 3, 896, True),
+    Level(1, 1, 256, False), Level(2, 1, 256, False), Level(2, 2, 256, False), Level(3, 2, 384, False),
+    Level(4, 3, 384, False), Level(6, 3, 512, True), Level(8, 3, 640, True), Level(10, 3, 768, True),
 )  # fmt: skip
 MIX = {
     "generator": 0.50, "choice": 0.04, "s3": 0.20, "search-r1": 0.06, "deepretrieval": 0.03, "ircot": 0.05,

@@ -127,7 +127,7 @@ class _Learner:
         exact: dict[str, list[bool]] = defaultdict(list)
         for number in set(batch.owner[batch.owner >= 0].tolist()):
             exact[batch.kinds[number]].append(number not in bad)
-        return float(loss), exact
+        return loss.item(), exact
 
 
 _READING = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
@@ -136,7 +136,7 @@ _READING = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
 def pretrain(
     folder: Path,
     tokens: int = 60_000_000,
-    rows: int = 16,
+    step_tokens: int = 6144,
     width: int = 128,
     layers: int = 5,
     seed: int = 0,
@@ -170,9 +170,8 @@ def pretrain(
     with tqdm(total=tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretrain") as bar:
         while state["tokens"] < tokens:
             level = LEVELS[state["level"]]
-            batch = make_batch(
-                source, learner.tokenizer, rows, level.length, rng, learner.tokenizer.pad_token_id
-            )
+            rows = round(step_tokens / level.length)
+            batch = make_batch(source, learner.tokenizer, rows, level.length, rng, learner.tokenizer.pad_token_id)
             factor = lr_factor(state["tokens"], tokens)
             loss, exact = learner.learn(batch, factor)
             losses.append(loss)
