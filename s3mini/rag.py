@@ -277,7 +277,7 @@ class SetCounts:
         return self.seen - self.yes_no - self.answered
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FilterReport:
     """What the training filter did, set by set."""
 
@@ -308,7 +308,7 @@ class FilterReport:
             for s in (*self.sets, self.total)
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         t = self.total
         return (
             f"{t.seen} questions: {t.yes_no} yes/no and {t.answered} that naive RAG answers dropped, "

@@ -40,7 +40,7 @@ class SetFigures:
     room: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RagFigures:
     """Naive RAG per question set, and the mean over sets (each set counts the same)."""
 
@@ -68,8 +68,8 @@ class RagFigures:
             for s in self.sets
         ]
 
-    def __str__(self) -> str:
-        return str(rows_table(self.rows))
+    def __repr__(self) -> str:
+        return repr(rows_table(self.rows))
 
     def _repr_html_(self) -> str:
         note = f"GenAcc averaged over the sets: {self.average:.3f}. Recall: share of a question's gold documents read."
