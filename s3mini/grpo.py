@@ -1,0 +1,270 @@
+"""GRPO over whole search episodes, by TRL: roll out, score, update (paper, section 4; Shao et al. 2024).
+
+    questions --Engine, n episodes each--> episodes --frozen generator, judge--> rewards --TRL--> update
+
+`Loop` is TRL's ``rollout_func``: it rolls out and scores a whole step in batches and hands over token ids as
+they were sampled; TRL makes advantages, ratios and the clipped loss of them. Protocol and reward are names,
+so the same loop trains any method.
+
+Departures from the paper, all deliberate:
+
+- GRPO instead of PPO: no critic. Naive RAG's term of GBR cancels in a group (`reward.group_advantages`); what
+  remains of GBR is the filter on the training questions.
+- Training sees exactly what evaluation sees (the public code trains on a longer first block).
+- A step scores all its episodes in one batch; a generator, judge or retriever that fails stops
+  the run, which resumes from its last checkpoint. It never becomes a reward.
+
+Not covered here: vLLM rollouts and several processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DataError, StageError
+from .grpo_parts import Outcome, Parts, identity, open_parts
+from .machine import cap_threads
+from .profile import GrpoSpec, Profile
+from .records import Episode, Question
+from .stages import Stage, atomic_dir
+
+if TYPE_CHECKING:  # a finished run is found without loading torch
+    from .grpo_records import Recorder
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
+
+
+def train(
+    profile: Profile,
+    seed: int = 0,
+    run: str = "s3",
+    *,
+    protocol: str = "s3",
+    reward: str | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    parts: Parts | None = None,
+) -> Path:
+    """Train the profile's searcher; returns ``build/<profile>/train/<run>-seed<seed>/`` (see `grpo_records`).
+
+    A finished run is found, a killed one goes on from its last checkpoint; the same seed gives the same run.
+
+    Args:
+        run: names the folder; one per method.
+        protocol: a name of the protocol registry.
+        reward: a name of `reward.make_reward`; None takes the profile's.
+        resume: False throws away what an earlier run left.
+        parts: opened parts to use, for tests and other methods; None opens the profile's.
+
+    Raises:
+        DataError: no question to train on, unknown protocol or reward.
+        RetrievalError, ModelError: a part failed; run again to go on.
+        StageError: full disk, damaged files.
+    """
+    spec = profile.grpo
+    name = reward or spec.reward
+    stage = Stage(profile, f"train/{run}-seed{seed}", *identity(profile, seed, protocol, name))
+    if not resume:
+        shutil.rmtree(stage.path, ignore_errors=True)
+    with stage:
+        if stage.done:
+            return stage.path
+        cap_threads(profile.threads)
+        _update_until_done(profile, seed, stage, parts or open_parts(profile, protocol, name), progress)
+        stage.finish(
+            steps=spec.steps,
+            episodes=spec.steps * spec.questions_per_step * spec.num_generations,
+            examples=spec.steps * spec.questions_per_step,
+        )
+    return stage.path
+
+
+# --------------------------------------------------------------------------- the three verbs
+
+
+class Loop:
+    """TRL's ``rollout_func``: a step's prompts in, scored completions out."""
+
+    def __init__(self, parts: Parts, spec: GrpoSpec, seed: int, recorder: Recorder) -> None:
+        self.parts = parts
+        self.spec = spec
+        self.seed = seed
+        self.recorder = recorder
+        self.questions = {question.id: question for question in parts.questions}
+
+    def __call__(self, prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
+        """Prompts hold each question ``num_generations`` times in a row; one completion is returned per row."""
+        from .grpo_records import shown_episodes, step_record
+
+        group = self.spec.num_generations
+        step = trainer.state.global_step // self.spec.num_iterations + 1
+        asked = [self.questions[prompt[-1]["id"]] for prompt in prompts[::group]]
+        started = time.perf_counter()
+        episodes = self.roll_out(asked, step)
+        rolled = time.perf_counter()
+        outcomes = self.parts.score(episodes)
+        scored = time.perf_counter()
+        record = {"step": step, **step_record(episodes, outcomes, group), **self._kl(episodes)}
+        record["seconds_rollout"] = round(rolled - started, 3)
+        record["seconds_score"] = round(scored - rolled, 3)
+        self.recorder.leave(record, shown_episodes(episodes, outcomes, group))
+        return as_completions(episodes, outcomes, self.parts.tokenizer.eos_token_id)
+
+    def roll_out(self, questions: Sequence[Question], step: int) -> list[Episode]:
+        """A group of sampled episodes per question, by the policy as it is now."""
+        import torch
+
+        own = int(np.random.SeedSequence([self.seed, step]).generate_state(1)[0])
+        torch.manual_seed(own)  # TRL shuffles the batch with the global generator
+        self.parts.model.eval()  # no gradient checkpointing: it switches the KV cache off
+        try:
+            episodes = self.parts.engine.run(
+                questions, self.spec.num_generations, self.spec.temperature, own, progress=False
+            )
+        finally:
+            self.parts.model.train()
+        limit = self.spec.max_completion_length
+        return [shortened(episode, limit) for episode in episodes]
+
+    def _kl(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Without a KL term TRL has no reference: the start model reads one micro-batch of the episodes."""
+        from .grpo_records import kl_to_start
+
+        if self.spec.beta > 0 or self.parts.start is None:
+            return {}
+        some = episodes[:: max(1, len(episodes) // self.spec.micro_batch)]
+        return {"kl": round(kl_to_start(self.parts.start, some, self.spec.temperature), 6)}
+
+
+def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, progress: bool) -> None:
+    """TRL's training from the last checkpoint, or the start, to the last step; then the model is saved."""
+    from transformers import PrinterCallback
+
+    from .grpo_records import CHECKPOINTS, Recorder, latest_checkpoint
+    from .grpo_trainer import LeanGRPOTrainer
+
+    spec = profile.grpo
+    if not parts.questions:
+        raise DataError("no question to train on: give more or harder training questions")
+    checkpoint = latest_checkpoint(stage.dir / CHECKPOINTS)
+    done = int(checkpoint.name.rpartition("-")[2]) // spec.num_iterations if checkpoint else 0
+    recorder = Recorder(stage.dir, spec.steps, done, progress)
+    try:
+        trainer = LeanGRPOTrainer(
+            model=parts.model,
+            processing_class=parts.tokenizer,
+            args=trl_config(spec, seed, stage.dir / CHECKPOINTS, str(parts.model.device)),
+            train_dataset=data_order(parts.questions, seed, spec.steps * spec.questions_per_step),
+            rollout_func=Loop(parts, spec, seed, recorder),
+            reward_funcs=given_reward,
+            callbacks=[recorder],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if len(recorder.curve) != spec.steps:
+            raise StageError(
+                f"{stage.dir}: {len(recorder.curve)} steps recorded of {spec.steps}; train again"
+            )
+    finally:
+        recorder.close()
+    with atomic_dir(stage.dir / "model") as folder:
+        parts.model.save_pretrained(folder)
+        parts.tokenizer.save_pretrained(folder)
+    shutil.rmtree(stage.dir / CHECKPOINTS)
+
+
+# -------------------------------------------------------------------------- what TRL is given
+
+
+def trl_config(spec: GrpoSpec, seed: int, folder: Path, device: str = "cpu") -> Any:
+    """TRL's settings: one generation batch and one optimizer step (``num_iterations`` of them) per step."""
+    from trl import GRPOConfig
+
+    rows = spec.questions_per_step * spec.num_generations
+    micro = max(n for n in range(1, min(spec.micro_batch, rows) + 1) if rows % n == 0)
+    on_cpu = device == "cpu"
+    return GRPOConfig(
+        output_dir=str(folder),
+        seed=seed,
+        max_steps=spec.steps * spec.num_iterations,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=rows // micro,
+        num_generations=spec.num_generations,
+        num_iterations=spec.num_iterations,
+        max_completion_length=spec.max_completion_length,
+        temperature=spec.temperature,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type="constant",
+        max_grad_norm=spec.max_grad_norm,
+        beta=spec.beta,
+        epsilon=spec.epsilon,
+        loss_type=spec.loss_type,
+        scale_rewards=spec.scale_rewards,
+        shuffle_dataset=False,  # `data_order` has drawn it, once for the whole run, so that resuming is exact
+        save_strategy="steps",
+        save_steps=spec.save_steps * spec.num_iterations,
+        logging_steps=spec.num_iterations,
+        use_cpu=on_cpu,
+        bf16=not on_cpu,
+        gradient_checkpointing=not on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def data_order(questions: Sequence[Question], seed: int, count: int) -> Any:
+    """TRL's dataset, row by row in the order of training: seeded permutations of the questions, end to end.
+
+    The question's id travels inside the message, the only part of a row that reaches ``rollout_func``.
+    """
+    from datasets import Dataset
+
+    rng = np.random.default_rng(seed)
+    rounds = -(-count // len(questions))
+    order = np.concatenate([rng.permutation(len(questions)) for _ in range(rounds)])[:count]
+    chosen = [questions[i] for i in order]
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": q.question, "id": q.id}]} for q in chosen]
+    )
+
+
+def given_reward(scored: list[float], **_: Any) -> list[float]:
+    """TRL's reward function: the rewards that the rollout brought along."""
+    return scored
+
+
+def shortened(episode: Episode, limit: int) -> Episode:
+    """The episode, cut to ``limit`` completion tokens (then its end is "length": TRL counts it as clipped)."""
+    if len(episode.completion_ids) <= limit:
+        return episode
+    return replace(
+        episode,
+        completion_ids=episode.completion_ids[:limit],
+        env_mask=episode.env_mask[:limit],
+        logprobs=episode.logprobs[:limit],
+        end="length",
+    )
+
+
+def as_completions(episodes: Sequence[Episode], outcomes: Sequence[Outcome], end_id: int) -> dict[str, Any]:
+    """Episodes as TRL wants them: token ids as sampled, the environment's masked, rewards as a list.
+
+    TRL cannot take an empty completion: one becomes the end token alone, masked.
+    """
+    completions = [e.completion_ids or (end_id,) for e in episodes]
+    return {
+        "prompt_ids": [list(e.prompt_ids) for e in episodes],
+        "completion_ids": [list(ids) for ids in completions],
+        "env_mask": [list(e.env_mask) if e.completion_ids else [0] for e in episodes],
+        "logprobs": [list(e.logprobs) if e.completion_ids else [0.0] for e in episodes],
+        "scored": [outcome.reward for outcome in outcomes],
+    }

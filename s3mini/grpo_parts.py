@@ -1,0 +1,147 @@
+"""What a GRPO run works with: the policy, the engine that rolls it out, the scorer, the questions.
+
+`open_parts` makes them from a profile; tests and other methods hand `grpo.train` parts of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .corpus import fingerprint, load_questions
+from .methods import Bench, Collected, make_protocol, retrieval_settings
+from .profile import Profile
+from .rag import RagCache, precompute, training_filter
+from .records import Episode, Question, Score
+from .reward import Reward, gbr, make_reward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one episode fared: its reward, the answer's score, and what the generator had to read (tokens).
+
+    ``gbr`` is None where naive RAG's accuracy is not known.
+    """
+
+    reward: float
+    score: Score
+    gbr: float | None
+    context_tokens: int
+
+
+Scorer = Callable[[Sequence[Episode]], list[Outcome]]
+
+
+class Runner(Protocol):
+    """What rolls out episodes: `episodes.Engine`, or a toy in tests."""
+
+    def run(
+        self,
+        questions: Sequence[Question],
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> list[Episode]:
+        """``n`` episodes per question, side by side."""
+        ...
+
+
+@dataclass
+class Parts:
+    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, frozen."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    questions: Sequence[Question]
+    engine: Runner
+    score: Scorer
+    start: PreTrainedModel | None = None
+
+
+@dataclass
+class GeneratorScorer:
+    """The frozen generator answers from what an episode collected; the named reward values the answer."""
+
+    bench: Bench
+    reward: Reward
+    rag: RagCache
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode; equal contexts of a question are read once.
+
+        Raises:
+            ModelError: the generator or the judge failed.
+        """
+        questions = [episode.question for episode in episodes]
+        answers = self.bench.answer(questions, [Collected(e.context, e) for e in episodes])
+        scores = self.reward.score(answers, questions, self.bench.judge)
+        values = self.reward(questions, scores)
+        return [
+            Outcome(
+                value,
+                score,
+                gbr(score.gen_acc, self.rag.lookup(episode.question)),
+                self.bench.count_tokens(episode.context),
+            )
+            for episode, score, value in zip(episodes, scores, values, strict=True)
+        ]
+
+
+def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> Parts:
+    """The profile's parts; naive RAG's cache, which the filter and GBR need, is completed first.
+
+    Raises:
+        DataError: unknown protocol or reward, malformed data, nothing left to train on.
+        RetrievalError, ModelError: a part cannot be opened.
+    """
+    from .episodes import Engine
+    from .models.local import LocalModel, load_model
+    from .retrieval.cache import CachedRetriever
+
+    bench = Bench(profile)
+    cache = precompute(profile, splits=("train",), bench=bench)
+    asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
+    questions, _ = training_filter(asked, cache)
+    frozen = load_model(profile.searcher)  # shared with whoever uses the same weights, so never trained
+    policy = LocalModel(profile.searcher, copy.deepcopy(frozen.model).train(), frozen.tokenizer)
+    engine = Engine(
+        policy,
+        policy.tokenizer,
+        CachedRetriever(bench.retriever()),
+        make_protocol(protocol, profile),
+        profile.s3.max_turn_tokens,
+        profile.searcher.max_length,
+    )
+    scorer = GeneratorScorer(bench, make_reward(reward, cache.lookup), cache)
+    return Parts(policy.model, policy.tokenizer, questions, engine, scorer, frozen.model)
+
+
+def identity(
+    profile: Profile, seed: int, protocol: str, reward: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Everything a run depends on: inputs by content, settings by value."""
+    bench = Bench(profile)
+    data = profile.data
+    files = [profile.resolve(data.questions) / name / "train.jsonl" for name in data.train_sets]
+    inputs = {
+        "corpus": fingerprint(profile.resolve(data.corpus)),
+        "questions": fingerprint(files),
+        **{role: bench.fingerprint(getattr(profile, role)) for role in ("searcher", "generator", "judge")},
+        "retriever": retrieval_settings(profile, profile.retrieval.kind),
+    }
+    settings = {
+        "seed": seed,
+        "protocol": protocol,
+        **profile.grpo.model_dump(exclude={"save_steps"}),
+        "reward": reward,
+        "s3": profile.s3,
+        "rag": profile.rag,
+        "train_limit": data.train_limit,
+    }
+    return inputs, settings

@@ -1,0 +1,194 @@
+"""What a training run leaves behind: its curve, a few episodes per step, and checkpoints it can resume from.
+
+curve.jsonl      one line per step (`step_record`, and TRL's figures)
+episodes.jsonl   per step, the best and the worst episode of one group, as text
+checkpoints/     the trainer's state; only a folder marked complete is resumed from
+model/           the trained searcher (safetensors, tokenizer)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, TrainerCallback
+
+from .evaluation import episode_as_json
+from .grpo_parts import Outcome
+from .grpo_trainer import completion_logprobs
+from .records import Episode
+from .stages import JsonlLog, atomic_write
+
+CURVE = "curve.jsonl"
+EPISODES = "episodes.jsonl"
+CHECKPOINTS = "checkpoints"
+COMPLETE = "complete"
+FROM_TRL = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "kl": "kl",
+    "clip_ratio/region_mean": "clipped",
+}
+
+
+def step_record(episodes: Sequence[Episode], outcomes: Sequence[Outcome], group: int) -> dict[str, Any]:
+    """One step's figures: means over its episodes, ``group`` of them side by side per question.
+
+    ``entropy`` is estimated by the sampled tokens' surprise, in nats per model token; ``zero_variance`` is
+    the share of groups whose rewards are all alike, which teach nothing; ``cut`` that of episodes
+    stopped by the length limit.
+    """
+    count = len(episodes)
+
+    def mean(values: Sequence[float]) -> float:
+        return round(sum(values) / len(values), 6)
+
+    rewards = [outcome.reward for outcome in outcomes]
+    groups = [rewards[i : i + group] for i in range(0, count, group)]
+    gains = [outcome.gbr for outcome in outcomes if outcome.gbr is not None]
+    written = [sum(e.env_mask) for e in episodes]
+    return {
+        "episodes": count,
+        "reward": mean(rewards),
+        "gen_acc": mean([outcome.score.gen_acc for outcome in outcomes]),
+        "gbr": mean(gains) if gains else None,
+        "valid_format": mean([e.valid_format for e in episodes]),
+        "searches": mean([float(e.searches) for e in episodes]),
+        "documents": mean([float(len(e.context)) for e in episodes]),
+        "context_tokens": mean([float(outcome.context_tokens) for outcome in outcomes]),
+        "zero_variance": mean([float(max(g) - min(g) < 1e-8) for g in groups]),
+        "entropy": round(-sum(sum(e.logprobs) for e in episodes) / max(1, sum(written)), 6),
+        "completion_tokens": mean([float(n) for n in written]),
+        "cut": mean([float(e.end == "length") for e in episodes]),
+    }
+
+
+@torch.no_grad()
+def kl_to_start(
+    start: PreTrainedModel, episodes: Sequence[Episode], temperature: float, batch_size: int = 16
+) -> float:
+    """KL divergence of the policy from its start, nats per model token, as TRL estimates it.
+
+    The policy's side is what sampling recorded, so only the start model reads the episodes. The estimator is
+    ``exp(d) - d - 1`` with ``d = log start - log policy`` (Schulman, "Approximating KL divergence", k3).
+    """
+    prompt = max(len(e.prompt_ids) for e in episodes)
+    completion = max(len(e.completion_ids) for e in episodes)
+
+    def rows(values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> torch.Tensor:
+        return torch.tensor(
+            [[0] * (prompt - len(p)) + [*p] + [*c] + [0] * (completion - len(c)) for p, c in values]
+        ).to(start.device)
+
+    ids = rows([(e.prompt_ids, e.completion_ids) for e in episodes])
+    seen = rows([([1] * len(e.prompt_ids), [1] * len(e.completion_ids)) for e in episodes])
+    scored = rows([([0] * len(e.prompt_ids), e.env_mask) for e in episodes])[:, prompt:]
+    sampled = rows([([0.0] * len(e.prompt_ids), e.logprobs) for e in episodes])[:, prompt:]
+    before, _ = completion_logprobs(start, ids, seen, scored, temperature, batch_size)
+    difference = (before - sampled) * scored
+    total = (torch.exp(difference) - difference - 1).sum() / scored.sum().clamp(min=1)
+    return float(total)
+
+
+def shown_episodes(
+    episodes: Sequence[Episode], outcomes: Sequence[Outcome], group: int
+) -> list[dict[str, Any]]:
+    """The best and the worst episode of the first group that has both (else of the first), for reading."""
+    firsts = range(0, len(episodes), group)
+    rewards = [outcome.reward for outcome in outcomes]
+    first = next((i for i in firsts if max(rewards[i : i + group]) > min(rewards[i : i + group])), 0)
+    members = sorted(range(first, first + group), key=lambda i: (-rewards[i], i))
+    return [
+        {
+            "id": episodes[i].question.id,
+            "question": episodes[i].question.question,
+            "golden_answers": list(episodes[i].question.golden_answers),
+            "context": [d.id for d in episodes[i].context],
+            "titles": [d.title for d in episodes[i].context],
+            "answer": outcomes[i].score.answer,
+            "gen_acc": outcomes[i].score.gen_acc,
+            "reward": rewards[i],
+            "episode": episode_as_json(episodes[i]),
+        }
+        for i in (members[0], members[-1])
+    ]
+
+
+# ------------------------------------------------------------------------------ checkpoints
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; later, torn ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        if (path / COMPLETE).exists():
+            return path
+        shutil.rmtree(path)
+    return None
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the lines of a log that belong to steps after ``step``: those steps are done again."""
+    with JsonlLog(path) as log:
+        kept = [record for record in log if record["step"] <= step]
+        if len(kept) == len(log):
+            return
+    atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Writes the curve and the episodes, shows the bar, marks checkpoints complete.
+
+    The rollout leaves a step's figures in `leave`; TRL's own follow when the step is over.
+    """
+
+    def __init__(self, folder: Path, steps: int, done: int = 0, progress: bool = True) -> None:
+        for name in (CURVE, EPISODES):
+            keep_until(folder / name, done)
+        self.curve = JsonlLog(folder / CURVE)
+        self.episodes = JsonlLog(folder / EPISODES)
+        self._bar = tqdm(total=steps, initial=done, desc="GRPO", unit="step", disable=not progress)
+        self._left: tuple[dict[str, Any], list[dict[str, Any]], float] | None = None
+
+    def leave(self, record: dict[str, Any], shown: list[dict[str, Any]]) -> None:
+        """Figures of the step whose update is about to begin."""
+        self._left = record, shown, time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """End of a step's update."""
+        if self._left is None:  # the run's closing summary
+            return
+        record, shown, since = self._left
+        self._left = None
+        for theirs, ours in FROM_TRL.items():
+            if logs.get(theirs) is not None:
+                record[ours] = round(logs[theirs], 8)
+        record["seconds_update"] = round(time.perf_counter() - since, 3)
+        self.episodes.extend({"step": record["step"], **episode} for episode in shown)
+        self.curve.append(record)
+        self._bar.set_postfix(
+            {name: f"{record[name]:.2f}" for name in ("reward", "gen_acc", "searches", "valid_format")}
+        )
+        self._bar.update()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint is on the disk: say so, and drop the older ones."""
+        folder = Path(args.output_dir)
+        newest = folder / f"checkpoint-{state.global_step}"
+        atomic_write(newest / COMPLETE, "")
+        for path in folder.glob("checkpoint-*"):
+            if path != newest:
+                shutil.rmtree(path)
+
+    def close(self) -> None:
+        """Release the files and the bar."""
+        self.curve.close()
+        self.episodes.close()
+        self._bar.close()

@@ -1,0 +1,194 @@
+"""TRL's `GRPOTrainer`, the same update from fewer tokens.
+
+On a CPU most of TRL's update goes into numbers it then multiplies by zero: the language-model head runs on
+every token (prompts, documents and padding included), micro-batches pad to the longest episode of the
+whole batch, and groups whose rewards are all alike are read although their advantage is zero. This
+subclass leaves those out and changes no result (``tests/test_grpo.py`` compares losses and
+gradients with TRL's own). Tensors are named and shaped as in TRL 1.16: B rows, P prompt and C completion columns,
+prompts padded on the left, completions on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+
+PROMPT_KEYS = ("prompt_ids", "prompt_mask")
+COMPLETION_KEYS = (
+    "completion_ids",
+    "completion_mask",
+    "tool_mask",
+    "old_per_token_logps",
+    "ref_per_token_logps",
+    "sampling_per_token_logps",
+)
+
+Batch = dict[str, Any]
+
+
+def pack(batches: Sequence[Batch]) -> list[Batch]:
+    """The same rows in as many equal micro-batches: rows without advantage together, then by length.
+
+    Each micro-batch is cut to its own longest prompt and completion. Values without rows (0-dimensional) are
+    carried over.
+    """
+    whole = {
+        key: value if value.ndim == 0 else torch.cat([batch[key] for batch in batches])
+        for key, value in batches[0].items()
+    }
+    idle = whole["advantages"] == 0
+    lengths = whole["prompt_mask"].sum(1) + whole["completion_mask"].sum(1)
+    order = torch.argsort(idle.long() * (int(lengths.max()) + 1) + lengths, stable=True)
+    size = len(order) // len(batches)
+    return [_cut({k: v if v.ndim == 0 else v[rows] for k, v in whole.items()}) for rows in order.split(size)]
+
+
+def _cut(batch: Batch) -> Batch:
+    prompt = int(batch["prompt_mask"].sum(1).max())
+    completion = max(1, int(batch["completion_mask"].sum(1).max()))
+    first = batch["prompt_ids"].shape[1] - prompt
+    return {
+        key: value[:, first:]
+        if key in PROMPT_KEYS
+        else value[:, :completion]
+        if key in COMPLETION_KEYS
+        else value
+        for key, value in batch.items()
+    }
+
+
+def completion_logprobs(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scored: torch.Tensor,
+    temperature: float,
+    batch_size: int | None = None,
+    entropy_gradient: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies (nats) of the scored completion tokens; zero elsewhere.
+
+    Args:
+        input_ids: (B, P + C), and ``attention_mask`` like it: 1 on one unbroken run per row.
+        scored: (B, C), nonzero on the tokens that are wanted.
+        temperature: divides the logits, as in sampling.
+        batch_size: rows read at once; None reads all.
+
+    Returns:
+        Two tensors (B, C).
+    """
+    rows, width = scored.shape
+    lengths = attention_mask.sum(1)
+    first = attention_mask.argmax(1)
+    parts = torch.argsort(lengths, stable=True).split(batch_size or rows)
+    found = [
+        _read(model, input_ids[part], first[part], int(lengths[part].max()), scored[part].bool(), temperature,
+              entropy_gradient)
+        for part in parts
+    ]  # fmt: skip
+    back = torch.argsort(torch.cat(parts))
+    logps, entropies = (torch.cat(list(column))[back] for column in zip(*found, strict=True))
+    assert logps.shape == (rows, width)
+    return logps, entropies
+
+
+def _read(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    first: torch.Tensor,
+    length: int,
+    scored: torch.Tensor,
+    temperature: float,
+    entropy_gradient: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One forward pass over rows shifted to start in column 0: padding is then on the right, where a causal
+    model never looks, and no attention mask is needed."""
+    columns = first[:, None] + torch.arange(length, device=ids.device)
+    shifted = ids.gather(1, columns.clamp(max=ids.shape[1] - 1))
+    hidden = model.base_model(input_ids=shifted, use_cache=False).last_hidden_state
+    row, column = scored.nonzero(as_tuple=True)
+    target = column + ids.shape[1] - scored.shape[1]
+    wanted = hidden[row, target - first[row] - 1]
+    head = model.get_output_embeddings()
+    logp = torch.log_softmax((head(wanted) / temperature).float(), dim=-1)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = -(logp.exp() * logp).sum(-1)
+    empty = logp.new_zeros(scored.shape)
+    chosen = logp.gather(1, ids[row, target][:, None])[:, 0]
+    return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
+
+
+class LeanGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """`GRPOTrainer` that skips what cannot change the result (see the module). Elsewhere than on a CPU, where
+    TRL has kernels of its own, only the packing is used."""
+
+    _scored: torch.Tensor | None = None
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        generated = super()._generate(prompts)
+        completion_ids, masks = generated[1], generated[2]
+        width = max(map(len, completion_ids))
+        rows = masks if masks is not None else [[1] * len(ids) for ids in completion_ids]
+        self._scored = torch.tensor([list(row) + [0] * (width - len(row)) for row in rows])
+        return generated
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is before or len(self._buffered_inputs) == 0:
+            return inputs
+        self._buffered_inputs = pack(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
+        idle = self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
+        if idle and self.model.training and not inputs["advantages"].any():
+            # a zero that reaches every weight, so that the optimizer steps as it would have
+            return sum(p.flatten()[0] * 0.0 for p in model.parameters() if p.requires_grad)  # type: ignore[return-value]
+        self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **extra: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        scored = self._scored
+        fits = scored is not None and scored.shape == (len(input_ids), logits_to_keep)
+        if (
+            not fits
+            or compute_aux_loss
+            or input_ids.device.type != "cpu"
+            or not isinstance(model, PreTrainedModel)
+        ):
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **extra,
+            )
+        assert scored is not None
+        logps, entropies = completion_logprobs(
+            model,
+            input_ids,
+            attention_mask,
+            scored,
+            self.temperature,
+            batch_size,
+            self._entropy_bonus_enabled,
+        )
+        return logps, entropies if compute_entropy else None, None

@@ -1,0 +1,449 @@
+"""GRPO: the lean trainer against TRL's own, exact resuming, recorded curves, failures that stay failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from grpo_toys import FixedRetriever, grpo_parts, grpo_profile, low_ids, score_low_ids
+from rag_toys import ToyBench, ToyGenerator, make_world, toy_profile
+from toy_model import toy_local
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
+
+from s3mini import profile as profile_module
+from s3mini.errors import DataError, RetrievalError
+from s3mini.grpo import Loop, as_completions, data_order, given_reward, shortened, train, trl_config
+from s3mini.grpo_parts import GeneratorScorer, Outcome, Parts
+from s3mini.grpo_records import keep_until, kl_to_start, latest_checkpoint, shown_episodes, step_record
+from s3mini.grpo_trainer import LeanGRPOTrainer
+from s3mini.profile import Profile
+from s3mini.rag import precompute
+from s3mini.records import Document, Episode, Question, Score, Turn
+from s3mini.reward import group_advantages, make_reward
+
+TIMES = ("seconds_rollout", "seconds_score", "seconds_update")
+
+
+@pytest.fixture()
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(profile_module, "ROOT", tmp_path)
+    make_world(tmp_path)
+    return tmp_path
+
+
+def weights(parts: Parts) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in parts.model.parameters()])
+
+
+def curve(folder: Path, timed: bool = False) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    return lines if timed else [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def episode(own: int = 3, env: int = 2, context: int = 1, question: str = "q", **changes: object) -> Episode:
+    ids = tuple(range(10, 10 + own + env))
+    documents = tuple(Document(f"d{i}", f"T{i}", "text") for i in range(context))
+    made = Episode(
+        Question(question, "who?", ("x",)), (5, 6, 7), ids, (1,) * own + (0,) * env, (-0.5,) * own + (0.0,) * env,
+        (Turn("t", "query", False, None, (), True), Turn("t", None, True, None, (), False)), (), documents, "complete",
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def outcome(reward: float, gen_acc: bool = False, gbr: float | None = None) -> Outcome:
+    return Outcome(reward, Score("a", 0.0, 0.0, gen_acc, None), gbr, 10)
+
+
+# ------------------------------------------------------------------ the same update as TRL's
+
+
+class Scripted:
+    """A rollout of random tokens: prompts and completions of many lengths, one group without variance."""
+
+    def __call__(self, prompts: list, trainer: GRPOTrainer) -> dict:
+        rng = random.Random(trainer.state.global_step)
+        out: dict = {"prompt_ids": [], "completion_ids": [], "logprobs": None, "env_mask": [], "scored": []}
+        for i in range(len(prompts)):
+            length = rng.randrange(3, 20)
+            out["prompt_ids"].append([rng.randrange(3, 300) for _ in range(5 + i // 4)])
+            out["completion_ids"].append([rng.randrange(3, 300) for _ in range(length)] + [2])
+            out["env_mask"].append([int(rng.random() < 0.6) for _ in range(length)] + [0])
+            out["scored"].append(1.0 if i < 4 else rng.random())
+        return out
+
+
+def run_scripted(kind: type[GRPOTrainer], folder: Path, **settings: object) -> tuple[torch.Tensor, list[dict]]:
+    profile = grpo_profile(**{"grpo.steps": 2, "grpo.questions_per_step": 4, **settings})
+    local = toy_local(1)
+    local.model.save_pretrained(folder / "start")
+    model = AutoModelForCausalLM.from_pretrained(folder / "start")
+    config = trl_config(profile.grpo, 1, folder / "out")
+    config.save_strategy = "no"
+    questions = [Question(str(i), f"q{i}?", ("a",)) for i in range(9)]
+    trainer = kind(
+        model=model, processing_class=local.tokenizer, args=config, train_dataset=data_order(questions, 1, 8),
+        rollout_func=Scripted(), reward_funcs=given_reward,
+    )  # fmt: skip
+    trainer.train()
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), trainer.state.log_history[:-1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"grpo.beta": 0.1, "grpo.temperature": 0.7},
+        {"grpo.num_iterations": 2, "grpo.loss_type": "dr_grpo", "grpo.scale_rewards": "none"},
+        {"grpo.loss_type": "grpo", "grpo.beta": 0.1, "grpo.num_iterations": 2},
+    ],
+    ids=["dapo", "kl", "dr_grpo", "grpo"],
+)
+def test_lean_trainer_makes_the_update_trl_makes(tmp_path: Path, settings: dict) -> None:
+    ours, logs = run_scripted(LeanGRPOTrainer, tmp_path / "lean", **settings)
+    theirs, expected = run_scripted(GRPOTrainer, tmp_path / "trl", **settings)
+    moved = (theirs - run_scripted_start(tmp_path / "trl")).abs().max()
+    assert moved > 1e-3
+    assert torch.allclose(ours, theirs, atol=float(moved) * 1e-2)
+    for mine, trl in zip(logs, expected, strict=True):
+        assert mine["loss"] == pytest.approx(trl["loss"], abs=1e-5)
+        assert mine["grad_norm"] == pytest.approx(trl["grad_norm"], rel=1e-3)
+        assert mine["frac_reward_zero_std"] == trl["frac_reward_zero_std"] == 0.25
+
+
+def run_scripted_start(folder: Path) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder / "start")
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_lean_trainer_reads_fewer_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: dict[type, int] = {}
+    for kind in (LeanGRPOTrainer, GRPOTrainer):
+        seen = []
+        original = torch.nn.Embedding.forward
+        monkeypatch.setattr(torch.nn.Embedding, "forward", lambda s, x, o=original, n=seen: (n.append(x.numel()), o(s, x))[1])
+        run_scripted(kind, tmp_path / kind.__name__)
+        monkeypatch.undo()
+        read[kind] = sum(seen)
+    assert 0 < read[LeanGRPOTrainer] < 0.8 * read[GRPOTrainer]
+
+
+def test_sampling_recorded_the_logprobs_trl_recomputes(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.temperature": 0.7})
+    parts = grpo_parts(profile)
+    episodes = parts.engine.run(parts.questions[:3], n=2, temperature=0.7, seed=5, progress=False)
+    trainer = GRPOTrainer(
+        model=parts.model, processing_class=parts.tokenizer, args=trl_config(profile.grpo, 0, world / "out"),
+        train_dataset=data_order(parts.questions, 0, 4), rollout_func=lambda p, t: {}, reward_funcs=given_reward,
+    )  # fmt: skip
+    for e in episodes:
+        ids = torch.tensor([e.prompt_ids + e.completion_ids])
+        logps, _, _ = trainer._get_per_token_logps_and_entropies(
+            parts.model, ids, torch.ones_like(ids), len(e.completion_ids)
+        )
+        mine = torch.tensor(e.env_mask).bool()
+        assert mine.any()
+        assert torch.allclose(logps[0][mine], torch.tensor(e.logprobs)[mine], atol=1e-4)
+
+
+def test_naive_rags_term_cancels_in_the_update(world: Path) -> None:
+    ends = []
+    for shift in (0.0, 1.0):
+        profile = grpo_profile(**{"grpo.steps": 2})
+        parts = grpo_parts(profile)
+        parts.score = lambda es, by=shift: [replace(o, reward=o.reward - by) for o in score_low_ids(es)]
+        train(profile, 0, f"shift{shift}", progress=False, parts=parts)
+        ends.append(weights(parts))
+    assert torch.allclose(*ends, atol=1e-4)
+
+
+# --------------------------------------------------------------------------- whole runs
+
+
+def test_a_run_learns_records_and_is_found_again(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.steps": 12, "grpo.questions_per_step": 4})
+    parts = grpo_parts(profile)
+    folder = train(profile, 0, "toy", progress=False, parts=parts)
+    lines = curve(folder, timed=True)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    rewards = [line["reward"] for line in lines]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
+    for line in lines:
+        assert 0 <= line["zero_variance"] <= 1 and line["kl"] >= 0 and line["entropy"] > 0
+        assert {"gen_acc", "gbr", "valid_format", "searches", "context_tokens", "completion_tokens", "grad_norm"} <= set(line)
+        assert line["learning_rate"] == profile.grpo.learning_rate and all(line[t] >= 0 for t in TIMES)
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-4) and lines[-1]["kl"] > lines[0]["kl"]
+    shown = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in shown] == [s for s in range(1, 13) for _ in range(2)]
+    assert all(e["reward"] >= w["reward"] for e, w in zip(shown[::2], shown[1::2], strict=True))
+    assert not (folder / "checkpoints").exists()
+
+    stored = AutoModelForCausalLM.from_pretrained(folder / "model")
+    assert torch.equal(torch.cat([p.detach().flatten() for p in stored.parameters()]), weights(parts))
+    assert AutoTokenizer.from_pretrained(folder / "model").chat_template == parts.tokenizer.chat_template
+    assert list((folder / "model").glob("*.safetensors"))
+
+    parts.engine = None  # type: ignore[assignment]
+    assert train(profile, 0, "toy", parts=parts) == folder
+    assert curve(folder, timed=True) == lines
+
+
+def test_same_seed_same_curve(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.steps": 3})
+    curves = []
+    for run, seed in (("a", 3), ("b", 3), ("c", 4)):
+        curves.append(curve(train(profile, seed, run, progress=False, parts=grpo_parts(profile))))
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_killed_run_goes_on_and_ends_as_if_it_had_not_been(world: Path) -> None:
+    environment = {**os.environ, "S3MINI_ROOT": str(world)}
+    killed = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("grpo_toys.py")), str(world), "4"], env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    profile = grpo_profile()
+    folder = profile.build / "train" / "toy-seed0"
+    assert [line["step"] for line in curve(folder)] == [1, 2, 3]
+
+    parts = grpo_parts(profile)
+    calls = []
+    run = parts.engine.run
+    parts.engine.run = lambda *a, **k: (calls.append(1), run(*a, **k))[1]  # type: ignore[method-assign]
+    assert train(profile, 0, "toy", progress=False, parts=parts) == folder
+    assert len(calls) == 4  # steps 3 to 6: the checkpoint was step 2's
+    whole = grpo_parts(profile)
+    straight = train(profile, 0, "straight", progress=False, parts=whole)
+    assert curve(folder) == curve(straight)
+    assert torch.equal(weights(parts), weights(whole))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["resumed"] and manifest["facts"] == {"steps": 6, "episodes": 48, "examples": 12}
+
+
+def test_a_dead_retriever_stops_the_run_and_is_no_reward(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.steps": 4})
+    parts = grpo_parts(profile)
+    retriever: FixedRetriever = parts.engine.retriever  # type: ignore[attr-defined]
+    score = parts.score
+    seen = []
+
+    def score_then_break(episodes: list[Episode]) -> list[Outcome]:
+        seen.append(1)
+        if len(seen) == 3:
+            retriever.fail = RetrievalError("the index is gone")
+        return score(episodes)
+
+    parts.score = score_then_break  # type: ignore[assignment]
+    with pytest.raises(RetrievalError, match="the index is gone"):
+        train(profile, 0, "toy", progress=False, parts=parts)
+    folder = profile.build / "train" / "toy-seed0"
+    assert [line["step"] for line in curve(folder)] == [1, 2, 3]
+    assert not (folder / "model").exists()
+    train(profile, 0, "toy", progress=False, parts=grpo_parts(profile))
+    assert [line["step"] for line in curve(folder)] == [1, 2, 3, 4]
+
+
+def test_changed_settings_or_no_resume_start_over(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.steps": 1})
+    folder = train(profile, 0, "toy", progress=False, parts=grpo_parts(profile))
+    first = (folder / "manifest.json").stat().st_mtime_ns
+    train(profile, 0, "toy", progress=False, parts=grpo_parts(profile), resume=False)
+    second = (folder / "manifest.json").stat().st_mtime_ns
+    assert second > first
+    other = grpo_profile(**{"grpo.steps": 1, "grpo.learning_rate": 1e-3})
+    train(other, 0, "toy", progress=False, parts=grpo_parts(other))
+    assert json.loads((folder / "manifest.json").read_text())["settings"]["learning_rate"] == 1e-3
+
+
+# ------------------------------------------------------------------------------ edge cases
+
+
+def test_groups_all_alike_change_nothing(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.steps": 2})
+    parts = grpo_parts(profile)
+    before = weights(parts)
+    parts.score = lambda es: [outcome(1.0, True, 1.0) for _ in es]
+    lines = curve(train(profile, 0, "alike", progress=False, parts=parts))
+    assert torch.equal(weights(parts), before)
+    assert [line["zero_variance"] for line in lines] == [1.0, 1.0]
+    assert all(line["grad_norm"] == 0 and line["loss"] == 0 for line in lines)
+
+
+@pytest.mark.parametrize("limit", [16, 200])
+def test_too_long_episodes_are_cut_counted_and_trained_on(world: Path, limit: int) -> None:
+    profile = grpo_profile(**{"grpo.steps": 2, "grpo.max_completion_length": limit})
+    parts = grpo_parts(profile)
+    parts.engine.max_turn_tokens = 40  # type: ignore[attr-defined]
+    lines = curve(train(profile, 0, "long", progress=False, parts=parts))
+    assert all(line["completion_tokens"] <= limit for line in lines)
+    assert all(line["cut"] > 0.5 for line in lines) and torch.isfinite(weights(parts)).all()
+
+
+def test_prompts_without_room_give_one_masked_token_and_no_gradient(world: Path) -> None:
+    profile = grpo_profile(**{"grpo.steps": 1})
+    parts = grpo_parts(profile)
+    parts.engine.max_length = 10  # type: ignore[attr-defined]
+    before = weights(parts)
+    rewards = iter([float(i % 2) for i in range(8)])
+    parts.score = lambda es: [outcome(next(rewards)) for _ in es]
+    line = curve(train(profile, 0, "full", progress=False, parts=parts))[0]
+    assert line["cut"] == 1.0 and line["completion_tokens"] == 0 and line["zero_variance"] == 0
+    assert torch.equal(weights(parts), before)
+
+
+def test_no_questions_is_an_error(world: Path) -> None:
+    profile = grpo_profile()
+    parts = grpo_parts(profile)
+    parts.questions = []
+    with pytest.raises(DataError, match="no question to train on"):
+        train(profile, 0, "none", progress=False, parts=parts)
+
+
+def test_completions_are_shortened_and_never_empty() -> None:
+    long = episode(own=3, env=4)
+    cut = shortened(long, 5)
+    assert cut.completion_ids == long.completion_ids[:5] and cut.env_mask == (1, 1, 1, 0, 0)
+    assert len(cut.logprobs) == 5 and cut.end == "length"
+    assert shortened(long, 7) is long
+    empty = episode(own=0, env=0)
+    given = as_completions([long, empty], [outcome(1.0), outcome(0.0)], end_id=2)
+    assert given["completion_ids"] == [list(long.completion_ids), [2]]
+    assert given["env_mask"][1] == [0] and given["logprobs"][1] == [0.0]
+    assert given["scored"] == [1.0, 0.0]
+
+
+# --------------------------------------------------------------------------- small kernels
+
+
+def test_data_order_is_seeded_permutations_end_to_end() -> None:
+    questions = [Question(f"id{i}", f"q{i}?", ("a",)) for i in range(5)]
+    rows = data_order(questions, 7, 12)
+    ids = [row["prompt"][-1]["id"] for row in rows]
+    assert len(ids) == 12 and set(ids[:5]) == set(ids[5:10]) == {q.id for q in questions}
+    assert rows[0]["prompt"][-1] == {"role": "user", "content": f"q{ids[0][2:]}?", "id": ids[0]}
+    assert ids == [row["prompt"][-1]["id"] for row in data_order(questions, 7, 12)]
+    assert ids != [row["prompt"][-1]["id"] for row in data_order(questions, 8, 12)]
+
+
+@pytest.mark.parametrize(("questions", "group", "micro"), [(12, 8, 16), (5, 3, 8), (3, 5, 64), (7, 2, 4)])
+def test_one_step_is_one_batch_of_episodes_and_one_update(
+    tmp_path: Path, questions: int, group: int, micro: int
+) -> None:
+    spec = grpo_profile(
+        **{"grpo.questions_per_step": questions, "grpo.num_generations": group, "grpo.micro_batch": micro, "grpo.num_iterations": 2}
+    ).grpo
+    config = trl_config(spec, 0, tmp_path)
+    assert config.generation_batch_size == questions * group
+    assert config.per_device_train_batch_size <= micro
+    assert config.steps_per_generation == config.gradient_accumulation_steps
+    assert config.max_steps == spec.steps * 2 and config.save_steps == spec.save_steps * 2
+
+
+def test_step_record_by_hand() -> None:
+    episodes = [episode(own=2), episode(own=4, context=3), episode(own=1, end="length"), episode(own=1)]
+    outcomes = [outcome(1.0, True, 1.0), outcome(0.0), outcome(0.5), outcome(0.5)]
+    record = step_record(episodes, outcomes, group=2)
+    assert record["episodes"] == 4 and record["reward"] == 0.5 and record["gen_acc"] == 0.25
+    assert record["gbr"] == 1.0  # the mean of the one that is known
+    assert record["zero_variance"] == 0.5 and record["cut"] == 0.25 and record["valid_format"] == 0.5
+    assert record["searches"] == 1.0 and record["documents"] == 1.5 and record["context_tokens"] == 10
+    assert record["completion_tokens"] == 2.0 and record["entropy"] == pytest.approx(0.5)
+
+
+def test_shown_are_best_and_worst_of_the_first_group_that_differs() -> None:
+    episodes = [episode(question=name) for name in ("a", "a", "b", "b")]
+    shown = shown_episodes(episodes, [outcome(r) for r in (1.0, 1.0, 0.0, 1.0)], group=2)
+    assert [(e["id"], e["reward"]) for e in shown] == [("b", 1.0), ("b", 0.0)]
+    alike = shown_episodes(episodes, [outcome(0.0)] * 4, group=2)
+    assert [e["id"] for e in alike] == ["a", "a"]
+    assert json.loads(json.dumps(shown)) == shown
+
+
+def test_kl_to_start_is_the_mean_over_model_tokens() -> None:
+    local = toy_local(0)
+    made = [episode(own=3, env=2), episode(own=5, env=1, prompt_ids=(4, 4, 4, 4, 4))]
+    distances = []
+    for e in made:
+        ids = torch.tensor([e.prompt_ids + e.completion_ids])
+        with torch.no_grad():
+            logps = torch.log_softmax(local.model(ids).logits[0] / 0.8, -1)
+        for j, mine in enumerate(e.env_mask):
+            if mine:
+                d = logps[len(e.prompt_ids) + j - 1, e.completion_ids[j]] - e.logprobs[j]
+                distances.append(float(torch.exp(d) - d - 1))
+    assert kl_to_start(local.model, made, 0.8, batch_size=1) == pytest.approx(sum(distances) / 8, rel=1e-4)
+
+
+def test_only_complete_checkpoints_are_resumed_from(tmp_path: Path) -> None:
+    for step, complete in ((2, True), (10, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if complete:
+            (tmp_path / f"checkpoint-{step}" / "complete").touch()
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert not (tmp_path / "checkpoint-10").exists()
+    assert latest_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_curve_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "curve.jsonl"
+    path.write_text("".join(f'{{"step": {s}}}\n' for s in (1, 2, 3)) + '{"step": 4, "rew')
+    keep_until(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_generator_scorer_rewards_gain_beyond_rag(world: Path) -> None:
+    profile = toy_profile()
+    bench = ToyBench(profile, ToyGenerator(world / "asked.log"))
+    bench.count_tokens = len  # type: ignore[method-assign]
+    cache = precompute(profile, ["nq"], ("train",), bench=bench, progress=False)
+    questions = {q.id: q for q in profile_questions(profile)}
+    documents = list(bench.documents.values())
+    even, odd = questions["nq-train-4"], questions["nq-train-5"]
+    found = Document("extra", "Town5", "Town5 lies on River5.")
+    episodes = [
+        episode(question="x", context=0) for _ in range(4)
+    ]
+    contexts = [(even, (documents[4],)), (even, ()), (odd, (found,)), (odd, (found,))]
+    episodes = [replace(e, question=q, context=c) for e, (q, c) in zip(episodes, contexts, strict=True)]
+    before = len((world / "asked.log").read_text().splitlines())
+    outcomes = GeneratorScorer(bench, make_reward("gbr", cache.lookup), cache)(episodes)
+    assert [o.score.gen_acc for o in outcomes] == [1.0, 0.0, 1.0, 1.0]
+    assert [o.reward for o in outcomes] == [o.gbr for o in outcomes] == [0.0, -1.0, 1.0, 1.0]
+    assert [o.context_tokens for o in outcomes] == [1, 0, 1, 1]
+    assert len((world / "asked.log").read_text().splitlines()) == before + 3  # the equal contexts asked once
+    plain = GeneratorScorer(bench, make_reward("gen_acc"), cache)(episodes)
+    assert [o.reward for o in plain] == [1.0, 0.0, 1.0, 1.0]
+    both = [group_advantages([o.reward for o in side], 2) for side in (outcomes, plain)]
+    assert both[0] == pytest.approx(both[1])
+
+
+def profile_questions(profile: Profile) -> list[Question]:
+    from s3mini.corpus import load_questions
+
+    return load_questions(profile, "nq", "train")
+
+
+def test_rollouts_do_not_leave_the_model_in_evaluation_mode(world: Path) -> None:
+    profile = grpo_profile()
+    parts = grpo_parts(profile)
+    parts.model.train()
+    loop = Loop(parts, profile.grpo, 0, recorder=None)  # type: ignore[arg-type]
+    episodes = loop.roll_out(parts.questions[:2], step=1)
+    assert parts.model.training and len(episodes) == 8
+    assert [e.question.id for e in episodes] == [q.id for q in parts.questions[:2] for _ in range(4)]
+    assert len({e.completion_ids for e in episodes[:4]}) > 1
+    assert [low_ids(e) for e in loop.roll_out(parts.questions[:2], 1)] == [low_ids(e) for e in episodes]
+    assert [e.completion_ids for e in loop.roll_out(parts.questions[:2], 2)] != [e.completion_ids for e in episodes]
+
+
+def test_a_finished_run_is_found_without_loading_torch() -> None:
+    code = "import sys, s3mini.grpo; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
