@@ -20,7 +20,8 @@ from ..errors import ModelError
 from ..profile import ROOT, ModelSpec
 from ..protocols.wordings import Message
 from .base import chat_ids
-from .session import LocalSession, RowCache
+from .cache import ATTENTION, RowCache
+from .session import LocalSession
 
 StopFinder = Callable[[int, list[int]], "str | None"]
 
@@ -111,15 +112,16 @@ class LocalModel:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The model in evaluation mode (no dropout), its mode restored afterwards."""
-        training = self.model.training
-        if training:
-            self.model.eval()
+        """The model in evaluation mode (no dropout) with the session's attention; restored afterwards."""
+        training, config = self.model.training, self.model.config
+        attention = config._attn_implementation
+        self.model.eval()
+        config._attn_implementation = ATTENTION
         try:
             yield
         finally:
-            if training:
-                self.model.train()
+            config._attn_implementation = attention
+            self.model.train(training)
 
     def stop_finder(self, stop: tuple[str, ...]) -> StopFinder:
         """A function of (last id, this turn's ids) naming the stop string or end token met, or None.
@@ -132,6 +134,8 @@ class LocalModel:
                 everything = [[i] for i in range(len(self.tokenizer))]
                 self._pieces = self.tokenizer.batch_decode(everything, skip_special_tokens=False)
             lasts = {s[-1] for s in stop}
+            if any(not last.isascii() for last in lasts):
+                lasts.add("\ufffd")  # a token may hold only part of the character's bytes
             triggers = {i for i, piece in enumerate(self._pieces) if lasts & set(piece)}
             reach = max((len(s.encode()) for s in stop), default=0) + 1
 
@@ -216,5 +220,5 @@ def _load_once(
         ) from error
     if tokenizer.chat_template is None:
         raise ModelError(f"{source}: the tokenizer has no chat template; choose an instruct model")
-    model.to(torch.device(device))
+    torch.nn.Module.to(model, device)
     return model.eval(), tokenizer

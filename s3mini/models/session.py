@@ -13,19 +13,20 @@ and copied, which covers the members of a GRPO group at the start and for as lon
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..errors import ModelError
 from .base import Sample
+from .cache import RowCache
 
 if TYPE_CHECKING:
     from .local import LocalModel
 
-READ_TOKENS = 4096
-"""Tokens read per forward pass while filling the cache: more only costs memory."""
+READ_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""Tokens per forward pass while filling the cache: what stays in a core's cache, or fills a GPU."""
 
 
 def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -66,74 +67,6 @@ def choose(
     else:
         ids = logprobs.argmax(-1, keepdim=True)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]
-
-
-class RowCache:
-    """The part of a transformers cache that decoder layers call: ``update``.
-
-    ``slots`` is None while decoding (the first rows of the buffer, as views) and a tensor of slot
-    numbers while reading. ``positions`` ``[n, t]`` says where the new tokens go, ``span`` how many
-    columns attention looks at.
-    """
-
-    is_compileable = False
-
-    def __init__(self, slots: int) -> None:
-        self.count = slots
-        self.capacity = 0
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self.slots: torch.Tensor | None = None
-        self.rows = torch.empty(0)
-        self.positions = torch.empty(0)
-        self.span = 0
-
-    def aim(self, rows: torch.Tensor, positions: torch.Tensor, span: int, reading: bool) -> None:
-        """Say where the next forward pass writes and how far it looks."""
-        if span > self.capacity:
-            self._grow(span)
-        self.rows, self.positions, self.span = rows, positions, span
-        self.slots = rows if reading else None
-
-    def _grow(self, span: int) -> None:
-        capacity = -(-max(span, self.capacity * 4 // 3) // 64) * 64
-        for buffers in (self.keys, self.values):
-            for layer, old in enumerate(buffers):
-                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
-                new[:, :, : self.capacity] = old
-                buffers[layer] = new
-        self.capacity = capacity
-
-    def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store ``[n, heads, t, head_dim]`` and return all that attention may look at."""
-        if layer == len(self.keys):
-            for buffers, new in ((self.keys, keys), (self.values, values)):
-                # Zeros, not empty: masked columns still enter a product, and 0 * nan is nan.
-                buffers.append(new.new_zeros((self.count, new.shape[1], self.capacity, new.shape[3])))
-        found = []
-        for buffer, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            buffer[self.rows[:, None], :, self.positions] = new.transpose(1, 2)
-            if self.slots is None:
-                found.append(buffer[: new.shape[0], :, : self.span])
-            else:
-                found.append(buffer[self.slots, :, : self.span])
-        return found[0], found[1]
-
-    def copy(self, source: int, targets: Sequence[int], begin: int, end: int) -> None:
-        """Give ``targets`` the columns ``begin:end`` of ``source``."""
-        for buffers in (self.keys, self.values):
-            for buffer in buffers:
-                for target in targets:
-                    buffer[target, :, begin:end] = buffer[source, :, begin:end]
-
-    def swap(self, first: Sequence[int], second: Sequence[int], span: int) -> None:
-        """Exchange slots pairwise, up to column ``span``."""
-        to, of = [*first, *second], [*second, *first]
-        for buffers in (self.keys, self.values):
-            for buffer in buffers:
-                buffer[to, :, :span] = buffer[of, :, :span]
 
 
 class LocalSession:
@@ -198,7 +131,7 @@ class LocalSession:
         leaders = sorted((g[0] for g in groups.values()), key=lambda r: len(self.ids[r]) - self._read[r])
         while leaders:  # longest first, so memory peaks at once and rows of a chunk are alike
             width = len(self.ids[leaders[-1]]) - 1 - self._read[leaders[-1]]
-            chunk = leaders[-max(1, READ_TOKENS // width) :]
+            chunk = leaders[-max(1, READ_TOKENS.get(self.model.device.type, 4096) // width) :]
             del leaders[-len(chunk) :]
             self._read_chunk(chunk, width)
         for history, (leader, *others) in groups.items():

@@ -91,4 +91,8 @@ class Protocol(ABC):
 
 def union(blocks: Sequence[Sequence[Document]]) -> list[Document]:
     """Documents of all blocks in order, each id once."""
-    return list({d.id: d for block in reversed(blocks) for d in reversed(block)}.values())[::-1]
+    first: dict[str, Document] = {}
+    for block in blocks:
+        for document in block:
+            first.setdefault(document.id, document)
+    return list(first.values())

@@ -33,7 +33,7 @@ def split_forged(text: str) -> tuple[str, bool]:
 
 
 def without_thoughts(text: str) -> str:
-    """Text without its closed ``<think>`` parts; what an unclosed one holds stays, as nothing else says where it ends."""
+    """Text without its closed ``<think>`` parts; an unclosed one stays, since nothing says where it ends."""
     return _THINK.sub("", text)
 
 
@@ -65,11 +65,9 @@ def parse_query(text: str) -> str:
     >>> [parse_query(t) for t in ('{"query": " a b "}', "{'query': 'a b',}", "a b", '{"query": ""}')]
     ['a b', 'a b', 'a b', '']
     """
-    while True:
-        shorter = _fold(_unwrap(text))
-        if len(shorter) >= len(text):
-            return shorter
-        text = shorter
+    while (inner := _fold(_unwrap(text))) != text:
+        text = inner
+    return text
 
 
 def _fold(text: str) -> str:
@@ -77,30 +75,36 @@ def _fold(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
+    """The text one layer of JSON, quotes or ``query:`` further in; never longer than the text."""
     text = text.strip()
-    if not text or text[0] not in "{[\"'" and not _QUERY_KEY.match(text):
+    if text[:1] not in tuple("{[\"'") and not _QUERY_KEY.match(text):
         return text
     try:
-        value = json.loads(text)
+        value, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return _unwrap_faulty(text)
+    if end < len(text) and not isinstance(value, dict):
+        return _unwrap_faulty(text)
     if isinstance(value, dict):
-        lower = {str(k).lower(): v for k, v in value.items()}
-        value = lower.get("query", next(iter(value.values()), "") if len(value) == 1 else "")
+        lower = {str(key).lower(): inner for key, inner in value.items()}
+        value = lower.get("query", next(iter(value.values())) if len(value) == 1 else "")
     if isinstance(value, list):
-        value = " ".join(v for v in value if isinstance(v, str))
-    return value if isinstance(value, str) else text
+        words = [v for v in value if isinstance(v, str)]
+        return " ".join(words) if words or not value else text
+    if isinstance(value, bool | dict) or value is None:
+        return ""
+    return str(value)
 
 
 def _unwrap_faulty(text: str) -> str:
     keyed = _QUERY_KEY.match(text)
-    value = keyed.group(1) if keyed else text
-    value = value.rstrip(" ,")
-    if value[:1] in "\"'" and value[-1:] == value[:1] and len(value) > 1:
-        return value[1:-1].replace(f"\\{value[0]}", value[0])
-    if keyed and value[:1] in ('"', "'"):
-        return value[1:]  # the closing quote is missing
-    return value
+    value = (keyed[1] if keyed else text).rstrip(" ,")
+    quote, inner = value[:1], value[1:-1]
+    if quote not in ('"', "'"):
+        return value if keyed else text
+    if len(value) > 1 and value[-1] == quote and (keyed or quote not in inner):
+        return inner.replace(f"\\{quote}", quote)
+    return value[1:] if keyed else text  # keyed: only the closing quote is missing
 
 
 @dataclass(frozen=True, slots=True)
