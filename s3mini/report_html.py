@@ -165,7 +165,8 @@ def _episode_text(episode: Episode, answer: str | None, score: Score | None) -> 
     if answer is not None:
         mark = "" if score is None else "  (right)" if score.gen_acc else "  (wrong)"
         lines.append(f"  answer       {answer}{mark}")
-    lines.append(f"  accepted     {'; '.join(episode.question.golden_answers)}")
+    if episode.question.golden_answers:  # a question asked on the command line has none
+        lines.append(f"  accepted     {'; '.join(episode.question.golden_answers)}")
     return "\n".join(lines)
 
 
