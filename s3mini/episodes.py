@@ -152,7 +152,7 @@ class Engine:
                 turns = fits[i].history.turns
                 turns[-1] = replace(turns[-1], query=query, shown=hits)
             ongoing = [i for i in live if not fits[i].end]
-            shown = self.protocol.observe([fits[i].history for i in ongoing])
+            shown = self.protocol.observe([fits[i].history for i in ongoing]) if ongoing else []
             blocks = self.tokenizer(shown, add_special_tokens=False)["input_ids"] if shown else []
             for i, ids in zip(ongoing, blocks, strict=True):
                 if fits[i].length + len(ids) >= room:
@@ -177,11 +177,13 @@ class Engine:
             notes.append(f"cut at {len(sample.ids)} tokens")
         elif not action.valid:
             rollout.end, query = "invalid", None
-        elif action.complete:
-            rollout.end, rollout.answer = "complete", action.answer
-        elif query is None or history.searches >= self.protocol.turns:
+        elif query is not None and history.searches >= self.protocol.turns:
             rollout.end, query = "turns", None
             notes.append("no search left: the query was not run")
+        elif action.complete:
+            rollout.end, rollout.answer = "complete", action.answer
+        elif query is None:
+            rollout.end = "turns"  # neither done nor asking: nothing more can happen
         problem = "; ".join(filter(None, notes))
         history.turns.append(Turn(sample.text, None, action.complete, selected, (), action.valid, problem))
         return query
