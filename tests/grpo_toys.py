@@ -49,7 +49,7 @@ def low_ids(episode: Episode) -> float:
 
 
 def score_low_ids(episodes: Sequence[Episode]) -> list[Outcome]:
-    return [Outcome(low_ids(e), Score("", 0.0, 0.0, low_ids(e) > 0.5, None), None, 7) for e in episodes]
+    return [Outcome(low_ids(e), Score("", 0.0, 0.0, low_ids(e) > 0.5, None), 0.0, 7) for e in episodes]
 
 
 class KillingEngine:
