@@ -12,6 +12,7 @@ from ..protocols.wordings import BRIEF
 from ..world.build import YEARS, build_world
 from ..world.names import all_words
 from ..world.questions import ask
+from ..world.relations import HERBAL, RELATIONS
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = (
@@ -34,6 +35,10 @@ def _training_text(seed: int) -> list[str]:
     rng = random.Random(seed)
     words = [f" {word}" for word in all_words()] + [f" {year}" for year in range(YEARS[0], YEARS[1] + 1)]
     lines = [word for word in words for _ in range(200)]
+    for relation in RELATIONS + HERBAL:
+        prose = (*relation.statements, *relation.questions, *relation.phrases, *relation.described, relation.name)
+        plain = " ".join(prose).replace("{s}", "").replace("{o}", "").replace(".", "")
+        lines += [f" {word}" for word in plain.split() for _ in range(200)]
     for word in [*_BARE.split(), *BRIEF.values()]:  # with and without a space before, each one token
         lines += [word, f" {word}"] * 200
     lines += [text for text in _PUNCTUATION for _ in range(200)] + [
@@ -48,7 +53,7 @@ def _training_text(seed: int) -> list[str]:
     return lines
 
 
-def train_tokenizer(vocab_size: int = 4864, seed: int = 0) -> PreTrainedTokenizerFast:
+def train_tokenizer(vocab_size: int = 4992, seed: int = 0) -> PreTrainedTokenizerFast:
     """Train the tokenizer; the same on every machine."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -70,7 +75,7 @@ def train_tokenizer(vocab_size: int = 4864, seed: int = 0) -> PreTrainedTokenize
     )
 
 
-def save_tokenizer(folder: Path, vocab_size: int = 4864) -> PreTrainedTokenizerFast:
+def save_tokenizer(folder: Path, vocab_size: int = 4992) -> PreTrainedTokenizerFast:
     """Train the tokenizer and write it in the Hugging Face layout."""
     tokenizer = train_tokenizer(vocab_size)
     tokenizer.save_pretrained(folder)

@@ -24,7 +24,7 @@ from ..errors import StageError
 from .batches import LEVELS, Batch, fresh_worlds, make_batch, samples
 from .tokenizer import save_tokenizer
 
-ADVANCE_AT = 0.72  # share of replies that are right to the last token before the curriculum moves on
+ADVANCE_AT = 0.65  # share of replies that are right to the last token before the curriculum moves on
 FIELDS = ("tokens", "seconds", "step", "level", "loss", "exact", "lr", "kinds")
 
 
