@@ -120,6 +120,29 @@ def selection_table(results: Mapping[str, Any]) -> Rich:
     return table(heads, rows, note)
 
 
+def seeds_table(runs: Sequence[Mapping[str, Any]]) -> Rich:
+    """One row per training seed: s3's average GenAcc and what it gained, on all sets and by transfer.
+
+    Args:
+        runs: `results.json` contents that hold s3, of different seeds.
+    """
+    pairs = list(runs[0]["differences"])
+    heads = [Cell("training seed"), Cell("s3", "average GenAcc"), Cell("context", "tokens")]
+    for name in pairs:
+        other = name.removeprefix("s3 - ")
+        heads += [Cell(f"− {other}", "all sets"), Cell(f"− {other}", "transfer")]
+    rows = []
+    for run in runs:
+        s3 = run["methods"]["s3"]
+        cells = [Cell(percent(s3["average"]["gen_acc"]), interval(s3["average"]))]
+        cells.append(Cell(f"{s3['context_tokens']:.0f}"))
+        for name in pairs:
+            found = [run["differences"][name].get(group) for group in ("average", "transfer")]
+            cells += [Cell(f"{100 * f['mean']:+.1f}", interval(f)) if f else Cell("–") for f in found]
+        rows.append(Row(f"seed {run['seed']}", cells))
+    return table(heads, rows, "Each row is a training of its own; the intervals are over questions.")
+
+
 def blame_table(profile: Profile, methods: Sequence[str], seed: int = 0) -> Rich:
     """Where the wrong answers come from: a gold document that never reached the generator, or the generator.
 
@@ -235,6 +258,13 @@ def read_results(profile: Profile) -> dict[str, Any]:
     return found
 
 
+def read_seeds(profile: Profile) -> list[dict[str, Any]]:
+    """The results of every training seed evaluated so far, those without s3 left out, by seed."""
+    paths = (profile.build / "evaluation").glob("results-seed*.json")
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return sorted((run for run in runs if "s3" in run["methods"]), key=lambda run: run["seed"])
+
+
 def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> Path:
     """Write ``build/<profile>/report.html``: tables, plots and whole episodes in one self-contained file.
 
@@ -247,6 +277,7 @@ def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> 
     results = read_results(profile) if results is None else results
     both = {"s3", "s3-untrained"} <= results["methods"].keys()
     differences = bool(results["differences"])
+    runs = read_seeds(profile)
     page = templates().get_template("report.html.j2").render(
         results=results,
         style=plots.Markup(style()),
@@ -254,6 +285,7 @@ def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> 
         tiles=_tiles(results),
         table=results_table(results),
         differences=differences_table(results) if differences else None,
+        seeds=seeds_table(runs) if len(runs) > 1 else None,
         selection=selection_table(results) if "selection" in results else None,
         plots={
             "accuracy": plots.accuracy_plot(results),

@@ -24,7 +24,9 @@ from s3mini.report import (
     episodes_before_after,
     headline,
     read_results,
+    read_seeds,
     results_table,
+    seeds_table,
     selection_table,
     write_report,
 )
@@ -195,6 +197,18 @@ def test_blame_falls_on_the_side_that_failed(profile: Profile, results: dict[str
         ["s3-untrained", "0.0", "100.0", "0.0"],
         ["direct", "0.0", "100.0", "0.0"],
     ]
+
+
+def test_seeds_stand_side_by_side_and_reach_the_report(profile: Profile, results: dict[str, Any]) -> None:
+    assert "Other training seeds" not in write_report(profile).read_text(encoding="utf-8")
+    second = json.loads(json.dumps(results)) | {"seed": 12}
+    second["methods"]["s3"]["average"]["gen_acc"] = 0.75
+    (profile.build / "evaluation" / "results-seed12.json").write_text(json.dumps(second))
+    runs = read_seeds(profile)
+    assert [run["seed"] for run in runs] == [0, 12]
+    rows = [line.split()[:3] for line in repr(seeds_table(runs)).splitlines()[1:]]
+    assert rows == [["seed", "0", "50.0"], ["seed", "12", "75.0"]]
+    assert "Other training seeds" in write_report(profile).read_text(encoding="utf-8")
 
 
 def test_headline_tells_chance_from_gain(results: dict[str, Any]) -> None:
