@@ -77,7 +77,7 @@ class Engine:
         protocol: Protocol,
         max_turn_tokens: int,
         max_length: int,
-        max_rows: int = 1024,
+        max_rows: int = 512,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise ModelError("the searcher's tokenizer has no end token: set eos_token in its configuration")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_model import SPECIAL, TAGS, toy_local, toy_model, toy_tokenizer
@@ -90,6 +91,43 @@ def test_grouped_heads_and_full_heads_agree_with_the_plain_forward() -> None:
         ids, logprobs = play(local, prompts(5), SCRIPT, 1.0)
         plain = [plain_logprobs(local, row, 1.0) for row in ids]
         assert all(v == pytest.approx(plain[r][p - 1].item(), abs=1e-4) for (r, p), v in logprobs.items())
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Llama", "Mistral", "Phi3", "SmolLM3"])
+def test_other_architectures_agree_with_their_plain_forward(name: str) -> None:
+    sizes = TOY.model.config.to_dict()
+    keys = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "head_dim", "initializer_range", "eos_token_id", "pad_token_id")  # fmt: skip
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**{k: sizes[k] for k in keys}, bos_token_id=1)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    local = LocalModel(ModelSpec(path="toy"), model, TOY.tokenizer)
+    ids, logprobs = play(local, prompts(5), SCRIPT, 0.7)
+    plain = [plain_logprobs(local, row, 0.7) for row in ids]
+    assert all(v == pytest.approx(plain[r][p - 1].item(), abs=1e-4) for (r, p), v in logprobs.items())
+
+
+def test_half_precision_runs_and_stays_close(local: LocalModel) -> None:
+    model = toy_model(len(local.tokenizer)).to(torch.bfloat16)
+    half = LocalModel(ModelSpec(path="toy"), model, local.tokenizer)
+    ids, logprobs = play(half, prompts(5), SCRIPT, 1.0)
+    plain = [plain_logprobs(half, row, 1.0) for row in ids]
+    errors = [abs(v - plain[r][p - 1].item()) for (r, p), v in logprobs.items()]
+    assert sorted(errors)[len(errors) // 2] < 0.1
+
+
+def test_a_window_bounds_the_length(local: LocalModel) -> None:
+    sizes = {
+        "vocab_size": len(local.tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "intermediate_size": 8,
+    }
+    config = transformers.MistralConfig(
+        **sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=64
+    )
+    model = transformers.MistralForCausalLM(config)
+    assert LocalModel(ModelSpec(path="toy"), model, local.tokenizer).positions == 64
 
 
 def test_keeping_the_cache_changes_nothing(local: LocalModel) -> None:

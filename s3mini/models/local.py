@@ -59,9 +59,11 @@ class LocalModel:
             for i in (tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends]))
             if i is not None
         )
-        self.positions = min(
-            spec.max_length, getattr(model.config, "max_position_embeddings", None) or spec.max_length
-        )
+        # Without a list of layer kinds, a window (Mistral's) bounds every layer: within it, attention is full.
+        window = None if kinds else getattr(model.config, "sliding_window", None)
+        bounds = (spec.max_length, getattr(model.config, "max_position_embeddings", None), window)
+        self.positions = min(bound for bound in bounds if bound)
+        """The most tokens a row may have."""
         self._pieces: list[str] | None = None
         self._finders: dict[tuple[str, ...], StopFinder] = {}
 

@@ -124,21 +124,25 @@ class LocalSession:
 
     def _fill(self, rows: Sequence[int]) -> None:
         """Read all but the last token of every row into the cache; equal histories once."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for row in rows:
-            if len(self.ids[row]) - 1 > self._read[row]:
-                groups.setdefault(tuple(self.ids[row][:-1]), []).append(row)
-        leaders = sorted((g[0] for g in groups.values()), key=lambda r: len(self.ids[r]) - self._read[r])
+        groups = self._alike([r for r in rows if len(self.ids[r]) - 1 > self._read[r]])
+        leaders = sorted((g[0] for g in groups), key=lambda r: len(self.ids[r]) - self._read[r])
         while leaders:  # longest first, so memory peaks at once and rows of a chunk are alike
             width = len(self.ids[leaders[-1]]) - 1 - self._read[leaders[-1]]
             chunk = leaders[-max(1, READ_TOKENS.get(self.model.device.type, 4096) // width) :]
             del leaders[-len(chunk) :]
             self._read_chunk(chunk, width)
-        for history, (leader, *others) in groups.items():
+        for leader, *others in groups:
             begin = min((self._read[row] for row in others), default=0)
-            self._cache.copy(self._slot[leader], [self._slot[r] for r in others], begin, len(history))
+            self._cache.copy(self._slot[leader], [self._slot[r] for r in others], begin, self._read[leader])
             for row in others:
-                self._read[row] = len(history)
+                self._read[row] = self._read[leader]
+
+    def _alike(self, rows: Sequence[int]) -> list[list[int]]:
+        """``rows`` grouped by what is to be in their cache."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row in rows:
+            groups.setdefault(tuple(self.ids[row][:-1]), []).append(row)
+        return list(groups.values())
 
     def _read_chunk(self, rows: Sequence[int], width: int) -> None:
         device = self.model.device
