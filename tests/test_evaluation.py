@@ -24,6 +24,7 @@ from s3mini.methods import METHODS as REGISTERED
 from s3mini.methods import Bench
 from s3mini.profile import Profile
 from s3mini.records import Document, Episode, Hit, Question, Turn
+from s3mini.results import differences
 
 SCRIPT = Path(__file__).with_name("evaluation_toys.py")
 TESTED = 10  # questions per set; every tenth accepts only "yes", which nobody says; half are answerable
@@ -92,6 +93,17 @@ def test_differences_are_paired_and_split_by_what_was_trained_on(run: Run) -> No
     assert gain["average"]["n"] == 2 * TESTED
     assert gain["trained"] == gain["sets"]["nq"] and gain["transfer"] == gain["sets"]["hotpotqa"]
     assert found["s3 - rag-dense"]["average"] == {"n": 20, "mean": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_trained_and_transfer_are_the_right_sets(profile: Profile) -> None:
+    def records(values: Sequence[float]) -> list[dict]:
+        return [{"id": str(i), "gen_acc": value} for i, value in enumerate(values)]
+
+    s3 = {"nq": records([1.0, 1.0]), "hotpotqa": records([1.0, 0.0])}
+    before = {"nq": records([0.0, 0.0]), "hotpotqa": records([1.0, 1.0])}
+    gain = differences(profile, {"s3": s3, "s3-untrained": before}, 0)["s3 - s3-untrained"]
+    means = {name: gain[name]["mean"] for name in ("trained", "transfer", "average")}
+    assert means == {"trained": 1.0, "transfer": -0.5, "average": 0.25}
 
 
 def test_selection_is_judged_on_the_same_episodes(run: Run) -> None:
