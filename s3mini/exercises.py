@@ -16,6 +16,7 @@ from markupsafe import Markup
 from . import reward
 from .errors import DataError
 from .report_html import Rich
+from .retrieval.study import reciprocal_rank_fusion
 
 Case = tuple[Any, ...]
 
@@ -32,6 +33,16 @@ class Exercise:
 GOLDS = ("The Silver Mill", "Silver Mill (film)")
 
 EXERCISES: dict[str, Exercise] = {
+    "fusion": Exercise(
+        "fusion(rankings): one ranking from several, by the sum of 1 / (60 + rank), ranks from 1",
+        reciprocal_rank_fusion,
+        (
+            ([[7, 3, 5]],),
+            ([[1, 2, 3], [3, 1, 4]],),
+            ([[1, 2, 3, 4, 5], [5, 6]],),
+            ([[], [2, 1]],),
+        ),
+    ),
     "f1": Exercise(
         "f1(answer, golds): SQuAD's F1, the best over the golden answers",
         reward.f1_score,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,9 +68,7 @@ def build_dense(folder: Path, documents: Sequence[Document], encoder: Encoder, p
     temporary = folder / f"{INDEX}.tmp"
     faiss.write_index(index, str(temporary))
     temporary.replace(folder / INDEX)
-    for file in files:
-        file.unlink()
-    shards.rmdir()
+    shutil.rmtree(shards)  # with what a killed write may have left
 
 
 def _is_shard(file: Path, rows: int) -> bool:

@@ -1,0 +1,116 @@
+"""The plots of notebook 01, drawn from what `study` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ..report_plots import COLOURS, GRID, INK, MUTED, OURS, STYLE, Plot
+
+LINES = {"bm25": COLOURS["rag-bm25"], "dense": OURS, "fused": COLOURS["ircot"]}
+PARTS = {
+    "bm25": ("BM25", LINES["bm25"], "-"),
+    "dense: encode": ("dense: encode the queries", LINES["dense"], "-"),
+    "dense: search": ("dense: search the index", LINES["dense"], "--"),
+}
+FAMILIES = {
+    "Flat": INK,
+    "SQ": COLOURS["rag-dense"],
+    "PQ": COLOURS["rag-bm25"],
+    "IVF": COLOURS["ircot"],
+    "HNSW": OURS,
+}
+
+
+def recall_plot(result: Mapping[str, Any], k: int) -> Plot:
+    """Per question set, recall of the gold documents against k: all of them (full lines), any (dotted).
+
+    ``k``: where a grey line stands, the number of documents a reader is given.
+    """
+    sets = result["sets"]
+    columns = min(3, len(sets))
+    rows = -(-len(sets) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.6 * rows + 0.4), layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes, (name, found) in zip(panels, sets.items(), strict=False):
+            axes.axvline(k, color=GRID, lw=4)
+            for retriever in result["retrievers"]:
+                colour = LINES.get(retriever, MUTED)
+                axes.plot(result["ks"], found[retriever]["any"], ":", color=colour, lw=1.5)
+                axes.plot(result["ks"], found[retriever]["all"], color=colour, lw=2, label=retriever)
+            axes.set_title(f"{name}: {found['gold']:.1f} gold documents")
+            axes.set_xscale("log")
+            axes.set_xticks([1, 3, 10, 50], ["1", "3", "10", "50"])
+            axes.set_xticks([], minor=True)
+            axes.set_ylim(-0.03, 1.05)
+            axes.grid(color=GRID)
+            axes.tick_params(length=0)
+        for axes in panels[len(sets) :]:
+            axes.set_axis_off()
+        handles, labels = panels[0].get_legend_handles_labels()
+        handles += panels[0].plot([], [], ":", color=MUTED, label="any gold document")
+        handles += panels[0].plot([], [], color=MUTED, lw=2, label="all gold documents")
+        labels += ["any gold document", "all gold documents"]
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+        figure.supxlabel("documents retrieved, k", color=INK, fontsize=10)
+        figure.supylabel("share of questions", color=INK, fontsize=10)
+    return Plot("Share of questions whose gold documents are among the first k, per question set", figure)
+
+
+def latency_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Milliseconds a batch takes, and queries per second, against the number of queries in it."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for part, (label, colour, dash) in PARTS.items():
+            own = [row for row in rows if row["part"] == part]
+            sizes = [row["batch"] for row in own]
+            left.plot(sizes, [1000 * row["seconds"] for row in own], dash, marker="o", ms=4, color=colour)
+            speeds = [row["per_second"] for row in own]
+            right.plot(sizes, speeds, dash, marker="o", ms=4, color=colour, label=label)
+        for axes, title in ((left, "milliseconds a batch"), (right, "queries per second")):
+            axes.set_title(title)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(sorted({row["batch"] for row in rows}))
+            axes.get_xaxis().set_major_formatter("{x:.0f}")
+            axes.set_xlabel("queries in the batch")
+            axes.grid(color=GRID)
+            axes.tick_params(length=0, which="both")
+        figure.legend(loc="outside upper left", ncols=3)
+    return Plot("Latency and throughput against batch size", figure)
+
+
+def indexes_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Recall@10 against speed, one point per index and setting, with the bytes a vector takes."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for family, colour in FAMILIES.items():
+            own = [row for row in rows if row["index"].startswith(family)]
+            for index in dict.fromkeys(row["index"] for row in own):
+                line = [row for row in own if row["index"] == index]
+                axes.plot(
+                    [row["per_second"] for row in line],
+                    [row["recall"] for row in line],
+                    "o-",
+                    color=colour,
+                    ms=6,
+                )
+                best = line[-1]
+                axes.annotate(
+                    f"{index}\n{best['bytes']:.0f} B", (best["per_second"], best["recall"]), (6, -4),
+                    textcoords="offset points", va="top", fontsize=8.5, color=colour,
+                )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlabel("queries per second, one batch")
+        axes.set_ylabel("recall@10 of exact search")
+        axes.set_ylim(0, 1.06)
+        axes.margins(x=0.12)
+        axes.grid(color=GRID)
+        axes.tick_params(length=0, which="both")
+    return Plot("Recall of exact search's ten best against speed, per FAISS index", figure)
