@@ -148,12 +148,15 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
     """TRL's training from the last checkpoint, or the start, to the last step; then the model is saved."""
     from transformers import PrinterCallback
 
-    from .grpo_records import CHECKPOINTS, Recorder, latest_checkpoint
+    from .grpo_records import CHECKPOINTS, MODEL, Recorder, latest_checkpoint
     from .grpo_trainer import LeanGRPOTrainer
 
     spec = profile.grpo
     if not parts.questions:
         raise DataError("no question to train on: give more or harder training questions")
+    if (stage.dir / MODEL).exists():  # killed between saving and finishing
+        shutil.rmtree(stage.dir / CHECKPOINTS, ignore_errors=True)
+        return
     checkpoint = latest_checkpoint(stage.dir / CHECKPOINTS)
     done = int(checkpoint.name.rpartition("-")[2]) // spec.num_iterations if checkpoint else 0
     recorder = Recorder(stage.dir, spec.steps, done, progress)
@@ -163,8 +166,8 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
             processing_class=parts.tokenizer,
             args=trl_config(spec, seed, stage.dir / CHECKPOINTS, str(parts.model.device)),
             train_dataset=data_order(parts.questions, seed, spec.steps * spec.questions_per_step),
-            rollout_func=Loop(parts, spec, seed, recorder),
-            reward_funcs=given_reward,
+            rollout_func=Loop(parts, spec, seed, recorder),  # type: ignore[arg-type]  # prompts are messages
+            reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
             callbacks=[recorder],
         )
         trainer.remove_callback(PrinterCallback)
@@ -175,7 +178,7 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
             )
     finally:
         recorder.close()
-    with atomic_dir(stage.dir / "model") as folder:
+    with atomic_dir(stage.dir / MODEL) as folder:
         parts.model.save_pretrained(folder)
         parts.tokenizer.save_pretrained(folder)
     shutil.rmtree(stage.dir / CHECKPOINTS)

@@ -28,6 +28,7 @@ from .stages import JsonlLog, atomic_write
 CURVE = "curve.jsonl"
 EPISODES = "episodes.jsonl"
 CHECKPOINTS = "checkpoints"
+MODEL = "model"
 COMPLETE = "complete"
 FROM_TRL = {
     "loss": "loss",
@@ -143,7 +144,7 @@ def keep_until(path: Path, step: int) -> None:
     atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
 
 
-class Recorder(TrainerCallback):  # type: ignore[misc]
+class Recorder(TrainerCallback):
     """Writes the curve and the episodes, shows the bar, marks checkpoints complete.
 
     The rollout leaves a step's figures in `leave`; TRL's own follow when the step is over.

@@ -122,7 +122,7 @@ def _read(
     return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
 
 
-class LeanGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class LeanGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` that skips what cannot change the result (see the module). Elsewhere than on a CPU, where
     TRL has kernels of its own, only the packing is used."""
 
@@ -146,9 +146,9 @@ class LeanGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
         idle = self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
-        if idle and self.model.training and not inputs["advantages"].any():
+        if idle and model.training and not inputs["advantages"].any():
             # a zero that reaches every weight, so that the optimizer steps as it would have
-            return sum(p.flatten()[0] * 0.0 for p in model.parameters() if p.requires_grad)  # type: ignore[return-value]
+            return sum(p.flatten()[0] * 0.0 for p in model.parameters() if p.requires_grad)
         self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         return super()._compute_loss(model, inputs)
 

@@ -81,7 +81,9 @@ class Scripted:
         return out
 
 
-def run_scripted(kind: type[GRPOTrainer], folder: Path, **settings: object) -> tuple[torch.Tensor, list[dict]]:
+def run_scripted(
+    kind: type[GRPOTrainer], folder: Path, **settings: object
+) -> tuple[torch.Tensor, list[dict]]:
     profile = grpo_profile(**{"grpo.steps": 2, "grpo.questions_per_step": 4, **settings})
     local = toy_local(1)
     local.model.save_pretrained(folder / "start")
@@ -129,7 +131,9 @@ def test_lean_trainer_reads_fewer_tokens(tmp_path: Path, monkeypatch: pytest.Mon
     for kind in (LeanGRPOTrainer, GRPOTrainer):
         seen = []
         original = torch.nn.Embedding.forward
-        monkeypatch.setattr(torch.nn.Embedding, "forward", lambda s, x, o=original, n=seen: (n.append(x.numel()), o(s, x))[1])
+        monkeypatch.setattr(
+            torch.nn.Embedding, "forward", lambda s, x, o=original, n=seen: (n.append(x.numel()), o(s, x))[1]
+        )
         run_scripted(kind, tmp_path / kind.__name__)
         monkeypatch.undo()
         read[kind] = sum(seen)
@@ -178,7 +182,15 @@ def test_a_run_learns_records_and_is_found_again(world: Path) -> None:
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.1
     for line in lines:
         assert 0 <= line["zero_variance"] <= 1 and line["kl"] >= 0 and line["entropy"] > 0
-        assert {"gen_acc", "gbr", "valid_format", "searches", "context_tokens", "completion_tokens", "grad_norm"} <= set(line)
+        assert {
+            "gen_acc",
+            "gbr",
+            "valid_format",
+            "searches",
+            "context_tokens",
+            "completion_tokens",
+            "grad_norm",
+        } <= set(line)
         assert line["learning_rate"] == profile.grpo.learning_rate and all(line[t] >= 0 for t in TIMES)
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-4) and lines[-1]["kl"] > lines[0]["kl"]
     shown = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
@@ -193,6 +205,10 @@ def test_a_run_learns_records_and_is_found_again(world: Path) -> None:
 
     parts.engine = None  # type: ignore[assignment]
     assert train(profile, 0, "toy", parts=parts) == folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    assert train(profile, 0, "toy", parts=parts) == folder  # killed after saving: nothing is trained again
+    assert json.loads((folder / "manifest.json").read_text())["complete"]
     assert curve(folder, timed=True) == lines
 
 
@@ -209,7 +225,9 @@ def test_same_seed_same_curve(world: Path) -> None:
 def test_killed_run_goes_on_and_ends_as_if_it_had_not_been(world: Path) -> None:
     environment = {**os.environ, "S3MINI_ROOT": str(world)}
     killed = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("grpo_toys.py")), str(world), "4"], env=environment, capture_output=True
+        [sys.executable, str(Path(__file__).with_name("grpo_toys.py")), str(world), "4"],
+        env=environment,
+        capture_output=True,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     profile = grpo_profile()
@@ -341,7 +359,12 @@ def test_one_step_is_one_batch_of_episodes_and_one_update(
     tmp_path: Path, questions: int, group: int, micro: int
 ) -> None:
     spec = grpo_profile(
-        **{"grpo.questions_per_step": questions, "grpo.num_generations": group, "grpo.micro_batch": micro, "grpo.num_iterations": 2}
+        **{
+            "grpo.questions_per_step": questions,
+            "grpo.num_generations": group,
+            "grpo.micro_batch": micro,
+            "grpo.num_iterations": 2,
+        }
     ).grpo
     config = trl_config(spec, 0, tmp_path)
     assert config.generation_batch_size == questions * group
@@ -411,9 +434,7 @@ def test_generator_scorer_rewards_gain_beyond_rag(world: Path) -> None:
     documents = list(bench.documents.values())
     even, odd = questions["nq-train-4"], questions["nq-train-5"]
     found = Document("extra", "Town5", "Town5 lies on River5.")
-    episodes = [
-        episode(question="x", context=0) for _ in range(4)
-    ]
+    episodes = [episode(question="x", context=0) for _ in range(4)]
     contexts = [(even, (documents[4],)), (even, ()), (odd, (found,)), (odd, (found,))]
     episodes = [replace(e, question=q, context=c) for e, (q, c) in zip(episodes, contexts, strict=True)]
     before = len((world / "asked.log").read_text().splitlines())
@@ -444,7 +465,9 @@ def test_rollouts_do_not_leave_the_model_in_evaluation_mode(world: Path) -> None
     assert [e.question.id for e in episodes] == [q.id for q in parts.questions[:2] for _ in range(4)]
     assert len({e.completion_ids for e in episodes[:4]}) > 1
     assert [low_ids(e) for e in loop.roll_out(parts.questions[:2], 1)] == [low_ids(e) for e in episodes]
-    assert [e.completion_ids for e in loop.roll_out(parts.questions[:2], 2)] != [e.completion_ids for e in episodes]
+    assert [e.completion_ids for e in loop.roll_out(parts.questions[:2], 2)] != [
+        e.completion_ids for e in episodes
+    ]
 
 
 def test_a_finished_run_is_found_without_loading_torch() -> None:
