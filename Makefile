@@ -18,6 +18,7 @@ cores   := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS ?= $(cores)
 export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export TOKENIZERS_PARALLELISM := false
+export PYTHONHASHSEED := 0
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -35,7 +36,7 @@ $(ready): requirements.lock pyproject.toml
 	  { echo "error: $(PYTHON) is missing or older than Python 3.11; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(bin)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "error: $(PYTHON) cannot make environments; on Debian install python3-venv" >&2; exit 1; }
-	@echo "Installing into $(VENV): once, several minutes, about 2 GB (what pip says is in $(VENV)/install.log)"
+	@echo "Installing into $(VENV): once, several minutes, about 3 GB (what pip says is in $(VENV)/install.log)"
 	@$(bin)/python -m pip install --log $(VENV)/install.log -q -r requirements.lock && \
 	  $(bin)/python -m pip install --log $(VENV)/install.log -q --no-deps --no-build-isolation -e . || \
 	  { echo "error: the installation failed, see above; run the same command again: it goes on" >&2; exit 1; }
