@@ -71,10 +71,10 @@ def cap_threads(threads: int | None = None) -> int:
     already says; returns the cap in force. More threads than cores slow small kernels down a hundredfold.
     """
     wanted = threads or cores()
-    for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, str(wanted))
-    asked = os.environ["OMP_NUM_THREADS"]
+    asked = os.environ.setdefault("OMP_NUM_THREADS", str(wanted))
     capped = min(wanted, int(asked)) if asked.isdigit() and int(asked) > 0 else wanted
+    for name in THREAD_VARIABLES:  # MKL would otherwise take its own count, whatever OpenMP's is
+        os.environ.setdefault(name, str(capped))
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(capped)
