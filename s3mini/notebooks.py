@@ -42,13 +42,13 @@ class Executed:
 
 
 def find(folder: Path | None = None) -> list[Path]:
-    """The notebooks of a folder (default: ``notebooks/`` of the checkout), sorted by name.
+    """The notebooks of a folder (default: ``notebooks/`` of the checkout), named by two digits, sorted.
 
     Raises:
         StageError: the folder holds none.
     """
     folder = folder or ROOT / "notebooks"
-    found = sorted(folder.glob("*.ipynb"))
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise StageError(f"{folder}: no notebooks here (run from a checkout, or set S3MINI_ROOT to one)")
     return found

@@ -28,7 +28,7 @@ from s3mini.notebooks import (
 )
 from s3mini.profile import ROOT, load_profile
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 CHECKED = "nbval-check-output"
 ABSOLUTE = re.compile(r"""["'](/(?:home|Users|root|tmp|work|opt|mnt|content)\b|[A-Za-z]:\\)""")
 
