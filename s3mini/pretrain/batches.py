@@ -13,7 +13,7 @@ from ..world.build import World, build_world
 from .roles import SINGLE, generator, multiple_choice
 from .samples import Sample
 
-PROSE_SHARE, PROSE_WEIGHT = 0.15, 0.3
+PROSE_SHARE, PROSE_WEIGHT = 0.1, 0.03
 """The loss also falls on a random share of the documents' tokens: names repeat there, which teaches copying."""
 
 

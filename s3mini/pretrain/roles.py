@@ -27,6 +27,9 @@ from ..world.questions import COMPARED, Asked, ask, ask_comparison
 from ..world.write import with_options
 from .samples import END, Sample, Segment, asked_within, chat, documents, read, shelf, solved, thought
 
+DICE = 0.3
+"""Weight of words that a die chose: they cannot be predicted, and their noise would drown the reading."""
+
 KINDS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
 
 
@@ -198,22 +201,25 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
     segments: list[Segment] = [(chat(question_messages("s3", "brief", asked.text, documents(shown))), 0.0)]
     block: list[Entity] = []
     for turn in range(turns + 1):
-        text = _selection(asked, block, select, rng) if block else ""
+        if block:
+            segments.append((_selection(asked, block, select, rng), DICE))
         missing = read(asked, shown)[1]
         careful = rng.random() < 0.3
         if careful:
-            text += thought(asked, shown) + "\n"
+            segments.append((thought(asked, shown) + "\n", 1.0))
         proper = rng.random() < (0.6 if careful else 0.25)
         done = (missing is None) if proper else rng.random() < 0.45
         if turn == turns or done:
-            return [*segments, (f"{text}<search_complete>True</search_complete>", 1.0), (END, 0.0)]
-        if careful and missing and rng.random() < 0.6 or missing and rng.random() < 0.1:
+            return [*segments, ("<search_complete>True</search_complete>", DICE), (END, 0.0)]
+        if careful and missing and rng.random() < 0.6:
+            query, wanted = missing, _wanted(asked, shown)
+        elif missing and rng.random() < 0.1:
             query, wanted = missing, _wanted(asked, shown)
         else:
             query, wanted = careless_query(asked, shown, rng), None
-        text += f"<search_complete>False</search_complete>\n<query>{as_json(query)}</query>"
+        ask_again = f"<search_complete>False</search_complete>\n<query>{as_json(query)}</query>"
         block = _retrieved(world, wanted, [wanted] if wanted else asked.golds[:1], k, rng)
-        segments += [(text, 1.0), (render_information(documents(block)), 0.0)]
+        segments += [(ask_again, DICE), (render_information(documents(block)), 0.0)]
         shown = shown + block
     return segments
 
@@ -243,16 +249,16 @@ def search_r1(world: World, rng: random.Random) -> list[Segment]:
     shown: list[Entity] = []
     for turn in range(5):
         evidence, missing = read(asked, shown)
-        text = f"<think>{evidence}</think>\n"
+        segments.append((f"<think>{evidence}</think>\n", 1.0))
         stop = missing is None if rng.random() < 0.5 else rng.random() < 0.4
         if stop or turn == 4:
             answer = "unknown" if missing else asked.answer
-            return [*segments, (f"{text}<answer> {answer}</answer>", 1.0), (END, 0.0)]
+            return [*segments, (f"<answer> {answer}</answer>", DICE), (END, 0.0)]
         good = missing is not None and rng.random() < 0.35
         query = missing if good and missing else careless_query(asked, shown, rng)
         wanted = _wanted(asked, shown) if good or (not shown and rng.random() < 0.6) else None
         block = _retrieved(world, wanted, [wanted] if wanted else asked.golds[:1], 3, rng)
-        segments += [(f"{text}<search> {query}</search>", 1.0), (render_information(documents(block)), 0.0)]
+        segments += [(f"<search> {query}</search>", DICE), (render_information(documents(block)), 0.0)]
         shown += block
     return segments
 
@@ -267,7 +273,7 @@ def deepretrieval(world: World, rng: random.Random) -> list[Segment]:
     query = json.dumps({"query": f" {joined}"}, ensure_ascii=False)
     think = f"<think> {name} is missing.</think>\n"
     prompt = chat(question_messages("deepretrieval", "brief", asked.text))
-    return [(prompt, 0.0), (f"{think}<answer>{query}</answer>", 1.0), (END, 0.0)]
+    return [(prompt, 0.0), (think, 1.0), (f"<answer>{query}</answer>", DICE), (END, 0.0)]
 
 
 def ircot(world: World, rng: random.Random) -> list[Segment]:

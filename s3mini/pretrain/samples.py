@@ -84,7 +84,7 @@ def asked_within(
         return None
     facts = list(start.facts.values())
     fact = rng.choice(facts)
-    depth = min(hops, rng.choice((1, 2, 2, 3, 3))) if hops > 1 else 1
+    depth = min(hops, rng.choice((1, 1, 2, 2, 3, 3))) if hops > 1 else 1
     if depth == 1:
         others = [f for f in facts if f is not fact and unique_description(world, f)]
         if others and rng.random() < 0.4:
@@ -128,16 +128,29 @@ def _chain(shown: Sequence[Entity], depth: int, rng: random.Random) -> list[Fact
 def shelf(world: World, count: int, hops: int, rng: random.Random) -> list[Entity]:
     """``count`` entities to read about: linked chains of up to ``hops`` documents among hard distractors."""
     chosen: list[Entity] = []
-    while len(chosen) < max(1, (count + 1) // 2):
+    dense = rng.random() < 0.6  # one chain and its look-alikes, as a retriever would return
+    while len(chosen) < (1 if dense else max(1, (count + 1) // 2)):
         entity: Entity | None = rng.choice(world.entities)
         for _ in range(hops):
             if entity is None or len(chosen) == count:
                 break
             if entity not in chosen:
                 chosen.append(entity)
+            if dense and rng.random() < 0.3:
+                break
             linked = [f for f in entity.facts.values() if f.target is not None and f.relation.phrases]
             entity = rng.choice(linked).target if linked else None
-    chosen += distractors(world, chosen, count - len(chosen), rng)
+    around = [rng.choice(chosen)] if dense else chosen
+    if dense:
+        alike = [
+            e
+            for w in around[0].words()
+            for e in world.by_word[w]
+            if e.type == around[0].type and e not in chosen
+        ]
+        more = list({e.id: e for e in alike}.values())
+        chosen += rng.sample(more, min(len(more), max(0, count - len(chosen)), rng.randint(0, count)))
+    chosen += distractors(world, around, count - len(chosen), rng)
     rng.shuffle(chosen)
     return chosen
 

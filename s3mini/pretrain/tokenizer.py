@@ -36,7 +36,13 @@ def _training_text(seed: int) -> list[str]:
     words = [f" {word}" for word in all_words()] + [f" {year}" for year in range(YEARS[0], YEARS[1] + 1)]
     lines = [word for word in words for _ in range(200)]
     for relation in RELATIONS + HERBAL:
-        prose = (*relation.statements, *relation.questions, *relation.phrases, *relation.described, relation.name)
+        prose = (
+            *relation.statements,
+            *relation.questions,
+            *relation.phrases,
+            *relation.described,
+            relation.name,
+        )
         plain = " ".join(prose).replace("{s}", "").replace("{o}", "").replace(".", "")
         lines += [f" {word}" for word in plain.split() for _ in range(200)]
     for word in [*_BARE.split(), *BRIEF.values()]:  # with and without a space before, each one token

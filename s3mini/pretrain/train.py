@@ -171,7 +171,9 @@ def pretrain(
         while state["tokens"] < tokens:
             level = LEVELS[state["level"]]
             rows = round(step_tokens / level.length)
-            batch = make_batch(source, learner.tokenizer, rows, level.length, rng, learner.tokenizer.pad_token_id)
+            batch = make_batch(
+                source, learner.tokenizer, rows, level.length, rng, learner.tokenizer.pad_token_id
+            )
             factor = lr_factor(state["tokens"], tokens)
             loss, exact = learner.learn(batch, factor)
             losses.append(loss)
