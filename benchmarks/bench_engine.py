@@ -1,6 +1,6 @@
 """What each of the engine's savings is worth, as ratios within one run on this machine.
 
-    python benchmarks/bench_engine.py [--profile mini] [--questions 12] [--group 8] [--threads N]
+    python benchmarks/bench_engine.py [--profile mini] [--questions 12] [--group 8] [--threads N] [--cpu-time]
 
 Every variant plays the same episodes (same seed, same questions, sampled at temperature 1, checked to be
 equal token by token), with one saving taken away:
@@ -104,18 +104,19 @@ class OneCallEach(Engine):
 class Counting:
     """Counts what passes through a model's ``forward`` and a retriever's ``search``."""
 
-    def __init__(self, model: LocalModel, retriever: object) -> None:
+    def __init__(self, model: LocalModel, retriever: object, clock: Callable[[], float]) -> None:
+        self.clock = clock
         self.model, self.inner, self.counts = model, retriever, Counts()
         self._forward = model.forward
         model.forward = self.forward  # type: ignore[method-assign]
         self.name, self.fingerprint = retriever.name, retriever.fingerprint  # type: ignore[attr-defined]
 
     def forward(self, tokens: torch.Tensor, *args: object, logits: bool, **kwargs: object) -> torch.Tensor:
-        begin = time.perf_counter()
+        begin = self.clock()
         out = self._forward(tokens, *args, logits=logits, **kwargs)  # type: ignore[arg-type]
         if logits:
             self.counts.steps += 1
-            self.counts.step_seconds += time.perf_counter() - begin
+            self.counts.step_seconds += self.clock() - begin
         else:
             self.counts.read += tokens.numel()
         return out
@@ -165,11 +166,15 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor seconds: steadier on a busy machine"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     profile = load_profile(options.profile)
     model = load_model(profile.searcher)
-    counting = Counting(model, open_retriever(profile))
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    counting = Counting(model, open_retriever(profile), clock)
     sets = profile.data.train_sets
     share = -(-options.questions // len(sets))
     questions = [q for s in sets for q in load_questions(profile, s, "train")[:share]][: options.questions]
@@ -178,9 +183,9 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, play in plays.items():
             counting.counts = Counts()
-            begin = time.perf_counter()
+            begin = clock()
             counting.counts.episodes = play(questions)
-            counting.counts.seconds = time.perf_counter() - begin
+            counting.counts.seconds = clock() - begin
             if name not in best or counting.counts.seconds < best[name].seconds:
                 best[name] = counting.counts
     whole = best["all savings"]
