@@ -211,9 +211,7 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
         done = (missing is None) if proper else rng.random() < 0.45
         if turn == turns or done:
             return [*segments, ("<search_complete>True</search_complete>", DICE), (END, 0.0)]
-        if careful and missing and rng.random() < 0.6:
-            query, wanted = missing, _wanted(asked, shown)
-        elif missing and rng.random() < 0.1:
+        if missing and rng.random() < (0.64 if careful else 0.1):
             query, wanted = missing, _wanted(asked, shown)
         else:
             query, wanted = careless_query(asked, shown, rng), None
@@ -235,10 +233,8 @@ def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.R
     right = [i for i, e in enumerate(block, 1) if e.id in golds][:select]
     if dice < 0.15:
         return ""  # keeps the whole block
-    if dice < 0.45:
-        chosen = right
-    else:
-        chosen = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
+    any_two = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
+    chosen = right if dice < 0.45 else any_two
     return f"<important_info>{json.dumps(chosen)}</important_info>\n"
 
 

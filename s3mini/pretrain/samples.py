@@ -23,7 +23,6 @@ from ..world.questions import (
     ask_nq,
     ask_popqa,
     ask_triviaqa,
-    follow,
     unique_description,
 )
 
@@ -89,15 +88,16 @@ def asked_within(
         others = [f for f in facts if f is not fact and unique_description(world, f)]
         if others and rng.random() < 0.4:
             return "triviaqa", ask_triviaqa(rng.choice(others), fact, rng)
-        return ("nq", ask_nq(fact, rng)) if rng.random() < 0.6 else ("popqa", ask_popqa(fact, rng))
+        return ("nq", ask_nq(fact, rng)) if rng.random() < 0.6 else ("popqa", ask_popqa(fact))
     chain = _chain(shown, depth, rng)
     if chain is None:
         return None
-    if len(chain) == 3:
-        return "musique", ask_musique(*chain, rng)
-    return (
-        ("hotpotqa", ask_hotpotqa(*chain, rng)) if rng.random() < 0.55 else ("2wiki", ask_2wiki(*chain, rng))
-    )
+    first, second, *third = chain
+    if third:
+        return "musique", ask_musique(first, second, third[0], rng)
+    if rng.random() < 0.55:
+        return "hotpotqa", ask_hotpotqa(first, second, rng)
+    return "2wiki", ask_2wiki(first, second)
 
 
 def _chain(shown: Sequence[Entity], depth: int, rng: random.Random) -> list[Fact] | None:
@@ -153,19 +153,3 @@ def shelf(world: World, count: int, hops: int, rng: random.Random) -> list[Entit
     chosen += distractors(world, around, count - len(chosen), rng)
     rng.shuffle(chosen)
     return chosen
-
-
-__all__ = [
-    "END",
-    "UNKNOWN",
-    "Sample",
-    "Segment",
-    "asked_within",
-    "chat",
-    "documents",
-    "follow",
-    "read",
-    "shelf",
-    "solved",
-    "thought",
-]

@@ -75,7 +75,8 @@ class _Learner:
             save_tokenizer(tokenizer_dir)
         self.folder, self.device = folder, device
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-        self.model = Qwen3ForCausalLM(model_config(self.tokenizer, width, layers)).to(device)
+        self.model = Qwen3ForCausalLM(model_config(self.tokenizer, width, layers))
+        torch.nn.Module.to(self.model, device)
         self.optimizers = optimizers(self.model, muon_lr, adam_lr)
         self.base = [group["lr"] for o in self.optimizers for group in o.param_groups]
         self.state: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "step": 0, "level": 0, "exact": 0.0}

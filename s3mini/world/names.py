@@ -66,7 +66,9 @@ def _make_pools() -> dict[str, tuple[str, ...]]:
     for kind, size in _SIZES.items():
         words: list[str] = []
         while len(words) < size:
-            word = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_MIDDLES) + rng.choice(_ENDINGS[kind])
+            word = (
+                rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_MIDDLES) + rng.choice(_ENDINGS[kind])
+            )
             word = word.capitalize() if kind not in ("compound", "ailment") else word
             if word.lower() not in taken:
                 taken.add(word.lower())

@@ -57,7 +57,7 @@ def ask_nq(fact: Fact, rng: random.Random) -> Asked:
     return Asked(text, fact.value, [fact], [fact.subject.name])
 
 
-def ask_popqa(fact: Fact, rng: random.Random) -> Asked:
+def ask_popqa(fact: Fact) -> Asked:
     """One fact in a rigid template."""
     subject = _the(fact.subject.name, fact.subject.type)
     text = f"{_what(fact.relation)} is the {fact.relation.name} of {subject}?"
@@ -85,7 +85,7 @@ def ask_comparison(a: Fact, b: Fact) -> Asked:
     return Asked(text, "yes" if a.value == b.value else "no", [a, b], [a.subject.name, b.subject.name])
 
 
-def ask_2wiki(first: Fact, second: Fact, rng: random.Random) -> Asked:
+def ask_2wiki(first: Fact, second: Fact) -> Asked:
     """A rigid chain of two relations: "Who is the spouse of the director of X?"."""
     subject = _the(first.subject.name, first.subject.type)
     text = (
@@ -146,7 +146,7 @@ def ask(kind: str, world: World, start: Entity, rng: random.Random) -> Asked | N
         return ask_nq(fact, rng)
     if kind == "popqa":  # the long tail: mentioned nowhere else, easily confused
         lonely = start.id not in world.mentions and near_namesakes(world, start) >= 2
-        return ask_popqa(fact, rng) if lonely else None
+        return ask_popqa(fact) if lonely else None
     if kind == "triviaqa":
         others = [f for f in facts if f is not fact and unique_description(world, f)]
         return ask_triviaqa(rng.choice(others), fact, rng) if others else None
@@ -163,7 +163,7 @@ def ask(kind: str, world: World, start: Entity, rng: random.Random) -> Asked | N
     if kind == "hotpotqa":
         return ask_hotpotqa(fact, second, rng)
     if kind == "2wiki":
-        return ask_2wiki(fact, second, rng)
+        return ask_2wiki(fact, second)
     if kind == "musique":
         third = follow(second, rng)
         chain = third is not None and third.subject is not start and third.target is not start

@@ -27,7 +27,9 @@ class Relation:
         return f"{self.subject}.{self.name}"
 
 
-def _r(subject: str, name: str, obj: str, statements: str, questions: str, phrases: str, described: str) -> Relation:
+def _r(
+    subject: str, name: str, obj: str, statements: str, questions: str, phrases: str, described: str
+) -> Relation:
     def split(text: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in text.split("|") if part.strip())
 

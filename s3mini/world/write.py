@@ -71,7 +71,7 @@ def herbal_questions(world: World, count: int = 200) -> list[Question]:
     """Multiple-choice questions on the herbal corpus; the golden answer is the option's letter."""
     rng = random.Random(f"herbal {world.seed}")
     facts = [fact for entity in world.entities for fact in entity.facts.values()]
-    questions = []
+    questions: list[Question] = []
     for fact in rng.sample(facts, min(count, len(facts))):
         stem = rng.choice(fact.relation.questions).format(s=fact.subject.name)
         asked = with_options(Asked(stem, fact.value, [fact], [fact.subject.name]), fact.relation.object, rng)
