@@ -67,7 +67,14 @@ class _Learner:
     """Model, optimizers and the counters that a checkpoint holds."""
 
     def __init__(
-        self, folder: Path, width: int, layers: int, muon_lr: float, adam_lr: float, device: str
+        self,
+        folder: Path,
+        width: int,
+        layers: int,
+        muon_lr: float,
+        adam_lr: float,
+        device: str,
+        compiled: bool,
     ) -> None:
         torch.manual_seed(0)
         tokenizer_dir = folder / "model"
@@ -87,7 +94,7 @@ class _Learner:
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             self.state = saved["state"]
-        self.body = torch.compile(self.model.model, dynamic=False)
+        self.body = torch.compile(self.model.model, dynamic=False) if compiled else self.model.model
 
     def save(self) -> None:
         temporary = self.folder / "checkpoint.tmp"
@@ -145,6 +152,7 @@ def pretrain(
     adam_lr: float = 3e-3,
     device: str = "cpu",
     save_every: float = 240.0,
+    compiled: bool = True,
 ) -> Path:
     """Pretrain in ``folder`` until ``tokens`` tokens were seen; called again, it goes on from its checkpoint.
 
@@ -158,7 +166,7 @@ def pretrain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StageError(f"{folder}: cannot be created ({error}); choose another --out") from error
-    learner = _Learner(folder, width, layers, muon_lr, adam_lr, device)
+    learner = _Learner(folder, width, layers, muon_lr, adam_lr, device, compiled)
     state, record = learner.state, folder / "record.csv"
     rng = random.Random(f"{seed} {state['step']}")
     worlds = fresh_worlds(f"{seed} {state['step']}")
