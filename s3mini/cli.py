@@ -100,6 +100,8 @@ def ask(
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     profile = opened(profile_name, settings)
+    from transformers.utils import logging as transformers_logging
+
     from .methods import Bench, Collected
     from .records import Question
     from .report_html import episode_html
@@ -107,6 +109,7 @@ def ask(
     folder, origin = (searcher, str(searcher)) if searcher else find_searcher(profile, seed)
     if untrained:
         folder, origin = None, "untrained, as asked"
+    transformers_logging.disable_progress_bar()
     typer.echo(f"searcher: {origin}", err=True)
     bench = Bench(profile, seed, folder)
     asked = Question("asked", question, ())
