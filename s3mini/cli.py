@@ -247,11 +247,13 @@ def pretrain(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to see.")] = 60_000_000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Pretrain the mini model from scratch; resumable."""
+    """Pretrain the mini model from scratch, then examine it on an unseen world; resumable."""
     cap_threads()
+    from .pretrain.exam import examine, write_card
     from .pretrain.train import pretrain as run
 
-    typer.echo(f"model: {run(out, tokens=tokens, seed=seed, device=device)}")
+    model = run(out, tokens=tokens, seed=seed, device=device)
+    typer.echo(f"model: {model}; its card: {write_card(model, out / 'record.csv', examine(model))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ..protocols.wordings import judge_messages
 from ..rag import answer_questions
 from ..records import Document, Question
 from ..reward import Judge, read_verdict, score_answers
+from ..stages import atomic_write
 from ..statistics import bootstrap_mean
 from ..world.build import World, build_world, distractors
 from ..world.write import SETS, question_sets
@@ -81,3 +84,62 @@ def judge_errors(local: LocalModel, world: World, rng: random.Random, n: int = 1
         "false_negative_rate": wrong_no / max(1, truth.count(True)),
         "n": n,
     }
+
+
+def write_card(model: Path, record: Path, report: dict[str, Any]) -> Path:
+    """Write ``exam.json``, the training record and the card beside the model; every figure is read from them."""
+    atomic_write(model / "exam.json", json.dumps(report, indent=1) + "\n")
+    atomic_write(model / "record.csv", record.read_text(encoding="utf-8"))
+    with record.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    weights = (model / "model.safetensors").stat().st_size
+    sets = "\n".join(
+        f"| {name} | {found['gold']['gen_acc']:.3f} [{found['gold']['ci95'][0]:.3f}, {found['gold']['ci95'][1]:.3f}] "
+        f"| {found['none']['gen_acc']:.3f} |"
+        for name, found in report["sets"].items()
+    )
+    last = rows[-1]
+    text = CARD.format(
+        width=config["hidden_size"], layers=config["num_hidden_layers"], heads=config["num_attention_heads"],
+        vocabulary=config["vocab_size"], megabytes=weights / 1e6, parameters=weights / 4e6, sets=sets,
+        tokens=int(last["tokens"]) / 1e6, hours=float(last["seconds"]) / 3600, **report,
+    )  # fmt: skip
+    atomic_write(model / "README.md", text)
+    return model / "README.md"
+
+
+CARD = """# The mini model
+
+A decoder of the Qwen3 architecture ({layers} layers, width {width}, {heads} heads, vocabulary {vocabulary}: {parameters:.2f} M
+parameters, {megabytes:.1f} MB in float32) that knows nothing but how to read: it was pretrained from scratch on
+fictional encyclopedias of other seeds than the one shipped, and never saw a text of this world or any other corpus.
+It plays every role of the pipeline, each asked for by a one-word system prompt: generator, judge, s3 searcher, and the
+formats of CoT, IRCoT, Search-o1, Search-R1 and DeepRetrieval.
+
+As a generator it reads carefully. As a searcher it starts like an instruct model before reinforcement learning: it
+was taught the format, while its decisions are mostly drawn by dice (restate the question, pick documents at
+random, stop at a whim) and only sometimes sensible. What it knows about searching after training, GRPO taught it.
+
+## Examination
+
+On the world of seed {seed}, never seen: {n} questions per set, the gold documents among {documents} (the others are
+look-alikes, shuffled), greedy decoding, GenAcc with 95 % bootstrap intervals.
+
+| Set | gold documents among {documents} | no documents |
+|---|---|---|
+{sets}
+| **average** | **{gold:.3f}** | **{none:.3f}** |
+
+As a judge ({judge[n]} cases, near misses included): {judge[false_positive_rate]:.3f} of the wrong answers accepted,
+{judge[false_negative_rate]:.3f} of the right ones refused.
+
+## Training
+
+{tokens:.1f} M tokens in {hours:.1f} hours of wall time on one CPU core; `record.csv` holds the record (tokens, seconds,
+curriculum level, loss, share of replies right to the last token, by kind). Made, and examined, by
+
+    s3mini pretrain --out DIR
+
+Licence Apache-2.0, as the project's. Not for use outside the mini world.
+"""
