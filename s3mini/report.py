@@ -70,7 +70,7 @@ def results_table(results: Mapping[str, Any]) -> Rich:
 
 
 def _best(value: float, best: float, bound: bool) -> Cell:
-    return Cell(percent(value), kind="best" if value == best and not bound else "")
+    return Cell(percent(value), kind="best" if value == best > 0 and not bound else "")
 
 
 def differences_table(results: Mapping[str, Any]) -> Rich:

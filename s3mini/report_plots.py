@@ -137,6 +137,7 @@ def differences_plot(results: Mapping[str, Any]) -> Plot:
                 axes.plot([low, high], [height - place] * 2, color=colour, lw=2.4, solid_capstyle="round")
                 axes.plot([found["mean"]], [height - place], "o", color=colour, ms=7)
             axes.axvline(0, color=MUTED, lw=1)
+            axes.plot([-0.05, 0.05], [1, 1], alpha=0)  # never narrower than this, when nothing differs
             axes.set_yticks(range(height, 0, -1), list(rows))
             axes.set_title(f"GenAcc, {name.replace(' - ', ' − ')}")
             axes.grid(axis="x", color=GRID)
@@ -154,35 +155,44 @@ def tokens_plot(results: Mapping[str, Any]) -> Plot:
         name: (method["context_tokens"], method["average"]["gen_acc"])
         for name, method in results["methods"].items()
     }
-    selection = results.get("selection")
-    width = max(tokens for tokens, _ in points.values())
+    labels = dict(points)
+    if selection := results.get("selection"):
+        labels["s3, nothing selected away"] = (
+            selection["all"]["context_tokens"],
+            selection["all"]["gen_acc"],
+        )
     with rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
         axes = figure.subplots()
         if selection:
-            whole = (selection["all"]["context_tokens"], selection["all"]["gen_acc"])
+            whole = labels["s3, nothing selected away"]
             axes.annotate("", points["s3"], whole, arrowprops={"arrowstyle": "->", "color": MUTED, "lw": 1.2})
             axes.plot(*whole, "o", mfc="white", color=OURS, ms=8)
-            _label(axes, "s3, nothing\nselected away", whole, below=True)
         for name, point in points.items():
             axes.plot(*point, "o", color=COLOURS.get(name, MUTED), ms=9 if name.startswith("s3") else 7)
-            crowded = any(
-                other != name and 0 <= there[1] - point[1] < 0.06 and abs(there[0] - point[0]) < 0.25 * width
-                for other, there in points.items()
-            )
-            _label(axes, name, point, below=crowded)
+        for names, point in _labels(labels):
+            axes.annotate(names, point, (8, -3), textcoords="offset points", fontsize=9, color=INK)
         axes.set_xlabel("tokens the generator reads per question")
         axes.set_ylabel("average GenAcc")
         axes.set_ylim(-0.03, 1.05)
-        axes.margins(x=0.16)
+        axes.margins(x=0.18)
         axes.grid(color=GRID)
         axes.tick_params(length=0)
     return Plot("Average GenAcc against the length of the generator's context", figure)
 
 
-def _label(axes: Axes, text: str, point: tuple[float, float], below: bool = False) -> None:
-    offset, side = ((7, -5), "top") if below else ((7, 4), "bottom")
-    axes.annotate(text, point, offset, textcoords="offset points", fontsize=9, color=INK, va=side)
+def _labels(points: Mapping[str, tuple[float, float]]) -> list[tuple[str, tuple[float, float]]]:
+    """One label per place: points too close for two lines of text share one, at the first of them."""
+    width = max(tokens for tokens, _ in points.values()) or 1.0
+    placed: list[tuple[str, tuple[float, float]]] = []
+    for name, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
+        for i, (names, (left, top)) in enumerate(placed):
+            if abs(left - x) < 0.15 * width and abs(top - y) < 0.05:
+                placed[i] = (f"{names}, {name}", (left, top))
+                break
+        else:
+            placed.append((name, (x, y)))
+    return placed
 
 
 def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training") -> Plot:
