@@ -94,8 +94,8 @@ class Engine:
     ) -> list[Episode]:
         """``n`` consecutive episodes per question, in the questions' order.
 
-        The same arguments give the same episodes, and an episode depends on its question, its number among
-        that question's episodes and ``seed`` only, not on what else is run.
+        The same arguments give the same episodes. An episode depends on its question, its number among that
+        question's episodes and ``seed``, not on what else is run (up to rounding, see ``Sampler.start``).
 
         Raises:
             RetrievalError: the retriever failed or answered another number of queries than asked.

@@ -63,7 +63,8 @@ class Sampler(Protocol):
         """Open one row per prompt; equal prompts are read once.
 
         ``seeds`` gives every row a random stream of its own, so what a row samples does not depend on
-        which other rows are in the batch (default: the row's index).
+        which other rows are in the batch (default: the row's index), as far as rounding allows: batches
+        of other shapes give logits that differ in the last bits, which can tip a draw between rare tokens.
         """
         ...
 

@@ -60,7 +60,8 @@ def choose(
         scaled = scaled / temperature
     logprobs = scaled.log_softmax(-1)
     if temperature > 0 and draws is not None:
-        cdf = logprobs.exp().cumsum(-1)
+        # In single precision the many rare tokens of a vocabulary would round to nothing, or to too much.
+        cdf = logprobs.exp().cumsum(-1, dtype=torch.float64)
         # A draw just below 1 must land below the total, whatever rounding made of it.
         target = draws.to(cdf)[:, None].clamp(max=1 - 1e-6) * cdf[:, -1:]
         ids = torch.searchsorted(cdf, target, right=True)
