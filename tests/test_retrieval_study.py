@@ -146,7 +146,8 @@ def test_latency_and_indexes_are_measured_once(profile: Profile) -> None:
     assert by_name["Flat", ""]["bytes"] == pytest.approx(4 * 384, rel=0.01)
     assert by_name["SQ8", ""]["bytes"] == pytest.approx(384, rel=0.01)
     cells = [by_name["IVF128,Flat", f"nprobe {n}"]["recall"] for n in (1, 4, 16)]
-    assert cells == sorted(cells) and cells[0] < cells[-1] <= 1.0
+    assert cells == sorted(cells) and cells[-1] > 0.9
+    assert by_name["PQ96x4fs", ""]["recall"] < 1.0  # not exact, and seen not to be
     assert len(latency_plot(rows).png()) > 5000 and len(indexes_plot(found).png()) > 5000
 
 

@@ -10,7 +10,8 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +140,18 @@ class DenseRetriever:
         Raises:
             RetrievalError: vectors of another dimension than the index's, i.e. from another encoder.
         """
-        import faiss
-
         if vectors.shape[1] != self.index.d:
             raise RetrievalError(
                 f"queries of {vectors.shape[1]} numbers for an index of {self.index.d}: it was built with "
                 f"another encoder than {self.encoder.spec.encoder!r}; build the index again"
             )
-        faiss.cvar.distance_compute_blas_threshold = self.blas_threshold  # global: another index may differ
         total = self.index.ntotal
         hits: list[list[Hit]] = [[] for _ in vectors]
         open_, fetch = np.arange(len(vectors)), k + SPARE
         while len(open_):
             wanted = min(fetch, total)
-            scores, rows = self.index.search(vectors[open_], wanted)
+            with blas_from(self.blas_threshold):
+                scores, rows = self.index.search(vectors[open_], wanted)
             ready = np.array([wanted == total or settled(line, k, TIE) for line in scores.tolist()])
             for position, line, places in zip(open_[ready], scores[ready], rows[ready], strict=True):
                 hits[position] = self._cut(line, places, k)
@@ -177,22 +176,31 @@ def calibrate(vectors: Vectors, seconds: float = 0.2) -> int:
 
     dimension = vectors.shape[1]
     part = vectors[: max(1, 2**24 // dimension)]
-    before = faiss.cvar.distance_compute_blas_threshold
     started = time.perf_counter()
-    threshold = before
-    try:
-        for number in (1, 1, 2, 4, 8, 16, 32, 64, 128):  # the first round warms up
-            queries = np.ascontiguousarray(part[np.arange(number) % len(part)])
-            took = {}
-            for way in (_ALWAYS_SCAN, 1):
-                faiss.cvar.distance_compute_blas_threshold = way
+    threshold = 0
+    for number in (1, 1, 2, 4, 8, 16, 32, 64, 128):  # the first round warms up
+        queries = np.ascontiguousarray(part[np.arange(number) % len(part)])
+        took = {}
+        for way in (_ALWAYS_SCAN, 1):
+            with blas_from(way):
                 took[way] = min(_timed(faiss, queries, part) for _ in range(2))
-            threshold = number * dimension
-            if took[1] < took[_ALWAYS_SCAN] or time.perf_counter() - started > seconds:
-                break
+        threshold = number * dimension
+        if took[1] < took[_ALWAYS_SCAN] or time.perf_counter() - started > seconds:
+            break
+    return threshold
+
+
+@contextmanager
+def blas_from(threshold: int) -> Iterator[None]:
+    """FAISS' global threshold (see `calibrate`) for the length of a block: other indexes need another."""
+    import faiss
+
+    before = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = threshold
+    try:
+        yield
     finally:
         faiss.cvar.distance_compute_blas_threshold = before
-    return int(threshold)
 
 
 def _timed(faiss: Any, queries: Vectors, vectors: Vectors) -> float:

@@ -42,7 +42,7 @@ def recall_plot(result: Mapping[str, Any], k: int) -> Plot:
                 colour = LINES.get(retriever, MUTED)
                 axes.plot(result["ks"], found[retriever]["any"], ":", color=colour, lw=1.5)
                 axes.plot(result["ks"], found[retriever]["all"], color=colour, lw=2, label=retriever)
-            axes.set_title(f"{name}: {found['gold']:.1f} gold documents")
+            axes.set_title(f"{name}: {found['gold']:.3g} gold document{'s' * (found['gold'] > 1)}")
             axes.set_xscale("log")
             axes.set_xticks([1, 3, 10, 50], ["1", "3", "10", "50"])
             axes.set_xticks([], minor=True)
@@ -86,31 +86,38 @@ def latency_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def indexes_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
-    """Recall@10 against speed, one point per index and setting, with the bytes a vector takes."""
+    """Recall@10 against speed: a colour per family, a marker per index, a point per search setting."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
         axes = figure.subplots()
         for family, colour in FAMILIES.items():
             own = [row for row in rows if row["index"].startswith(family)]
-            for index in dict.fromkeys(row["index"] for row in own):
+            for index, marker in zip(dict.fromkeys(row["index"] for row in own), "osD", strict=False):
                 line = [row for row in own if row["index"] == index]
                 axes.plot(
                     [row["per_second"] for row in line],
                     [row["recall"] for row in line],
-                    "o-",
+                    marker=marker,
                     color=colour,
-                    ms=6,
+                    ms=7,
+                    mfc=colour if marker == "o" else "white",
+                    label=f"{index}: {line[-1]['bytes']:.0f} bytes",
                 )
-                best = line[-1]
-                axes.annotate(
-                    f"{index}\n{best['bytes']:.0f} B", (best["per_second"], best["recall"]), (6, -4),
-                    textcoords="offset points", va="top", fontsize=8.5, color=colour,
-                )  # fmt: skip
+                for row in line:
+                    where = (row["per_second"], row["recall"])
+                    axes.annotate(
+                        row["setting"],
+                        where,
+                        (6, -12 if family == "IVF" else 5),
+                        textcoords="offset points",
+                        fontsize=8,
+                        color=MUTED,
+                    )
         axes.set_xscale("log")
         axes.set_xlabel("queries per second, one batch")
         axes.set_ylabel("recall@10 of exact search")
-        axes.set_ylim(0, 1.06)
-        axes.margins(x=0.12)
+        axes.margins(x=0.1, y=0.1)
         axes.grid(color=GRID)
         axes.tick_params(length=0, which="both")
+        figure.legend(loc="outside right center", title="index, and bytes a vector", alignment="left")
     return Plot("Recall of exact search's ten best against speed, per FAISS index", figure)

@@ -18,7 +18,7 @@ from ..profile import Profile
 from ..records import Document, Hit
 from ..stages import Stage, atomic_write
 from .base import Retriever, check_queries, digest
-from .dense import DenseRetriever
+from .dense import DenseRetriever, blas_from
 from .encoder import Vectors
 
 KS = (1, 2, 3, 4, 5, 8, 10, 20, 50)
@@ -248,7 +248,6 @@ def measure_indexes(
 
         vectors = enlarge(dense.vectors, size, seed)
         asked = dense.encoder.queries(mixed_queries(profile)[:queries])
-        faiss.cvar.distance_compute_blas_threshold = dense.blas_threshold
         exact = (asked @ vectors.T).argsort(1)[:, : -k - 1 : -1]
         rows = []
         for factory, about, settings in INDEXES:
@@ -258,7 +257,8 @@ def measure_indexes(
             for setting in settings:
                 for name, value in setting.items():
                     faiss.ParameterSpace().set_index_parameter(index, name, value)
-                seconds = best_time(lambda index=index: index.search(asked, k), 3)  # type: ignore[misc]
+                with blas_from(dense.blas_threshold):
+                    seconds = best_time(lambda index=index: index.search(asked, k), 3)  # type: ignore[misc]
                 found = index.search(asked, k)[1]
                 same = [len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
                 rows.append(
