@@ -49,7 +49,7 @@ reproduce: $(ready)
 test: $(ready)
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
 	$(bin)/python -m s3mini.notebooks build/smoke/nbval --profile smoke --seed $(SEED)
-	$(bin)/python -m pytest --nbval-lax --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
+	$(bin)/python -m pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
 
 lab: $(ready)
 	$(bin)/jupyter lab notebooks
