@@ -103,7 +103,7 @@ def write_card(model: Path, record: Path, report: dict[str, Any]) -> Path:
     text = CARD.format(
         width=config["hidden_size"], layers=config["num_hidden_layers"], heads=config["num_attention_heads"],
         vocabulary=config["vocab_size"], megabytes=weights / 1e6, parameters=weights / 4e6, sets=sets,
-        tokens=int(last["tokens"]) / 1e6, hours=float(last["seconds"]) / 3600, **report,
+        tokens=int(last["tokens"]) / 1e6, hours=float(last["seconds"]) / 3600, **{k: v for k, v in report.items() if k != "sets"},
     )  # fmt: skip
     atomic_write(model / "README.md", text)
     return model / "README.md"
