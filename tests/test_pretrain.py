@@ -159,7 +159,7 @@ def test_untrained_s3_speaks_the_format_with_poor_judgement(world: World) -> Non
 
 
 def test_all_roles_of_the_mix_exist_and_end_their_turn(world: World) -> None:
-    assert set(MIX) == {*SINGLE, "generator", "choice"}
+    assert set(MIX) == {*SINGLE, "generator", "choice", "judge"}
     for role, make in SINGLE.items():
         for seed in range(20):
             segments = make(world, random.Random(seed))

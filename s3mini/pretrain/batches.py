@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..world.build import World, build_world
-from .roles import SINGLE, generator, multiple_choice
+from .roles import SINGLE, generator, judge, multiple_choice
 from .samples import Sample
 
 PROSE_SHARE, PROSE_WEIGHT = 0.1, 0.03
@@ -49,8 +49,8 @@ LEVELS = (
     Level(4, 3, 384, False), Level(6, 3, 512, True), Level(8, 3, 640, True), Level(10, 3, 768, True),
 )  # fmt: skip
 MIX = {
-    "generator": 0.50, "choice": 0.04, "s3": 0.20, "search-r1": 0.06, "deepretrieval": 0.03, "ircot": 0.05,
-    "search-o1": 0.04, "reader": 0.03, "judge": 0.04, "memory": 0.01,
+    "generator": 0.46, "choice": 0.04, "s3": 0.20, "search-r1": 0.06, "deepretrieval": 0.03, "ircot": 0.05,
+    "search-o1": 0.04, "reader": 0.03, "judge": 0.08, "memory": 0.01,
 }  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def samples(
                 yield generator(world, rng, count, level.hops)
             elif role == "choice":
                 yield multiple_choice(herbs, rng, min(count, 6))
+            elif role == "judge":
+                yield judge(world, rng)
             else:
                 yield Sample("", [SINGLE[role](world, rng)], [role])
 

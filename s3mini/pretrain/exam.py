@@ -18,7 +18,7 @@ from ..stages import atomic_write
 from ..statistics import bootstrap_mean
 from ..world.build import World, build_world, distractors
 from ..world.write import SETS, question_sets
-from .roles import judge as judge_case
+from .roles import judge_cases
 from .samples import documents
 
 
@@ -68,21 +68,18 @@ def examine(model: Path, seed: int = 1000, n: int = 200, count: int = 6) -> dict
 
 def judge_errors(local: LocalModel, world: World, rng: random.Random, n: int = 1000) -> dict[str, float]:
     """How often the judge accepts what it should not, and refuses what it should accept."""
-    cases = [judge_case(world, rng) for _ in range(n)]
-    prompts = [case[0][0] for case in cases]
-    truth = [" yes" in case[1][0] for case in cases]
-    conversations = []
-    for prompt in prompts:
-        said = prompt.split("Response: ")[1].split("<|im_end|>")[0]
-        golds = prompt.split("Answers: ")[1].split("\n")[0].split("; ")
-        conversations.append(judge_messages("brief", said, golds))
+    conversations, truth = [], []
+    for _ in range(n // 8):
+        golds, cases = judge_cases(world, rng, 8)
+        conversations += [judge_messages("brief", said, golds) for said, _ in cases]
+        truth += [right for _, right in cases]
     verdicts = [read_verdict(reply) for reply in local.reply(conversations, max_new_tokens=4)]
     wrong_yes = sum(v is True and not t for v, t in zip(verdicts, truth, strict=True))
     wrong_no = sum(v is not True and t for v, t in zip(verdicts, truth, strict=True))
     return {
         "false_positive_rate": wrong_yes / max(1, truth.count(False)),
         "false_negative_rate": wrong_no / max(1, truth.count(True)),
-        "n": n,
+        "n": len(truth),
     }
 
 

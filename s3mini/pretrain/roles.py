@@ -103,24 +103,36 @@ def multiple_choice(world: World, rng: random.Random, count: int, branches: int 
     return sample
 
 
-def judge(world: World, rng: random.Random) -> list[Segment]:
-    """Does the response contain an accepted answer? Near misses share a word with the answer."""
+def judge_cases(world: World, rng: random.Random, count: int) -> tuple[list[str], list[tuple[str, bool]]]:
+    """Accepted answers, and responses with the right verdict; near misses share a word with the answer."""
     entity = rng.choice(world.entities)
     answer = entity.name if rng.random() < 0.8 else str(rng.randint(*YEARS))
-    words = answer.split()
-    near = [e.name for w in entity.words() for e in world.by_word[w] if e.name != answer]
-    if rng.random() < 0.5:
-        said = answer
-        if len(words) == 2 and rng.random() < 0.5:
-            said = f"{words[1]}, {words[0]}"
-    else:
-        said = rng.choice(near) if near and rng.random() < 0.6 else rng.choice(world.entities).name
-        said = "unknown" if rng.random() < 0.15 else said
-    verdict = "yes" if set(said.replace(",", "").split()) == set(words) else "no"
-    form = rng.choice(("{}", "It is {}.", "The answer is {}.", "{}, as far as known"))
-    golds = [answer] if rng.random() < 0.7 else [rng.choice(world.entities).name, answer]
-    prompt = chat(judge_messages("brief", form.format(said), golds))
-    return [(prompt, 0.0), (f" {verdict}{END}", 1.0)]
+    golds = [answer] if rng.random() < 0.8 else [rng.choice(world.entities).name, answer]
+    near = [e.name for w in entity.words() for e in world.by_word[w] if e.name not in golds]
+    cases = []
+    for _ in range(count):
+        if right := rng.random() < 0.4:
+            said = answer
+            words = answer.split()
+            if len(words) == 2 and rng.random() < 0.5:
+                said = f"{words[1]}, {words[0]}"
+        else:
+            said = rng.choice(near) if near and rng.random() < 0.6 else rng.choice(world.entities).name
+            said = rng.choice(("unknown", str(rng.randint(*YEARS)), said, said, said))
+            right = said in golds
+        form = rng.choice(("{}", "{}", "It is {}.", "The answer is {}.", "{}, as far as known"))
+        cases.append((form.format(said), right))
+    return golds, cases
+
+
+def judge(world: World, rng: random.Random, branches: int = 8) -> Sample:
+    """Does the response contain an accepted answer? The accepted answers once, then several responses."""
+    golds, cases = judge_cases(world, rng, branches)
+    first, rest = chat(judge_messages("brief", "", golds)).split("Response: ")
+    sample = Sample(first, [], ["judge"] * branches)
+    for said, right in cases:
+        sample.branches.append([(f"Response: {said}{rest}", 0.0), (f" {'yes' if right else 'no'}{END}", 1.0)])
+    return sample
 
 
 def from_memory(world: World, rng: random.Random) -> list[Segment]:
@@ -329,5 +341,5 @@ def reader(world: World, rng: random.Random) -> list[Segment]:
 
 SINGLE: dict[str, Callable[[World, random.Random], list[Segment]]] = {
     "s3": s3, "search-r1": search_r1, "deepretrieval": deepretrieval, "ircot": ircot, "search-o1": search_o1,
-    "reader": reader, "judge": judge, "memory": from_memory,
+    "reader": reader, "memory": from_memory,
 }  # fmt: skip
