@@ -49,14 +49,20 @@ def results_table(results: Mapping[str, Any]) -> Rich:
     best_average = max(m["average"]["gen_acc"] for m in rivals)
     sizes = {name: next(iter(methods.values()))["sets"][name]["n"] for name in sets}
     heads = [Cell("method"), *(Cell(name, f"n = {sizes[name]}") for name in sets)]
-    heads += [Cell("average", "95 % interval"), Cell("EM"), Cell("context", "tokens"), Cell("searches")]
+    heads += [
+        Cell("average", "95 % interval"),
+        Cell("span", "no judge"),
+        Cell("EM"),
+        Cell("context", "tokens"),
+        Cell("searches"),
+    ]
     rows = []
     for name, method in methods.items():
         bound = name in BOUNDS
         cells = [_best(method["sets"][s]["gen_acc"], best[s], bound) for s in sets]
         average = _best(method["average"]["gen_acc"], best_average, bound)
         cells.append(Cell(average.text, interval(method["average"]), f"average {average.kind}".strip()))
-        cells.append(Cell(percent(method["average"]["em"])))
+        cells += [Cell(percent(method["average"][key])) for key in ("span", "em")]
         cells.append(Cell(f"{method['context_tokens']:.0f}"))
         cells.append(Cell(f"{method['searches_per_question']:.2f}"))
         kind = "bound" if bound else "ours" if name == "s3" else ""

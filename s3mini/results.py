@@ -3,13 +3,14 @@
 The file, accuracies in [0, 1], lengths in the generator's tokens::
 
     {"profile", "seed", "versions", "machine",
-     "methods": {METHOD: {"sets": {SET: {"n", "gen_acc", "ci95", "em", "f1"}}, "average": {the same},
+     "methods": {METHOD: {"sets": {SET: {"n", "gen_acc", "ci95", "span", "em", "f1"}}, "average": {the same},
                           "searches_per_question", "searcher_tokens", "context_tokens", "documents", "seconds"}},
      "differences": {"A - B": {"sets": {SET: {"n", "mean", "ci95"}}, "average", "trained", "transfer"}},
      "selection": {"selected": {…}, "all": {…}, "difference": {…}, "shrink"},
      "training": {RUN: {"steps", "episodes", "examples", "seconds", "curve"}},
      "stages": {STAGE: {"seconds", "resumed"}}}
 
+``span`` is GenAcc without the judge: where the two differ much, look at what the judge accepts.
 ``average`` is the mean over sets, every set counting the same (paper, table 1). A search that begins an episode, or that
 naive RAG makes, is not the searcher's: it does not count in ``searches_per_question``.
 """
@@ -53,7 +54,7 @@ def summarise(
 
 
 def _figures(groups: Sequence[Sequence[Record]], draws: int, seed: int) -> dict[str, Any]:
-    """Means over sets of GenAcc, EM and F1; the interval is GenAcc's."""
+    """Means over sets of GenAcc, span match (GenAcc without the judge), EM and F1; the interval is GenAcc's."""
 
     def mean(key: str) -> float:
         return sum(sum(r[key] for r in group) / len(group) for group in groups) / len(groups)
@@ -61,6 +62,7 @@ def _figures(groups: Sequence[Sequence[Record]], draws: int, seed: int) -> dict[
     estimate = bootstrap_average([[r["gen_acc"] for r in group] for group in groups], draws, seed)
     return {
         **estimate.as_json("gen_acc"),
+        "span": round(mean("span"), 6),
         "em": round(mean("em"), 6),
         "f1": round(mean("f1"), 6),
     }

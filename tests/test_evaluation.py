@@ -124,10 +124,10 @@ def test_results_file_has_the_promised_shape(run: Run) -> None:
         assert {"sets", "average", "searches_per_question", "context_tokens", "seconds"} <= set(method)
         assert list(method["sets"]) == list(run.profile.data.sets)
         for figures in [*method["sets"].values(), method["average"]]:
-            assert set(figures) == {"n", "gen_acc", "em", "f1", "ci95"}
+            assert set(figures) == {"n", "gen_acc", "span", "em", "f1", "ci95"}
             low, high = figures["ci95"]
             assert 0 <= low <= figures["gen_acc"] <= high <= 1
-            assert figures["em"] <= figures["gen_acc"]
+            assert figures["em"] <= figures["span"] <= figures["gen_acc"]
     assert all(set(stage) == {"seconds", "resumed"} for stage in results["stages"].values())
     assert "evaluation/s3-seed0/nq" in results["stages"]
     assert json.loads((run.profile.build / "evaluation" / "results-seed0.json").read_text()) == results
@@ -229,6 +229,16 @@ def test_a_dead_judge_stops_the_run(run: Run) -> None:
     with pytest.raises(ModelError, match="neither yes nor no"):
         run(["direct"])
     assert not (run.profile.build / "results.json").exists()
+
+
+def test_what_the_judge_added_can_be_seen(run: Run) -> None:
+    class Generous:
+        def reply(self, conversations, **_) -> list[str]:
+            return ["yes"] * len(conversations)
+
+    run.bench.judge = replace(run.bench.judge, model=Generous())
+    average = run(["direct"])["methods"]["direct"]["average"]
+    assert (average["gen_acc"], average["span"]) == (1.0, 0.0)
 
 
 def test_without_a_trained_searcher_it_says_what_to_run(run: Run) -> None:

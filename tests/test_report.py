@@ -165,7 +165,8 @@ def results(profile: Profile, tmp_path: Path) -> dict[str, Any]:
 
 def test_results_table_prints_every_method_and_figure(results: dict[str, Any]) -> None:
     lines = repr(results_table(results)).splitlines()
-    assert lines[0].split() == ["method", "nq", "hotpotqa", "average", "EM", "context", "searches"]
+    heads = ["method", "nq", "hotpotqa", "average", "span", "EM", "context", "searches"]
+    assert lines[0].split() == heads
     rows = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     assert list(rows) == list(results["methods"])
     assert rows["s3"][:3] == ["50.0", "50.0", "50.0"] and rows["direct"][:3] == ["0.0", "0.0", "0.0"]
