@@ -201,3 +201,51 @@ def test_pretraining_learns_and_resumes(tmp_path: Path) -> None:
     assert tokens == sorted(set(tokens)) and tokens[-1] >= 60_000
     assert float(rows[-1][4]) < float(rows[0][4])
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_examination_shelves_hold_the_gold_documents(world: World) -> None:
+    from s3mini.pretrain.exam import shelves
+    from s3mini.world.write import question_sets
+
+    questions = question_sets(world, {"train": 1, "test": 20})["musique"]["test"]
+    for question, shown in zip(questions, shelves(world, questions, 6, random.Random(0)), strict=True):
+        ids = [document.id for document in shown]
+        assert set(question.gold_ids) <= set(ids)
+        assert 4 <= len(ids) == len(set(ids)) <= 6
+
+
+def test_judge_cases_are_labelled_by_content(world: World) -> None:
+    from s3mini.pretrain.roles import judge_cases
+    from s3mini.reward import span_match
+
+    verdicts = []
+    for seed in range(100):
+        golds, cases = judge_cases(world, random.Random(seed), 8)
+        for said, right in cases:
+            swapped = any(said.rstrip(".").endswith(f"{g.split()[-1]}, {g.split()[0]}") or
+                          said.startswith(f"{g.split()[-1]}, {g.split()[0]}") for g in golds)  # fmt: skip
+            assert right == (span_match(said, golds) or swapped), (golds, said, right)
+            verdicts.append(right)
+    assert 0.3 < sum(verdicts) / len(verdicts) < 0.6
+
+
+def test_the_card_states_what_the_record_and_the_exam_hold(tmp_path: Path) -> None:
+    from s3mini.pretrain.exam import write_card
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(
+        '{"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 99}'
+    )
+    (model / "model.safetensors").write_bytes(b"\0" * 4_000_000)
+    (tmp_path / "record.csv").write_text("tokens,seconds\n1000000,1800\n2500000,7200\n")
+    found = {"gen_acc": 0.875, "ci95": [0.8, 0.95]}
+    report = {
+        "seed": 5, "n": 7, "documents": 6, "gold": 0.875, "none": 0.0, "sets": {"nq": {"gold": found, "none": found}},
+        "judge": {"n": 8, "false_positive_rate": 0.125, "false_negative_rate": 0.25},
+    }  # fmt: skip
+    text = write_card(model, tmp_path / "record.csv", report).read_text()
+    for said in ("2.5 M tokens in 2.0 hours", "0.875 [0.800, 0.950]", "0.125", "1.00 M", "seed 5", "4.0 MB"):
+        assert said in text
+    assert (model / "exam.json").exists()
+    assert (model / "record.csv").read_text().endswith("2500000,7200\n")
