@@ -180,6 +180,7 @@ def main() -> None:
     share = -(-options.questions // len(sets))
     questions = [q for s in sets for q in load_questions(profile, s, "train")[:share]][: options.questions]
     plays = variants(profile, model, counting, options.group)
+    plays["all savings"](questions)  # warm up: tokenizer tables, the retriever's first queries
     best: dict[str, Counts] = {}
     for _ in range(options.repeats):
         for name, play in plays.items():

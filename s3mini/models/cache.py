@@ -78,8 +78,9 @@ class RowCache:
         capacity = -(-max(span, self.capacity * 3 // 2) // 64) * 64
         for buffers in (self.keys, self.values):
             for layer, old in enumerate(buffers):
-                new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))
+                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
                 new[:, :, : self.capacity] = old
+                new[:, :, self.capacity :] = 0  # as in ``update``
                 buffers[layer] = new
         self.capacity = capacity
 
