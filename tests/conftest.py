@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from hypothesis import HealthCheck, settings
+
 # Before numpy or torch is imported anywhere: two test processes share the machine's cores.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
@@ -18,3 +20,9 @@ os.environ.pop("S3MINI_ROOT", None)
 
 if "torch" in sys.modules:
     sys.modules["torch"].set_num_threads(1)
+
+# A busy machine is no failure: no clock in property-based tests, and the same cases every run.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
