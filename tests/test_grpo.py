@@ -191,7 +191,9 @@ def test_a_run_learns_records_and_is_found_again(world: Path) -> None:
             "completion_tokens",
             "grad_norm",
         } <= set(line)
-        assert line["learning_rate"] == profile.grpo.learning_rate and all(line[t] >= 0 for t in TIMES)
+        assert line["learning_rate"] == pytest.approx(
+            profile.grpo.learning_rate * (13 - line["step"]) / 12
+        ) and all(line[t] >= 0 for t in TIMES)
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-4) and lines[-1]["kl"] > lines[0]["kl"]
     shown = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     assert [e["step"] for e in shown] == [s for s in range(1, 13) for _ in range(2)]
