@@ -257,6 +257,7 @@ def test_settled() -> None:
 def test_checked_queries_can_be_encoded(queries: list[str]) -> None:
     for query in check_queries(queries, 1):
         assert "\0" not in query and query.encode("utf-8")
+    assert check_queries(["a\0b\ud800"], 1) == ["a b?"]
 
 
 def test_calibration_only_chooses_a_way(dense: DenseRetriever) -> None:
