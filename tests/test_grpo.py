@@ -173,7 +173,7 @@ def test_naive_rags_term_cancels_in_the_update(world: Path) -> None:
 
 
 def test_a_run_learns_records_and_is_found_again(world: Path) -> None:
-    profile = grpo_profile(**{"grpo.steps": 12, "grpo.questions_per_step": 4})
+    profile = grpo_profile(**{"grpo.steps": 12, "grpo.questions_per_step": 4, "grpo.learning_rate": 2e-2})
     parts = grpo_parts(profile)
     folder = train(profile, 0, "toy", progress=False, parts=parts)
     lines = curve(folder, timed=True)
