@@ -112,9 +112,10 @@ def run_scripted(
 def test_lean_trainer_makes_the_update_trl_makes(tmp_path: Path, settings: dict) -> None:
     ours, logs = run_scripted(LeanGRPOTrainer, tmp_path / "lean", **settings)
     theirs, expected = run_scripted(GRPOTrainer, tmp_path / "trl", **settings)
-    moved = (theirs - run_scripted_start(tmp_path / "trl")).abs().max()
-    assert moved > 1e-3
-    assert torch.allclose(ours, theirs, atol=float(moved) * 1e-2)
+    moved = (theirs - run_scripted_start(tmp_path / "trl")).norm()
+    assert moved > 0.1
+    # in norm: Adam blows up the rounding errors of the few weights whose gradient is almost nothing
+    assert (ours - theirs).norm() < 1e-2 * moved
     for mine, trl in zip(logs, expected, strict=True):
         assert mine["loss"] == pytest.approx(trl["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(trl["grad_norm"], rel=1e-3)
@@ -192,7 +193,7 @@ def test_a_run_learns_records_and_is_found_again(world: Path) -> None:
             "grad_norm",
         } <= set(line)
         assert line["learning_rate"] == pytest.approx(
-            profile.grpo.learning_rate * (13 - line["step"]) / 12
+            profile.grpo.learning_rate * (13 - line["step"]) / 12, abs=1e-7
         ) and all(line[t] >= 0 for t in TIMES)
     assert lines[0]["kl"] == pytest.approx(0, abs=1e-4) and lines[-1]["kl"] > lines[0]["kl"]
     shown = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
