@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rag_toys import make_world, toy_profile
@@ -23,7 +24,7 @@ from s3mini.grpo import train
 from s3mini.grpo_parts import Outcome, Parts
 from s3mini.profile import Profile
 from s3mini.protocols import S3Protocol
-from s3mini.records import Document, Episode, Hit, Question, Score
+from s3mini.records import Document, Episode, Hit, Question, Score, Turn
 
 
 class FixedRetriever:
@@ -89,6 +90,20 @@ def grpo_parts(profile: Profile, seed: int = 0) -> Parts:
     )
     questions = load_questions(profile, "nq", "train")
     return Parts(policy.model, policy.tokenizer, questions, engine, score_low_ids, start.model)
+
+
+def episode(own: int = 3, env: int = 2, context: int = 1, question: str = "q", **changes: object) -> Episode:
+    ids = tuple(range(10, 10 + own + env))
+    documents = tuple(Document(f"d{i}", f"T{i}", "text") for i in range(context))
+    made = Episode(
+        Question(question, "who?", ("x",)), (5, 6, 7), ids, (1,) * own + (0,) * env, (-0.5,) * own + (0.0,) * env,
+        (Turn("t", "query", False, None, (), True), Turn("t", None, True, None, (), False)), (), documents, "complete",
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def outcome(reward: float, gen_acc: bool = False, gbr: float | None = None) -> Outcome:
+    return Outcome(reward, Score("a", 0.0, 0.0, gen_acc, None), gbr, 10)
 
 
 if __name__ == "__main__":
