@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from s3mini.models.base import chat_ids
 from s3mini.pretrain.batches import LEVELS, MIX, Level, encode, fresh_worlds, make_batch, samples
-from s3mini.pretrain.roles import KINDS, SINGLE, generator, s3
+from s3mini.pretrain.roles import SINGLE, generator, s3
 from s3mini.pretrain.samples import Sample, documents, read, shelf, solved
 from s3mini.pretrain.tokenizer import SPECIAL, TAGS, train_tokenizer
 from s3mini.pretrain.train import lr_factor, model_config, pretrain
@@ -23,6 +23,7 @@ from s3mini.records import Hit, Question
 from s3mini.world.build import World, build_world
 from s3mini.world.names import all_words
 from s3mini.world.questions import ask
+from s3mini.world.write import SETS
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,7 @@ def test_all_roles_of_the_mix_exist_and_end_their_turn(world: World) -> None:
             assert segments[0][0].startswith("<|im_start|>system\n")
             assert segments[-1][0].endswith("<|im_end|>"), role
             assert any(weight > 0 for _, weight in segments)
-    assert set(KINDS) == {"nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique"}
+    assert set(SETS) == {"nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique"}
 
 
 def test_documents_cannot_close_their_block(world: World) -> None:

@@ -24,24 +24,26 @@ from ..protocols.wordings import (
 )
 from ..world.build import YEARS, Entity, World, distractors
 from ..world.questions import COMPARED, Asked, ask, ask_comparison
-from ..world.write import with_options
+from ..world.write import SETS, with_options
 from .samples import END, Sample, Segment, asked_within, chat, documents, read, shelf, solved, thought
 
 DICE = 0.3
 """Weight of words that a die chose: they cannot be predicted, and their noise would drown the reading."""
 
-KINDS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
-
 
 # --- the generator -------------------------------------------------------------------------------
+
+
+def _reading_trunk(shown: Sequence[Entity]) -> str:
+    """The generator's prompt up to its question: what all questions on the same documents share."""
+    head = chat([system("generator", "brief")]).removesuffix("<|im_start|>assistant\n")
+    return f"{head}<|im_start|>user\n{render_documents(documents(shown))}\n"
 
 
 def generator(world: World, rng: random.Random, count: int, hops: int, branches: int = 8) -> Sample:
     """Documents once, then several questions on them, some of which they cannot answer."""
     shown = shelf(world, count, hops, rng)
-    head = chat([system("generator", "brief")]).removesuffix("<|im_start|>assistant\n")
-    trunk = f"{head}<|im_start|>user\n{render_documents(documents(shown))}\n"
-    sample = Sample(trunk, [], [])
+    sample = Sample(_reading_trunk(shown), [], [])
     texts: set[str] = set()
     for _ in range(6 * branches):
         if len(sample.branches) == branches:
@@ -83,8 +85,7 @@ def _generator_question(
 def multiple_choice(world: World, rng: random.Random, count: int, branches: int = 6) -> Sample:
     """The herbal corpus with options; the reply is evidence, then the option's letter."""
     shown = rng.sample(world.entities, count)
-    head = chat([system("generator", "brief")]).removesuffix("<|im_start|>assistant\n")
-    sample = Sample(f"{head}<|im_start|>user\n{render_documents(documents(shown))}\n", [], [])
+    sample = Sample(_reading_trunk(shown), [], [])
     for _ in range(branches):
         present = rng.random() < 0.85
         fact = rng.choice(list(rng.choice(shown if present else world.entities).facts.values()))
@@ -148,7 +149,7 @@ def from_memory(world: World, rng: random.Random) -> list[Segment]:
 
 def _question(world: World, rng: random.Random) -> Asked:
     while True:
-        asked = ask(rng.choice(KINDS), world, rng.choice(world.entities), rng)
+        asked = ask(rng.choice(SETS), world, rng.choice(world.entities), rng)
         if asked is not None:
             return asked
 

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from ..errors import StageError
+from ..world.write import SETS
 from .batches import LEVELS, Batch, fresh_worlds, make_batch, samples
 from .tokenizer import save_tokenizer
 
@@ -138,9 +139,6 @@ class _Learner:
         return loss.item(), exact
 
 
-_READING = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
-
-
 def pretrain(
     folder: Path,
     tokens: int = 60_000_000,
@@ -193,7 +191,7 @@ def pretrain(
             state["seconds"] = before + time.time() - began
             bar.update(batch.ids.size)
             if state["step"] % 20 == 0:
-                reading = [v for k in _READING for v in window[k]]
+                reading = [v for k in SETS for v in window[k]]
                 state["exact"] = sum(reading) / max(1, len(reading))
                 kinds = {k: [round(sum(v) / len(v), 3), len(v)] for k, v in sorted(window.items()) if v}
                 row = [state["tokens"], round(state["seconds"]), state["step"], state["level"]]
