@@ -45,11 +45,6 @@ def test_training_left_its_curve(results: dict[str, Any]) -> None:
     assert run["steps"] == len(run["curve"]) == PROFILE.grpo.steps
 
 
-@pytest.mark.xfail(
-    PROFILE.name == "mini",
-    reason="the shipped mini model reads too poorly among look-alikes (data/mini/model/README.md)",
-    strict=True,  # a better model makes this pass, and the mark must go
-)
 def test_the_searcher_learned(results: dict[str, Any]) -> None:
     """At the mini profile, what training must bring; smaller profiles train too little to tell."""
     if PROFILE.name != "mini":

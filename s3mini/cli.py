@@ -198,6 +198,16 @@ def evaluate(
 
 
 @app.command()
+def table(
+    results: Annotated[Path, typer.Argument(help="A results.json.")],
+) -> None:
+    """Print the table of a results.json in Markdown, as the README shows it."""
+    from .report import load_results, markdown_table
+
+    typer.echo(markdown_table(load_results(results)))
+
+
+@app.command()
 def reproduce(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
@@ -244,7 +254,7 @@ def world(
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder of checkpoint, record and model; resumes what is there.")],
     seed: Seed = 0,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to see.")] = 60_000_000,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to see.")] = 30_000_000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Pretrain the mini model from scratch, then examine it on an unseen world; resumable."""

@@ -91,6 +91,7 @@ class GrpoSpec(_Spec):
     num_generations: int = Field(8, ge=2)
     micro_batch: int = Field(8, ge=1)
     learning_rate: float = Field(1e-6, gt=0)
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     temperature: float = Field(1.0, gt=0)
     beta: float = Field(0.001, ge=0)
     epsilon: float = Field(0.2, gt=0)

@@ -75,6 +75,22 @@ def results_table(results: Mapping[str, Any]) -> Rich:
     )
 
 
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """The same table for a README: GenAcc in [0, 1], and the average's interval."""
+    methods = results["methods"]
+    sets = list(next(iter(methods.values()))["sets"])
+    lines = ["Method", *sets, "average [95 % interval]", "searches", "context tokens"]
+    rows = [lines, ["---"] * len(lines)]
+    for name, method in methods.items():
+        low, high = method["average"]["ci95"]
+        rows.append(
+            [f"`{name}`", *(f"{method['sets'][s]['gen_acc']:.3f}" for s in sets)]
+            + [f"{method['average']['gen_acc']:.3f} [{low:.3f}, {high:.3f}]"]
+            + [f"{method['searches_per_question']:.2f}", f"{method['context_tokens']:.0f}"]
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _best(value: float, best: float, bound: bool) -> Cell:
     return Cell(percent(value), kind="best" if value == best > 0 and not bound else "")
 
@@ -252,13 +268,19 @@ def read_results(profile: Profile) -> dict[str, Any]:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    path = profile.build / "results.json"
+    return load_results(profile.build / "results.json", profile.name)
+
+
+def load_results(path: Path, profile: str = "mini") -> dict[str, Any]:
+    """A ``results.json``, wherever it lies.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: no such file; run `s3mini evaluate --profile {profile.name}` first"
-        ) from error
+        raise DataError(f"{path}: no such file; run `s3mini evaluate --profile {profile}` first") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and evaluate again") from error
     return found

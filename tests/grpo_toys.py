@@ -73,6 +73,7 @@ def grpo_profile(**overrides: object) -> Profile:
         "grpo.num_generations": 4,
         "grpo.micro_batch": 4,
         "grpo.learning_rate": 5e-3,
+        "grpo.lr_scheduler_type": "linear",
         "grpo.beta": 0.0,
         "grpo.max_completion_length": 200,
         "grpo.save_steps": 2,

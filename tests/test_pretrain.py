@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,23 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from s3mini.models.base import chat_ids
 from s3mini.pretrain.batches import LEVELS, MIX, Level, encode, fresh_worlds, make_batch, samples
-from s3mini.pretrain.roles import SINGLE, generator, s3
+from s3mini.pretrain.roles import SINGLE, binding, generator, s3
 from s3mini.pretrain.samples import Sample, documents, read, shelf, solved
-from s3mini.pretrain.tokenizer import SPECIAL, TAGS, train_tokenizer
+from s3mini.pretrain.tokenizer import SPECIAL, TAGS, make_tokenizer
 from s3mini.pretrain.train import lr_factor, model_config, pretrain
 from s3mini.protocols.base import History
 from s3mini.protocols.s3 import S3Protocol
 from s3mini.protocols.wordings import context_messages, question_messages
 from s3mini.records import Hit, Question
 from s3mini.world.build import World, build_world
-from s3mini.world.names import all_words
+from s3mini.world.names import NAME_PATTERN, NAMES
 from s3mini.world.questions import ask
 from s3mini.world.write import SETS
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return train_tokenizer()
+    return make_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,9 @@ def world() -> World:
 
 
 def test_names_years_and_tags_are_single_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    words = [f" {word}" for word in all_words()]
-    single = [len(ids) == 1 for ids in tokenizer(words, add_special_tokens=False)["input_ids"]]
-    assert sum(single) / len(single) > 0.97
+    names = [f" {name}" for kind in NAMES.values() for name in kind]
+    assert all(len(ids) == 1 for ids in tokenizer(names, add_special_tokens=False)["input_ids"])
+    assert len(tokenizer.encode(" Zarvin Quollet", add_special_tokens=False)) > 2  # no name it knows
     for tag in (*TAGS, *SPECIAL, " 1900"):
         assert len(tokenizer.encode(tag, add_special_tokens=False)) == 1
     text = 'Née “Ó”?\n{"query": " x"} 😀'
@@ -128,7 +129,7 @@ def test_reading_stops_at_what_is_missing(world: World) -> None:
     for gone in range(3):
         evidence, missing = read(asked, golds[:gone])
         assert missing == asked.needs[gone]
-        assert evidence.endswith(f"{missing} is missing.")
+        assert evidence.endswith("missing.")
         assert solved(asked, golds[:gone]).endswith("unknown")
 
 
@@ -153,14 +154,14 @@ def test_untrained_s3_speaks_the_format_with_poor_judgement(world: World) -> Non
                 assert action.valid, (text, action.problem)
                 searches += action.query is not None
                 restated += action.query == question
-                early += action.complete and "is missing" in text
+                early += action.complete and "missing." in text
             text = ""
     assert 0.2 < restated / searches < 0.7
     assert early > 5
 
 
 def test_all_roles_of_the_mix_exist_and_end_their_turn(world: World) -> None:
-    assert set(MIX) == {*SINGLE, "generator", "choice", "judge"}
+    assert set(MIX) == {*SINGLE, "generator", "choice", "judge", "reader"}
     for role, make in SINGLE.items():
         for seed in range(20):
             segments = make(world, random.Random(seed))
@@ -168,6 +169,22 @@ def test_all_roles_of_the_mix_exist_and_end_their_turn(world: World) -> None:
             assert segments[-1][0].endswith("<|im_end|>"), role
             assert any(weight > 0 for _, weight in segments)
     assert set(SETS) == {"nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique"}
+
+
+def test_binding_is_decided_by_the_subject_alone(world: World) -> None:
+    forms = set()
+    for seed in range(60):
+        sample = binding(world, random.Random(seed), 6)
+        forms |= set(sample.kinds)
+        for kind, branch in zip(sample.kinds, sample.branches, strict=True):
+            said = "".join(text for text, _ in branch)
+            if kind == "list 0":
+                assert said in sample.trunk
+            elif kind == "binding":
+                names = re.findall(NAME_PATTERN, said.removeprefix(" The "))
+                assert len(names) >= 1
+                assert all(name in sample.trunk for name in names)
+    assert forms == {"binding", "list 0", "list 1", "list 2", "list 3"}
 
 
 def test_documents_cannot_close_their_block(world: World) -> None:
@@ -182,9 +199,9 @@ def test_documents_cannot_close_their_block(world: World) -> None:
 def test_learning_rate_warms_up_stays_and_decays() -> None:
     budget = 10_000_000
     assert lr_factor(0, budget) < 0.01
-    assert lr_factor(3_000_000, budget) == 1.0
-    assert lr_factor(6_999_999, budget) == 1.0
-    assert lr_factor(8_500_000, budget) == pytest.approx(0.51)
+    assert lr_factor(2_000_000, budget) == 1.0
+    assert lr_factor(2_999_999, budget) == 1.0
+    assert lr_factor(6_500_000, budget) == pytest.approx(0.51)
     assert lr_factor(budget, budget) == pytest.approx(0.02)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from s3mini.corpus import read_corpus, read_questions
 from s3mini.records import Question
 from s3mini.world import make_world
 from s3mini.world.build import World, build_world, distractors
-from s3mini.world.names import all_words
+from s3mini.world.names import NAME_PATTERN, NAMES
 from s3mini.world.questions import ask, near_namesakes
 from s3mini.world.relations import HERBAL, RELATIONS
 from s3mini.world.write import SETS, TRAIN_SETS, herbal_questions, question_sets
@@ -116,17 +118,21 @@ def test_distractors_are_new_distinct_and_close(world: World) -> None:
         assert len({e.id for e in found}) == len(found) == 5
 
 
-def test_statements_name_subject_first_and_differ() -> None:
+def test_statements_name_the_object_last_and_differ() -> None:
     for relation in RELATIONS + HERBAL:
-        assert all(s.startswith("{s}") and s.count("{o}") == 1 for s in relation.statements)
+        assert all(s.count("{s}") == 1 and s.endswith("{o}.") for s in relation.statements)
         assert len(set(relation.statements)) == 3
         assert len(set(relation.questions)) == 3
 
 
-def test_name_parts_are_distinct() -> None:
-    words = [w.lower() for w in all_words()]
-    assert len(words) > 1500
-    assert len(set(words)) > 0.97 * len(words)  # a noun may also name a band's members
+def test_names_are_distinct_and_many_share_a_word_with_a_neighbour() -> None:
+    names = [name for names in NAMES.values() for name in names]
+    assert len(names) == len(set(names)) > 4000
+    assert all(
+        re.fullmatch(NAME_PATTERN, name) for kind in ("person", "film", "book") for name in NAMES[kind]
+    )
+    first = Counter(name.split()[0] for name in NAMES["person"])
+    assert sum(first[name.split()[0]] > 1 for name in NAMES["person"]) > 0.9 * len(NAMES["person"])
 
 
 def test_a_world_too_small_for_its_questions_says_so() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..world.build import World, build_world
-from .roles import SINGLE, generator, judge, multiple_choice
+from .roles import SINGLE, binding, generator, judge, multiple_choice, reader
 from .samples import Sample
 
+BINDING_SHARE = 0.15
 PROSE_SHARE, PROSE_WEIGHT = 0.1, 0.03
 """The loss also falls on a random share of the documents' tokens: names repeat there, which teaches copying."""
 
@@ -45,12 +46,13 @@ class Level:
 
 
 LEVELS = (
-    Level(1, 1, 256, False), Level(2, 1, 256, False), Level(2, 2, 256, False), Level(3, 2, 384, False),
-    Level(4, 3, 384, False), Level(6, 3, 512, True), Level(8, 3, 640, True), Level(10, 3, 768, True),
+    Level(0, 1, 256, False), Level(2, 1, 256, False), Level(3, 2, 256, False), Level(4, 3, 384, False),
+    Level(6, 3, 384, False), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
 )  # fmt: skip
+"""The first holds no documents, only single statements (`roles.binding`)."""
 MIX = {
-    "generator": 0.46, "choice": 0.04, "s3": 0.20, "search-r1": 0.06, "deepretrieval": 0.03, "ircot": 0.05,
-    "search-o1": 0.04, "reader": 0.03, "judge": 0.08, "memory": 0.01,
+    "generator": 0.45, "choice": 0.04, "s3": 0.18, "search-r1": 0.05, "deepretrieval": 0.03, "ircot": 0.05,
+    "search-o1": 0.05, "reader": 0.05, "judge": 0.09, "memory": 0.01,
 }  # fmt: skip
 
 
@@ -62,8 +64,11 @@ def samples(
         world, herbs = next(worlds)
         for _ in range(per_world):
             role = rng.choices(list(MIX), list(MIX.values()))[0] if level.mixed else "generator"
-            if not level.mixed and rng.random() < 0.03:
+            if not level.mixed and rng.random() < 0.06:
                 role = "choice"
+            if not level.documents or rng.random() < BINDING_SHARE:
+                yield binding(world, rng, rng.randint(2, 12))
+                continue
             count = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
             if role == "generator":
                 yield generator(world, rng, count, level.hops)
@@ -71,6 +76,8 @@ def samples(
                 yield multiple_choice(herbs, rng, min(count, 6))
             elif role == "judge":
                 yield judge(world, rng)
+            elif role == "reader":
+                yield reader(world, rng)
             else:
                 yield Sample("", [SINGLE[role](world, rng)], [role])
 

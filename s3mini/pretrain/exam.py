@@ -133,7 +133,7 @@ As a judge ({judge[n]} cases, near misses included): {judge[false_positive_rate]
 
 ## Training
 
-{tokens:.1f} M tokens in {hours:.1f} hours of wall time on one CPU core; `record.csv` holds the record (tokens, seconds,
+{tokens:.1f} M tokens in {hours:.1f} hours of wall time on two CPU cores; `record.csv` holds the record (tokens, seconds,
 curriculum level, loss, share of replies right to the last token, by kind). Made, and examined, by
 
     s3mini pretrain --out DIR

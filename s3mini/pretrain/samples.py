@@ -53,14 +53,17 @@ def documents(entities: Iterable[Entity]) -> list[Document]:
 def read(asked: Asked, shown: Iterable[Entity]) -> tuple[str, str | None]:
     """The proof as far as ``shown`` holds it: (evidence sentences, what is missing or None).
 
-    This is the one skill under all roles: restate each fact, then end, or name what has to be found.
+    This is the one skill under all roles: restate each fact, then end, or name what has to be found. The
+    restatement names relation and subject first, whatever the document's wording, so that all that is left to
+    find in the documents is one word: a model this small cannot plan a sentence whose end decides its beginning.
     """
     seen = {e.id for e in shown}
     words: list[str] = []
-    for fact, need in zip(asked.proof, asked.needs, strict=True):
-        if fact.subject.id not in seen:
-            return " ".join(["", *words, f"{need} is missing."]), need
-        words.append(fact.sentence)
+    for step, (fact, need) in enumerate(zip(asked.proof, asked.needs, strict=True)):
+        found = fact.subject.id in seen
+        words.append(asked.restated(step, found))
+        if not found:
+            return " ".join(["", *words]), need
     return " ".join(["", *words]), None
 
 
@@ -128,7 +131,7 @@ def _chain(shown: Sequence[Entity], depth: int, rng: random.Random) -> list[Fact
 def shelf(world: World, count: int, hops: int, rng: random.Random) -> list[Entity]:
     """``count`` entities to read about: linked chains of up to ``hops`` documents among hard distractors."""
     chosen: list[Entity] = []
-    dense = rng.random() < 0.6  # one chain and its look-alikes, as a retriever would return
+    dense = rng.random() < 0.7  # one chain and its like, as a retriever would return
     while len(chosen) < (1 if dense else max(1, (count + 1) // 2)):
         entity: Entity | None = rng.choice(world.entities)
         for _ in range(hops):
@@ -141,15 +144,9 @@ def shelf(world: World, count: int, hops: int, rng: random.Random) -> list[Entit
             linked = [f for f in entity.facts.values() if f.target is not None and f.relation.phrases]
             entity = rng.choice(linked).target if linked else None
     around = [rng.choice(chosen)] if dense else chosen
-    if dense:
-        alike = [
-            e
-            for w in around[0].words()
-            for e in world.by_word[w]
-            if e.type == around[0].type and e not in chosen
-        ]
-        more = list({e.id: e for e in alike}.values())
-        chosen += rng.sample(more, min(len(more), max(0, count - len(chosen)), rng.randint(0, count)))
+    if dense:  # of one type, they share relations: only the subject tells their facts apart
+        more = [e for e in rng.sample(world.by_type[around[0].type], count) if e not in chosen]
+        chosen += more[: rng.randint((count - len(chosen)) // 2, max(0, count - len(chosen)))]
     chosen += distractors(world, around, count - len(chosen), rng)
     rng.shuffle(chosen)
     return chosen

@@ -1,16 +1,21 @@
-"""The mini model's byte-level BPE tokenizer, with a ChatML template and one token per protocol tag."""
+"""The mini model's tokenizer, with a ChatML template and one token per protocol tag.
+
+Its pre-tokenizer keeps a capitalised name in one piece, so that the names of the mini world are one
+token each, as frequent names are in large models: a small model need not learn to bind their parts
+(which took it longer than everything else together). Any other name falls to pieces as usual.
+"""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from ..protocols.wordings import BRIEF
 from ..world.build import YEARS, build_world
-from ..world.names import all_words
+from ..world.names import NAME_PATTERN, NAMES
 from ..world.questions import ask
 from ..world.relations import HERBAL, RELATIONS
 
@@ -26,51 +31,48 @@ CHAT_TEMPLATE = (
 )
 _BARE = """system user assistant Question Answers Response Doc Title Query query Search True False yes no unknown
 Nothing helpful missing AND OR Options information The What Who Where When Which Whose Whom In On At A B C D
-who what where when which whose whom in on it is as far known So the answer novel"""
+who what where when which whose whom in on it is as far known So the answer novel It something of"""
+_PIECES = rf" ?\b(?:Were|Did|Do|Are)\b| ?{NAME_PATTERN}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+"
+"""What is one piece: a question word, a name, a word, a number, punctuation, space."""
 _PUNCTUATION = ('{"query": " x"}', "[1, 2, 3, 4, 5, 6, 7, 8]", "[]", "[2]", "a: b; c, d. e? (A) (B)", "\n")
 
 
-def _training_text(seed: int) -> list[str]:
-    """Name parts (often, so that each becomes one token), years, digits, and the prose of some worlds."""
+def _known_text(seed: int) -> list[str]:
+    """Text whose every piece becomes one token: names, years, small numbers, and all that worlds and prompts say."""
     rng = random.Random(seed)
-    words = [f" {word}" for word in all_words()] + [f" {year}" for year in range(YEARS[0], YEARS[1] + 1)]
-    lines = [word for word in words for _ in range(200)]
+    lines = [f" {name}" for names in NAMES.values() for name in names]
+    lines += [f" {year}" for year in range(YEARS[0], YEARS[1] + 1)] + [f"{i} {i}" for i in range(21)]
     for relation in RELATIONS + HERBAL:
-        prose = (
-            *relation.statements,
-            *relation.questions,
-            *relation.phrases,
-            *relation.described,
-            relation.name,
-        )
-        plain = " ".join(prose).replace("{s}", "").replace("{o}", "").replace(".", "")
-        lines += [f" {word}" for word in plain.split() for _ in range(200)]
-    for word in [*_BARE.split(), *BRIEF.values()]:  # with and without a space before, each one token
-        lines += [word, f" {word}"] * 200
-    lines += [text for text in _PUNCTUATION for _ in range(200)] + [
-        f"{i} {i}" for i in range(21) for _ in range(200)
-    ]
+        prose = (*relation.statements, *relation.questions, *relation.phrases, *relation.described)
+        lines += [f" {part.replace('{s}', '').replace('{o}', '')}" for part in (*prose, relation.name)]
+    for word in [*_BARE.split(), *BRIEF.values()]:  # with and without a space before
+        lines += [word, f" {word}"]
+    lines += [*_PUNCTUATION, *(f" The {relation.name} of" for relation in RELATIONS + HERBAL)]
     for name in ("tokenizer", "herbs"):
         world = build_world(name, None if name == "tokenizer" else {"herb": 100})
-        lines += [document.text for document in world.documents]
+        lines += [f" {document.text}" for document in world.documents]
         for kind in ("nq", "popqa", "triviaqa", "hotpotqa", "2wiki", "musique", "comparison"):
             asked = (ask(kind, world, rng.choice(world.entities), rng) for _ in range(1000))
-            lines += [question.text for question in asked if question is not None]
+            lines += [f" {question.text}" for question in asked if question is not None]
     return lines
 
 
-def train_tokenizer(vocab_size: int = 4992, seed: int = 0) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; the same on every machine."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(TAGS),
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
+    """The tokenizer; the same on every machine. Unigram: every known piece one token, else bytes."""
+    pieces = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
-    tokenizer.train_from_iterator(_training_text(seed), trainer)
+    known = {piece: None for line in _known_text(seed) for piece, _ in pieces.pre_tokenize_str(line)}
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = [(piece, 0.0) for piece in SPECIAL] + [(letter, -10.0) for letter in letters]
+    vocabulary += [(piece, -1.0) for piece in known if piece not in letters]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
+    tokenizer.pre_tokenizer = pieces
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -81,8 +83,8 @@ def train_tokenizer(vocab_size: int = 4992, seed: int = 0) -> PreTrainedTokenize
     )
 
 
-def save_tokenizer(folder: Path, vocab_size: int = 4992) -> PreTrainedTokenizerFast:
-    """Train the tokenizer and write it in the Hugging Face layout."""
-    tokenizer = train_tokenizer(vocab_size)
+def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Make the tokenizer and write it in the Hugging Face layout."""
+    tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     return tokenizer

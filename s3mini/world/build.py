@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..records import Document
-from .names import ADJECTIVES, COMPANY_KINDS, NOUNS, PLURALS, POOLS, PRIZE_KINDS, UNIVERSITY_KINDS
+from .names import NAMES
 from .relations import BY_SUBJECT, Relation
 
 SIZES = {
@@ -17,6 +17,7 @@ SIZES = {
 FACTS_PER_DOCUMENT = (3, 4)
 NAMESAKES = 0.06  # share of novels that carry the title of a film
 YEARS = (1850, 2019)
+LEAVES = ("year", "mountain", "sea", "ailment", "compound", "city")  # values that need no document
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class Entity:
 
     def words(self) -> list[str]:
         """The parts of the name by which it can be confused with a neighbour's."""
-        return [w for w in self.name.split() if w not in ("The", "and", "River")]
+        return [w for w in self.name.split() if w not in ("The", "with", "River")]
 
 
 @dataclass(slots=True)
@@ -63,45 +64,18 @@ def _names(kind: str, count: int, rng: random.Random) -> list[str]:
     """``count`` distinct names of one type.
 
     Raises:
-        ValueError: the pools cannot make that many.
+        ValueError: the inventory holds fewer.
     """
-
-    def draw() -> str:
-        if kind == "person":
-            return f"{rng.choice(POOLS['first'])} {rng.choice(POOLS['last'])}"
-        if kind == "film":
-            return f"The {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
-        if kind == "book":
-            return f"{rng.choice(NOUNS)} and {rng.choice(NOUNS)}"
-        if kind == "band":
-            return f"{rng.choice(ADJECTIVES)} {rng.choice(PLURALS)}"
-        if kind == "company":
-            return f"{rng.choice(POOLS['company'])} {rng.choice(COMPANY_KINDS)}"
-        if kind == "university":
-            return f"{rng.choice(POOLS['university'])} {rng.choice(UNIVERSITY_KINDS)}"
-        if kind == "prize":
-            return f"{rng.choice(POOLS['prize'])} {rng.choice(PRIZE_KINDS)}"
-        if kind == "river":
-            return f"River {rng.choice(POOLS['river'])}"
-        return rng.choice(POOLS[kind])  # city, herb
-
-    names: dict[str, None] = {}
-    for _ in range(200 * count):
-        names[draw()] = None
-        if len(names) == count:
-            return list(names)
-    raise ValueError(f"the name pools hold fewer than {count} names of type {kind!r}: lower its size")
+    if count > len(NAMES[kind]):
+        raise ValueError(
+            f"the inventory holds {len(NAMES[kind])} names of type {kind!r}, {count} are asked for: lower its size"
+        )
+    return rng.sample(NAMES[kind], count)
 
 
 def leaf_value(kind: str, rng: random.Random) -> str:
-    """A value that has no document: a year, a mountain, a sea, an ailment, a compound."""
-    if kind == "year":
-        return str(rng.randint(*YEARS))
-    if kind == "mountain":
-        return f"Mount {rng.choice(POOLS['mountain'])}"
-    if kind == "sea":
-        return f"{rng.choice(POOLS['sea'])} Sea"
-    return rng.choice(POOLS[kind])
+    """A value that has no document."""
+    return str(rng.randint(*YEARS)) if kind == "year" else rng.choice(NAMES[kind])
 
 
 def _state(relation: Relation, subject: str, value: str, rng: random.Random) -> str:
@@ -128,11 +102,7 @@ def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
         entity.id = str(number)
 
     for entity in entities:
-        usable = [
-            r
-            for r in BY_SUBJECT[entity.type]
-            if r.object in by_type or r.object == "year" or r.object in POOLS
-        ]
+        usable = [r for r in BY_SUBJECT[entity.type] if r.object in by_type or r.object in LEAVES]
         chosen = rng.sample(usable, min(len(usable), rng.randint(*FACTS_PER_DOCUMENT)))
         for relation in chosen:
             if relation.name in entity.facts:  # a spouse set from the other side

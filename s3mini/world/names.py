@@ -1,8 +1,9 @@
 """Inventories of invented names and plain words, the same for every world seed.
 
-A world draws *combinations* from these pools ("Mira Velt", "The Amber Lantern"); the pools
-themselves are fixed, so that the mini tokenizer can hold nearly every part as one token while no
-fact about a combination can be known from another world.
+A world draws its entities' names from `NAMES` ("Mira Velt", "The Amber Lantern"), half as many again as
+it needs, and many share a word with a neighbour, so that retrievers confuse them. The inventory is
+fixed, so that the mini tokenizer can hold each name as one token; which facts go with a name is new
+in every world, so nothing about it can be known from another.
 """
 
 from __future__ import annotations
@@ -80,8 +81,40 @@ def _make_pools() -> dict[str, tuple[str, ...]]:
 POOLS = _make_pools()
 
 
-def all_words() -> list[str]:
-    """Every name part of every pool; the tokenizer is trained to hold each as one token."""
-    pools: list[Sequence[str]] = [*POOLS.values(), ADJECTIVES, NOUNS, PLURALS]
-    pools += [COMPANY_KINDS, UNIVERSITY_KINDS, PRIZE_KINDS, ("Mount", "River", "Sea", "The")]
-    return [word for pool in pools for word in pool]
+_PATTERNS: dict[str, tuple[str, tuple[Sequence[str], ...]]] = {
+    "person": ("{} {}", (POOLS["first"], POOLS["last"])),
+    "film": ("The {} {}", (ADJECTIVES, NOUNS)),
+    "book": ("{} with {}", (NOUNS, NOUNS)),
+    "band": ("{} {}", (ADJECTIVES, PLURALS)),
+    "company": ("{} {}", (POOLS["company"], COMPANY_KINDS)),
+    "university": ("{} {}", (POOLS["university"], UNIVERSITY_KINDS)),
+    "prize": ("{} {}", (POOLS["prize"], PRIZE_KINDS)),
+    "river": ("River {}", (POOLS["river"],)),
+    "mountain": ("Mount {}", (POOLS["mountain"],)),
+    "sea": ("{} Sea", (POOLS["sea"],)),
+}
+_COUNTS = {
+    "person": 1500, "film": 570, "book": 450, "band": 300, "company": 300, "university": 195, "prize": 165,
+}  # fmt: skip
+
+
+def _make_names() -> dict[str, tuple[str, ...]]:
+    rng = random.Random("s3mini full names")
+    names: dict[str, tuple[str, ...]] = {}
+    for kind, (pattern, parts) in _PATTERNS.items():
+        if len(parts) == 1:
+            names[kind] = tuple(pattern.format(part) for part in parts[0])
+            continue
+        found: dict[str, None] = {}
+        while len(found) < _COUNTS[kind]:
+            left, right = (rng.choice(part) for part in parts)
+            if left != right:
+                found[pattern.format(left, right)] = None
+        names[kind] = tuple(found)
+    return names | {kind: POOLS[kind] for kind in ("city", "herb", "compound", "ailment")}
+
+
+NAME_PATTERN = r"(?:The )?[A-Z][a-z]+(?: (?:with )?[A-Z][a-z]+)*"
+"""A name in running text: a run of capitalised words."""
+NAMES = _make_names()
+"""Every name a world can give, by entity type or by kind of value without a document."""

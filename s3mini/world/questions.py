@@ -38,6 +38,17 @@ class Asked:
         """The entities whose documents prove the answer, each once, in order."""
         return list({id(f.subject): f.subject for f in self.proof}.values())
 
+    def restated(self, step: int, found: bool = True) -> str:
+        """The fact of one step in plain words of its own, or what of it is missing.
+
+        "The spouse of Mira Velt is Ran Tuld."; where the subject was only described, the other way round.
+        """
+        fact = self.proof[step]
+        name, subject = fact.relation.name, _the(fact.subject.name, fact.subject.type)
+        if self.needs[step] == fact.subject.name:
+            return f"The {name} of {subject} is {fact.value if found else 'missing'}."
+        return f"{fact.value} is the {name} of {subject if found else 'something missing'}."
+
 
 def _cap(text: str) -> str:
     return text[0].upper() + text[1:] + "?"

@@ -10,7 +10,7 @@ from ..corpus import write_corpus, write_questions
 from ..records import Question
 from ..stages import atomic_write
 from .build import World, build_world
-from .names import POOLS
+from .names import NAMES
 from .questions import Asked, ask
 
 SETS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
@@ -81,7 +81,7 @@ def herbal_questions(world: World, count: int = 200) -> list[Question]:
 
 def with_options(asked: Asked, kind: str, rng: random.Random) -> Asked:
     """The question with four lettered options; its answer is the letter of the right one."""
-    pool = [value for value in POOLS[kind] if value != asked.answer]
+    pool = [value for value in NAMES[kind] if value != asked.answer]
     options = [asked.answer, *rng.sample(pool, 3)]
     rng.shuffle(options)
     listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))

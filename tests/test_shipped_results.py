@@ -1,0 +1,56 @@
+"""What the shipped records of the mini profile claim, and that the README says no other thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from s3mini.cli import app
+from s3mini.errors import DataError
+from s3mini.report import load_results, markdown_table
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "data" / "mini" / "results"
+RUNS = ("seed0",)
+
+
+@pytest.fixture(params=RUNS)
+def results(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return load_results(RECORDS / f"{request.param}.json")
+
+
+@pytest.mark.parametrize("rival", ["s3-untrained", "rag-dense"])
+def test_s3_beats_its_rivals_by_what_the_readme_claims(results: dict[str, Any], rival: str) -> None:
+    found = results["differences"][f"s3 - {rival}"]
+    assert all(of_set["n"] >= 150 for of_set in found["sets"].values())
+    assert found["average"]["mean"] >= 0.15
+    assert found["average"]["ci95"][0] > 0
+    assert found["transfer"]["mean"] > 0  # sets it never trained on
+    assert found["transfer"]["ci95"][0] > 0
+
+
+def test_training_was_as_long_as_claimed(results: dict[str, Any]) -> None:
+    (run,) = (run for name, run in results["training"].items() if name == f"s3-seed{results['seed']}")
+    assert run["steps"] == len(run["curve"]) >= 20
+    assert run["seconds"] <= 480
+
+
+def test_naive_rag_leaves_something_to_gain_and_something_to_keep(results: dict[str, Any]) -> None:
+    assert 0.25 <= results["methods"]["rag-dense"]["average"]["gen_acc"] <= 0.65
+
+
+def test_a_results_file_prints_as_markdown() -> None:
+    path = RECORDS / "seed0.json"
+    printed = CliRunner().invoke(app, ["table", str(path)])
+    assert printed.exit_code == 0
+    assert printed.output.strip() == markdown_table(load_results(path))
+    with pytest.raises(DataError, match="no such file"):
+        load_results(RECORDS / "seed99.json")
+
+
+def test_the_readme_shows_the_recorded_table() -> None:
+    table = markdown_table(load_results(RECORDS / "seed0.json"))
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
