@@ -46,10 +46,10 @@ class Level:
 
 
 LEVELS = (
-    Level(0, 1, 256, False), Level(2, 1, 256, False), Level(3, 2, 256, False), Level(4, 3, 384, False),
+    Level(1, 1, 256, False), Level(-1, 1, 256, False), Level(0, 1, 256, False), Level(2, 1, 256, False), Level(3, 2, 256, False), Level(4, 3, 384, False),
     Level(6, 3, 384, False), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
 )  # fmt: skip
-"""The first holds no documents, only single statements (`roles.binding`)."""
+"""One document first, to learn to copy at all. Then no documents: lists of names (-1), single statements too (0)."""
 MIX = {
     "generator": 0.45, "choice": 0.04, "s3": 0.18, "search-r1": 0.05, "deepretrieval": 0.03, "ircot": 0.05,
     "search-o1": 0.05, "reader": 0.05, "judge": 0.09, "memory": 0.01,
@@ -66,8 +66,8 @@ def samples(
             role = rng.choices(list(MIX), list(MIX.values()))[0] if level.mixed else "generator"
             if not level.mixed and rng.random() < 0.06:
                 role = "choice"
-            if not level.documents or rng.random() < BINDING_SHARE:
-                yield binding(world, rng, rng.randint(2, 12))
+            if level.documents < 1 or (level.documents > 1 and rng.random() < BINDING_SHARE):
+                yield binding(world, rng, rng.randint(2, 12), lists_only=level.documents < 0)
                 continue
             count = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
             if role == "generator":

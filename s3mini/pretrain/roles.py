@@ -68,7 +68,9 @@ def generator(world: World, rng: random.Random, count: int, hops: int, branches:
     return sample
 
 
-def binding(world: World, rng: random.Random, count: int, branches: int = 16) -> Sample:
+def binding(
+    world: World, rng: random.Random, count: int, branches: int = 16, lists_only: bool = False
+) -> Sample:
     """A list of names to go on with, or one relation stated of ``count`` subjects, to repeat or restate.
 
     Nothing but the subject tells the statements apart. A model that reads whole documents from the start settles
@@ -76,20 +78,20 @@ def binding(world: World, rng: random.Random, count: int, branches: int = 16) ->
     earns nothing. Going on with a list teaches the plainest form of the skill first.
     """
     sample = Sample("", [], [])
-    if rng.random() < 0.5:
+    if lists_only or rng.random() < 0.5:
         names = [entity.name for entity in rng.sample(world.entities, 2 * count)]
-        gap = rng.choice((0, 1, 1, 1, 2, 2, 3))
+        gap = rng.choice((0, 0, 0, 1)) if lists_only else rng.choice((0, 1, 1, 1, 2, 2, 3))
 
         def between() -> str:
             return "".join(f" {rng.choice(FILLERS)}" for _ in range(gap))
 
         sample.trunk = "".join(f" {name}{between()}" for name in names) + "\n"
-        back = rng.random() < 0.5
+        back = not lists_only and rng.random() < 0.5
         if back:  # what stood before: descriptions name the object and ask for the subject
             names.reverse()
         for _ in range(count // 2):
             first = rng.randrange(len(names) - 1)
-            branch: list[Segment] = [(" whose" if back else " who", 0.0), (f" {names[first]}", 0.0)]
+            branch: list[Segment] = [(" before" if back else " after", 0.0), (f" {names[first]}", 0.0)]
             for name in names[first + 1 : first + rng.randint(2, 8)]:
                 branch += [(between(), 0.0)] if gap else []
                 branch.append((f" {name}", 1.0))
@@ -104,18 +106,18 @@ def binding(world: World, rng: random.Random, count: int, branches: int = 16) ->
     titled = rng.random() < 0.5
     lines = [f"Doc {i} (Title: {f.subject.title}) {f.sentence}" for i, f in enumerate(facts, 1)]
     sample.trunk = ("\n".join(lines) if titled else " " + " ".join(f.sentence for f in facts)) + "\n"
-    form = rng.choice(("repeated", "restated", "reversed"))
+    form = rng.choice(("repeated", "restated", "reversed", *(("numbered",) if titled else ())))
     values = [fact.value for fact in facts]
-    for fact in rng.sample(facts, min(branches, len(facts))):
+    for number, fact in rng.sample(list(enumerate(facts, 1)), min(branches, len(facts))):
         if form == "reversed" and values.count(fact.value) > 1:
             continue
-        described = fact.value if form == "reversed" else fact.subject.name
-        stated = Asked("", fact.value, [fact], [described]).restated(0)
-        head, tail = (fact.sentence if form == "repeated" else stated).split(fact.subject.name, 1)
-        if form == "reversed":
-            sample.branches.append([(f" {head.rstrip()}", 0.0), (f" {fact.subject.name}{tail}", 1.0)])
+        if form == "numbered":  # which document: what selecting takes
+            sample.branches.append([(f" {fact.subject.title} Doc", 0.0), (f" {number}", 1.0)])
         else:
-            sample.branches.append([(f" {head}{fact.subject.name}", 0.0), (tail, 1.0)])
+            described = fact.value if form == "reversed" else fact.subject.name
+            stated = Asked("", fact.value, [fact], [described]).restated(0)
+            head, tail = (fact.sentence if form == "repeated" else stated).split(described, 1)
+            sample.branches.append([(f" {head}{described}", 0.0), (tail, 1.0)])
         sample.kinds.append("binding")
     return sample
 
@@ -288,10 +290,10 @@ def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.R
     dice = rng.random()
     golds = {e.id for e in asked.golds}
     right = [i for i, e in enumerate(block, 1) if e.id in golds][:select]
-    if dice < 0.15:
+    if dice < 0.03:
         return ""  # keeps the whole block
     any_two = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
-    chosen = right if dice < 0.45 else any_two
+    chosen = right if dice < 0.4 else any_two
     return f"<important_info>{json.dumps(chosen)}</important_info>\n"
 
 

@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 )
 _BARE = """system user assistant Question Answers Response Doc Title Query query Search True False yes no unknown
 Nothing helpful missing AND OR Options information The What Who Where When Which Whose Whom In On At A B C D
-who what where when which whose whom in on it is as far known So the answer novel It something of"""
+who what where when which whose whom in on it is as far known So the answer novel It of with before after"""
 _PIECES = rf" ?\b(?:Were|Did|Do|Are)\b| ?{NAME_PATTERN}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+"
 """What is one piece: a question word, a name, a word, a number, punctuation, space."""
 _PUNCTUATION = ('{"query": " x"}', "[1, 2, 3, 4, 5, 6, 7, 8]", "[]", "[2]", "a: b; c, d. e? (A) (B)", "\n")
@@ -47,7 +47,11 @@ def _known_text(seed: int) -> list[str]:
         lines += [f" {part.replace('{s}', '').replace('{o}', '')}" for part in (*prose, relation.name)]
     for word in [*_BARE.split(), *BRIEF.values()]:  # with and without a space before
         lines += [word, f" {word}"]
-    lines += [*_PUNCTUATION, *(f" The {relation.name} of" for relation in RELATIONS + HERBAL)]
+    lines += [
+        *_PUNCTUATION,
+        *(f" The {relation.name} of" for relation in RELATIONS + HERBAL),
+        " The school with the novel",
+    ]
     for name in ("tokenizer", "herbs"):
         world = build_world(name, None if name == "tokenizer" else {"herb": 100})
         lines += [f" {document.text}" for document in world.documents]

@@ -23,6 +23,9 @@ _SAME = {
 }
 
 
+KINDS = {"book": "novel", "university": "school"}  # what a type is called in sentences
+
+
 @dataclass(slots=True)
 class Asked:
     """A question with its answer and proof. ``needs[i]`` is what the lookup of ``proof[i]`` looks for."""
@@ -41,13 +44,15 @@ class Asked:
     def restated(self, step: int, found: bool = True) -> str:
         """The fact of one step in plain words of its own, or what of it is missing.
 
-        "The spouse of Mira Velt is Ran Tuld."; where the subject was only described, the other way round.
+        "The spouse of Mira Velt is Ran Tuld."; where the subject was only described, the other way round: "The film
+        with the director Mira Velt is The Amber Lantern."
         """
         fact = self.proof[step]
         name, subject = fact.relation.name, _the(fact.subject.name, fact.subject.type)
         if self.needs[step] == fact.subject.name:
             return f"The {name} of {subject} is {fact.value if found else 'missing'}."
-        return f"{fact.value} is the {name} of {subject if found else 'something missing'}."
+        kind = KINDS.get(fact.subject.type, fact.subject.type)
+        return f"The {kind} with the {name} {fact.value} is {fact.subject.name if found else 'missing'}."
 
 
 def _cap(text: str) -> str:
