@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from s3mini.models.base import chat_ids
 from s3mini.pretrain.batches import LEVELS, MIX, Level, encode, fresh_worlds, make_batch, samples
-from s3mini.pretrain.roles import SINGLE, binding, generator, s3
+from s3mini.pretrain.drills import drill
+from s3mini.pretrain.roles import SINGLE, generator, s3
 from s3mini.pretrain.samples import Sample, documents, read, shelf, solved
 from s3mini.pretrain.tokenizer import SPECIAL, TAGS, make_tokenizer
 from s3mini.pretrain.train import lr_factor, model_config, pretrain
@@ -174,7 +175,7 @@ def test_all_roles_of_the_mix_exist_and_end_their_turn(world: World) -> None:
 def test_binding_is_decided_by_the_subject_alone(world: World) -> None:
     forms = set()
     for seed in range(200):
-        sample = binding(world, random.Random(seed), 6)
+        sample = drill(world, random.Random(seed), 6)
         forms |= set(sample.kinds)
         for kind, branch in zip(sample.kinds, sample.branches, strict=True):
             said = "".join(text for text, _ in branch)

@@ -10,7 +10,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..world.build import World, build_world
-from .roles import SINGLE, binding, generator, judge, multiple_choice, reader
+from .drills import drill, name_list
+from .roles import SINGLE, generator, judge, multiple_choice, reader
 from .samples import Sample
 
 BINDING_SHARE = 0.15
@@ -46,8 +47,8 @@ class Level:
 
 
 LEVELS = (
-    Level(1, 1, 256, False), Level(-1, 1, 256, False), Level(0, 1, 256, False), Level(2, 1, 256, False), Level(3, 2, 256, False), Level(4, 3, 384, False),
-    Level(6, 3, 384, False), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
+    Level(1, 1, 256, False), Level(-1, 1, 256, False), Level(0, 1, 256, False), Level(2, 1, 256, False),
+    Level(3, 2, 256, False), Level(4, 3, 384, False), Level(6, 3, 384, False), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
 )  # fmt: skip
 """One document first, to learn to copy at all. Then no documents: lists of names (-1), single statements too (0)."""
 MIX = {
@@ -67,7 +68,12 @@ def samples(
             if not level.mixed and rng.random() < 0.06:
                 role = "choice"
             if level.documents < 1 or (level.documents > 1 and rng.random() < BINDING_SHARE):
-                yield binding(world, rng, rng.randint(2, 12), lists_only=level.documents < 0)
+                size = rng.randint(2, 12)
+                yield (
+                    name_list(world, rng, size, plain=True)
+                    if level.documents < 0
+                    else drill(world, rng, size)
+                )
                 continue
             count = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
             if role == "generator":

@@ -23,18 +23,14 @@ from ..protocols.wordings import (
     render_information,
     system,
 )
-from ..world.build import YEARS, Entity, Fact, World, distractors
+from ..world.build import YEARS, Entity, World, distractors
 from ..world.names import NAME_PATTERN
 from ..world.questions import COMPARED, Asked, ask, ask_comparison
-from ..world.relations import RELATIONS
 from ..world.write import SETS, with_options
 from .samples import END, Sample, Segment, asked_within, chat, documents, read, shelf, solved, thought
 
 DICE = 0.3
 """Weight of words that a die chose: they cannot be predicted, and their noise would drown the reading."""
-
-
-FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
 
 
 # --- the generator -------------------------------------------------------------------------------
@@ -44,6 +40,11 @@ def _reading_trunk(shown: Sequence[Entity], role: str = "generator") -> str:
     """The prompt of a reading role up to its question: what all questions on the same documents share."""
     head = chat([system(role, "brief")]).removesuffix("<|im_start|>assistant\n")
     return f"{head}<|im_start|>user\n{render_documents(documents(shown))}\n"
+
+
+def _asked(question: str, reply: str) -> list[Segment]:
+    """A branch of a reading trunk: the question, then the reply that is learnt."""
+    return [(f"{asked_line(question)}{END}\n<|im_start|>assistant\n", 0.0), (f"{reply}{END}", 1.0)]
 
 
 def generator(world: World, rng: random.Random, count: int, hops: int, branches: int = 8) -> Sample:
@@ -62,63 +63,8 @@ def generator(world: World, rng: random.Random, count: int, hops: int, branches:
         if missing and rng.random() < (0.75 if kind != "absent" else 0.0):
             continue  # keep questions that cannot be answered a minority
         texts.add(asked.text)
-        question = f"{asked_line(asked.text)}{END}\n<|im_start|>assistant\n"
-        sample.branches.append([(question, 0.0), (solved(asked, shown) + END, 1.0)])
+        sample.branches.append(_asked(asked.text, solved(asked, shown)))
         sample.kinds.append("missing" if missing else kind)
-    return sample
-
-
-def binding(
-    world: World, rng: random.Random, count: int, branches: int = 16, lists_only: bool = False
-) -> Sample:
-    """A list of names to go on with, or one relation stated of ``count`` subjects, to repeat or restate.
-
-    Nothing but the subject tells the statements apart. A model that reads whole documents from the start settles
-    for the relation and never looks at the subject (right as often as chance, measured, after 8 M tokens); here that
-    earns nothing. Going on with a list teaches the plainest form of the skill first.
-    """
-    sample = Sample("", [], [])
-    if lists_only or rng.random() < 0.5:
-        names = [entity.name for entity in rng.sample(world.entities, 2 * count)]
-        gap = rng.choice((0, 0, 0, 1)) if lists_only else rng.choice((0, 1, 1, 1, 2, 2, 3))
-
-        def between() -> str:
-            return "".join(f" {rng.choice(FILLERS)}" for _ in range(gap))
-
-        sample.trunk = "".join(f" {name}{between()}" for name in names) + "\n"
-        back = not lists_only and rng.random() < 0.5
-        if back:  # what stood before: descriptions name the object and ask for the subject
-            names.reverse()
-        for _ in range(count // 2):
-            first = rng.randrange(len(names) - 1)
-            branch: list[Segment] = [(" before" if back else " after", 0.0), (f" {names[first]}", 0.0)]
-            for name in names[first + 1 : first + rng.randint(2, 8)]:
-                branch += [(between(), 0.0)] if gap else []
-                branch.append((f" {name}", 1.0))
-            sample.branches.append(branch)
-            sample.kinds.append(f"{'back' if back else 'list'} {gap}")
-        return sample
-    facts: list[Fact] = []
-    while len(facts) < 2:
-        relation = rng.choice(RELATIONS)
-        holders = [e for e in world.by_type[relation.subject] if relation.name in e.facts]
-        facts = [e.facts[relation.name] for e in rng.sample(holders, min(count, len(holders)))]
-    titled = rng.random() < 0.5
-    lines = [f"Doc {i} (Title: {f.subject.title}) {f.sentence}" for i, f in enumerate(facts, 1)]
-    sample.trunk = ("\n".join(lines) if titled else " " + " ".join(f.sentence for f in facts)) + "\n"
-    form = rng.choice(("repeated", "restated", "reversed", *(("numbered",) if titled else ())))
-    values = [fact.value for fact in facts]
-    for number, fact in rng.sample(list(enumerate(facts, 1)), min(branches, len(facts))):
-        if form == "reversed" and values.count(fact.value) > 1:
-            continue
-        if form == "numbered":  # which document: what selecting takes
-            sample.branches.append([(f" {fact.subject.title} Doc", 0.0), (f" {number}", 1.0)])
-        else:
-            described = fact.value if form == "reversed" else fact.subject.name
-            stated = Asked("", fact.value, [fact], [described]).restated(0)
-            head, tail = (fact.sentence if form == "repeated" else stated).split(described, 1)
-            sample.branches.append([(f" {head}{described}", 0.0), (tail, 1.0)])
-        sample.kinds.append("binding")
     return sample
 
 
@@ -158,8 +104,7 @@ def multiple_choice(world: World, rng: random.Random, count: int, branches: int 
         choice = with_options(asked, fact.relation.object, rng)
         evidence, missing = read(asked, shown)
         guess = rng.choice("ABCD") if missing else choice.answer
-        question = f"{asked_line(choice.text)}{END}\n<|im_start|>assistant\n"
-        sample.branches.append([(question, 0.0), (f"<think>{evidence}</think> {guess}{END}", 1.0)])
+        sample.branches.append(_asked(choice.text, f"<think>{evidence}</think> {guess}"))
         sample.kinds.append("choice")
     return sample
 
@@ -387,9 +332,8 @@ def reader(world: World, rng: random.Random, branches: int = 6) -> Sample:
         if asked is None:
             continue
         step = rng.randrange(len(asked.proof)) if rng.random() < 0.3 else 0
-        question = f"{asked_line(f'{asked.text} Search: {asked.needs[step]}')}{END}\n<|im_start|>assistant\n"
         found = asked.restated(step) if asked.proof[step].subject in shown else "Nothing helpful."
-        sample.branches.append([(question, 0.0), (f" {found}{END}", 1.0)])
+        sample.branches.append(_asked(f"{asked.text} Search: {asked.needs[step]}", f" {found}"))
         sample.kinds.append("reader")
     return sample
 
