@@ -14,7 +14,7 @@ from .drills import drill, name_list
 from .roles import SINGLE, generator, judge, multiple_choice, reader
 from .samples import Sample
 
-BINDING_SHARE = 0.15
+DRILL_SHARE = 0.2
 PROSE_SHARE, PROSE_WEIGHT = 0.1, 0.03
 """The loss also falls on a random share of the documents' tokens: names repeat there, which teaches copying."""
 
@@ -43,14 +43,15 @@ class Level:
     documents: int
     hops: int
     length: int
-    mixed: bool  # whether the searcher roles are in the mix
+    mixed: bool = False  # whether the searcher roles are in the mix
+    drill: str = ""  # no documents: "lists" of names, or lists and "statements"
 
 
 LEVELS = (
-    Level(1, 1, 256, False), Level(-1, 1, 256, False), Level(0, 1, 256, False), Level(2, 1, 256, False),
-    Level(3, 2, 256, False), Level(4, 3, 384, False), Level(6, 3, 384, False), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
+    Level(1, 1, 256), Level(0, 1, 256, drill="lists"), Level(0, 1, 256, drill="statements"), Level(2, 1, 256), Level(3, 2, 256),
+    Level(4, 3, 384), Level(6, 3, 384), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
 )  # fmt: skip
-"""One document first, to learn to copy at all. Then no documents: lists of names (-1), single statements too (0)."""
+"""One document first, to learn to copy at all; then the drills; then ever more documents."""
 MIX = {
     "generator": 0.45, "choice": 0.04, "s3": 0.18, "search-r1": 0.05, "deepretrieval": 0.03, "ircot": 0.05,
     "search-o1": 0.05, "reader": 0.05, "judge": 0.09, "memory": 0.01,
@@ -67,13 +68,9 @@ def samples(
             role = rng.choices(list(MIX), list(MIX.values()))[0] if level.mixed else "generator"
             if not level.mixed and rng.random() < 0.06:
                 role = "choice"
-            if level.documents < 1 or (level.documents > 1 and rng.random() < BINDING_SHARE):
-                size = rng.randint(2, 12)
-                yield (
-                    name_list(world, rng, size, plain=True)
-                    if level.documents < 0
-                    else drill(world, rng, size)
-                )
+            if level.drill or (level.documents > 1 and rng.random() < DRILL_SHARE):
+                size, lists = rng.randint(2, 12), level.drill == "lists"
+                yield name_list(world, rng, size, plain=True) if lists else drill(world, rng, size)
                 continue
             count = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
             if role == "generator":

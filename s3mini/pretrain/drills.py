@@ -1,4 +1,5 @@
-"""Drills that come before whole documents: lists of names, and statements that only their subject tells apart.
+"""Drills that come before whole documents, and stay among them: lists of names, statements that only their subject
+tells apart, and blocks of search results in which only the document asked for is selected.
 
 A model that reads whole documents from the start settles for the relation and never looks at the subject (right as
 often as chance, measured, after 8 M tokens); here that earns nothing.
@@ -8,19 +9,22 @@ from __future__ import annotations
 
 import random
 
-from ..protocols.wordings import render_documents
+from ..protocols.wordings import render_documents, render_information
 from ..records import Document
-from ..world.build import Fact, World
-from ..world.questions import Asked
+from ..world.build import Entity, Fact, World, distractors
+from ..world.questions import Asked, ask_nq
 from ..world.relations import RELATIONS
-from .samples import Sample, Segment
+from .samples import Sample, Segment, as_json
 
 FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
 
 
 def drill(world: World, rng: random.Random, count: int) -> Sample:
-    """A list or statements, at random."""
-    return name_list(world, rng, count) if rng.random() < 0.5 else binding(world, rng, count)
+    """A list, statements or a selection, at random."""
+    dice = rng.random()
+    if dice < 0.35:
+        return name_list(world, rng, count)
+    return binding(world, rng, count) if dice < 0.7 else selection(world, rng)
 
 
 def name_list(world: World, rng: random.Random, count: int, plain: bool = False) -> Sample:
@@ -74,3 +78,25 @@ def binding(world: World, rng: random.Random, count: int, branches: int = 16) ->
             sample.branches.append([(f" {head}{described}", 0.0), (tail, 1.0)])
         sample.kinds.append("binding")
     return sample
+
+
+def selection(world: World, rng: random.Random, rounds: int = 2, k: int = 4) -> Sample:
+    """Queries, each followed by a block of ``k`` documents of one statement; the one the query names is selected."""
+    segments: list[Segment] = []
+    while len(segments) < 2 * rounds:
+        wanted = rng.choice([e for e in world.by_type[rng.choice(list(world.by_type))] if e.facts])
+        asked = ask_nq(rng.choice(list(wanted.facts.values())), rng)
+        query = rng.choice((wanted.name, asked.needs[0], asked.text))
+        block = [wanted] if rng.random() < 0.85 else []
+        block += [e for e in distractors(world, [wanted], k, rng) if e.name != wanted.name and e.facts]
+        block = block[:k]
+        rng.shuffle(block)
+        found = render_information([_stated(entity, rng) for entity in block])
+        chosen = [number for number, entity in enumerate(block, 1) if entity is wanted]
+        segments.append((f"<query>{as_json(query)}</query>{found}", 0.0))
+        segments.append((f"<important_info>{chosen}</important_info>\n", 1.0))
+    return Sample("", [segments], ["selection"])
+
+
+def _stated(entity: Entity, rng: random.Random) -> Document:
+    return Document("", entity.title, rng.choice(list(entity.facts.values())).sentence)

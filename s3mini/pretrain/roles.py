@@ -27,7 +27,19 @@ from ..world.build import YEARS, Entity, World, distractors
 from ..world.names import NAME_PATTERN
 from ..world.questions import COMPARED, Asked, ask, ask_comparison
 from ..world.write import SETS, with_options
-from .samples import END, Sample, Segment, asked_within, chat, documents, read, shelf, solved, thought
+from .samples import (
+    END,
+    Sample,
+    Segment,
+    as_json,
+    asked_within,
+    chat,
+    documents,
+    read,
+    shelf,
+    solved,
+    thought,
+)
 
 DICE = 0.3
 """Weight of words that a die chose: they cannot be predicted, and their noise would drown the reading."""
@@ -206,7 +218,7 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
     block: list[Entity] = []
     for turn in range(turns + 1):
         if block:
-            segments.append((_selection(asked, block, select, rng), DICE))
+            segments.append(_selection(asked, block, select, rng))
         missing = read(asked, shown)[1]
         careful = rng.random() < 0.3
         if careful:
@@ -226,20 +238,16 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
     return segments
 
 
-def as_json(query: str) -> str:
-    """The query as the JSON object of the protocol; the leading space keeps names on their usual tokens."""
-    return json.dumps({"query": f" {query}"}, ensure_ascii=False)
-
-
-def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.Random) -> str:
+def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.Random) -> Segment:
+    """Right about half of the time (its words count twice: they can be predicted), else any documents."""
     dice = rng.random()
     golds = {e.id for e in asked.golds}
     right = [i for i, e in enumerate(block, 1) if e.id in golds][:select]
     if dice < 0.03:
-        return ""  # keeps the whole block
+        return "", DICE  # keeps the whole block
     any_two = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
-    chosen = right if dice < 0.4 else any_two
-    return f"<important_info>{json.dumps(chosen)}</important_info>\n"
+    chosen, weight = (right, 2 * DICE) if dice < 0.33 else (any_two, DICE)
+    return f"<important_info>{json.dumps(chosen)}</important_info>\n", weight
 
 
 def search_r1(world: World, rng: random.Random) -> list[Segment]:

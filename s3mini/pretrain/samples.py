@@ -8,6 +8,7 @@ tokenised one by one, exactly as the episode engine does with the model's and th
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,11 @@ def read(asked: Asked, shown: Iterable[Entity]) -> tuple[str, str | None]:
         if not found:
             return " ".join(["", *words]), need
     return " ".join(["", *words]), None
+
+
+def as_json(query: str) -> str:
+    """The query as the JSON object of the protocol; the leading space keeps names on their usual tokens."""
+    return json.dumps({"query": f" {query}"}, ensure_ascii=False)
 
 
 def thought(asked: Asked, shown: Iterable[Entity]) -> str:

@@ -195,7 +195,7 @@ def pretrain(
             state["seconds"] = before + time.time() - began
             bar.update(batch.ids.size)
             if state["step"] % 20 == 0:
-                judged = (*SETS, "binding") if level.documents >= 0 else ("list 0", "list 1")
+                judged = ("list 0", "list 1") if level.drill == "lists" else (*SETS, "binding")
                 reading = [v for k in judged for v in window[k]]
                 state["exact"] = sum(reading) / max(1, len(reading))
                 kinds = {k: [round(sum(v) / len(v), 3), len(v)] for k, v in sorted(window.items()) if v}
