@@ -61,8 +61,9 @@ def test_branches_continue_the_trunk_as_the_whole_prompt_would(
     whole = chat_ids(tokenizer, [messages])[0]
     for number in range(50):
         sample = generator(world, random.Random(number), 4, 3)
-        question = sample.branches[0][0][0].removeprefix("Question: ").split("<|im_end|>")[0]
-        ids, *_ = encode(Sample(sample.trunk, [sample.branches[0][:1]], [""]), tokenizer, rng)
+        first = next(branch for branch in sample.branches if branch[0][0].startswith("Question: "))
+        question = first[0][0].removeprefix("Question: ").split("<|im_end|>")[0]
+        ids, *_ = encode(Sample(sample.trunk, [first[:1]], [""]), tokenizer, rng)
         body = sample.trunk.split("user\n", 1)[1]
         text = tokenizer.apply_chat_template(
             [messages[0], {"role": "user", "content": f"{body}Question: {question}"}],
@@ -182,14 +183,30 @@ def test_binding_is_decided_by_the_subject_alone(world: World) -> None:
             continue  # has a test of its own
         for kind, branch in zip(sample.kinds, sample.branches, strict=True):
             said = "".join(text for text, _ in branch)
-            if kind != "binding":
+            if kind == "label":
+                name, label = (text.strip() for text, _ in branch)
+                name = re.sub(" (Doc|is|before)$", "", name)
+                assert re.search(rf"\b{label}\W*(Title: )?{re.escape(name)}\b", sample.trunk)
+            elif kind in ("numbered", "selected"):
+                number = int(re.search(r"\d+", branch[1][0])[0])
+                assert f"Doc {number} (Title: " in sample.trunk
+                title = sample.trunk.split(f"Doc {number} (Title: ")[1].split(")")[0]
+                assert re.search(rf"\b{re.escape(title.split(' (')[0])}\b", branch[0][0])
+            elif kind != "binding":
                 where = [sample.trunk.index(f"{text} ") for text, weight in branch[1:-1] if weight]
                 assert where == sorted(where, reverse=kind.startswith("back"))
             else:
                 names = re.findall(NAME_PATTERN, re.sub(r" Doc\b", "", said.removeprefix(" The ")))
                 assert len(names) >= 1
                 assert all(name in sample.trunk for name in names)
-    assert forms == {"binding", "selection", *(f"{way} {gap}" for way in ("list", "back") for gap in range(4))}
+    assert forms == {
+        "binding",
+        "label",
+        "numbered",
+        "selected",
+        "selection",
+        *(f"{way} {gap}" for way in ("list", "back") for gap in range(4)),
+    }
 
 
 def test_documents_cannot_close_their_block(world: World) -> None:
@@ -283,7 +300,9 @@ def test_a_selection_names_the_document_its_query_asks_for(world: World) -> None
             query = json.loads(shown.split("<query>")[1].split("</query>")[0])["query"]
             titles = dict(re.findall(r"Doc (\d) \(Title: (.*?)\)", shown))
             assert len(titles) == 4
-            right = [int(n) for n, title in titles.items() if re.search(rf"\b{title.split(' (')[0]}\b", query)]
+            right = [
+                int(n) for n, title in titles.items() if re.search(rf"\b{title.split(' (')[0]}\b", query)
+            ]
             found = json.loads(chosen.split(">")[1].split("<")[0])
             assert found == right
             empty += not found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from s3mini.report import load_results, markdown_table
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "data" / "mini" / "results"
-RUNS = ("seed0",)
+RUNS = ("seed0", "seed1", "seed2", "fresh-world")
 
 
 @pytest.fixture(params=RUNS)
@@ -40,6 +41,25 @@ def test_training_was_as_long_as_claimed(results: dict[str, Any]) -> None:
 
 def test_naive_rag_leaves_something_to_gain_and_something_to_keep(results: dict[str, Any]) -> None:
     assert 0.25 <= results["methods"]["rag-dense"]["average"]["gen_acc"] <= 0.65
+
+
+def test_the_untrained_searcher_knows_the_format_not_the_judgement(results: dict[str, Any]) -> None:
+    untrained, oracle = results["methods"]["s3-untrained"], results["methods"]["oracle"]
+    assert untrained["valid_format"] >= 0.95
+    assert untrained["average"]["gen_acc"] <= oracle["average"]["gen_acc"] - 0.15
+
+
+def test_selection_shortens_the_context_and_costs_nothing(results: dict[str, Any]) -> None:
+    selection = results["selection"]
+    assert selection["shrink"] >= 1.1
+    assert selection["difference"]["ci95"][1] >= 0
+    assert selection["difference"]["mean"] >= -0.005
+
+
+def test_the_records_are_of_different_runs() -> None:
+    runs = [load_results(RECORDS / f"{name}.json") for name in RUNS]
+    assert [run["seed"] for run in runs[:3]] == [0, 1, 2]
+    assert len({json.dumps(run["training"], sort_keys=True) for run in runs}) == len(RUNS)
 
 
 def test_a_results_file_prints_as_markdown() -> None:

@@ -14,7 +14,7 @@ from .drills import drill, name_list
 from .roles import SINGLE, generator, judge, multiple_choice, reader
 from .samples import Sample
 
-DRILL_SHARE = 0.2
+DRILL_SHARE = 0.25
 PROSE_SHARE, PROSE_WEIGHT = 0.1, 0.03
 """The loss also falls on a random share of the documents' tokens: names repeat there, which teaches copying."""
 
@@ -49,7 +49,7 @@ class Level:
 
 LEVELS = (
     Level(1, 1, 256), Level(0, 1, 256, drill="lists"), Level(0, 1, 256, drill="statements"), Level(2, 1, 256), Level(3, 2, 256),
-    Level(4, 3, 384), Level(6, 3, 384), Level(6, 3, 768, True), Level(9, 3, 768, True), Level(12, 3, 768, True),
+    Level(4, 3, 384), Level(6, 3, 384), Level(6, 3, 768, True), Level(9, 3, 1024, True), Level(12, 3, 1024, True),
 )  # fmt: skip
 """One document first, to learn to copy at all; then the drills; then ever more documents."""
 MIX = {

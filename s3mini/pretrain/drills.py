@@ -8,6 +8,8 @@ often as chance, measured, after 8 M tokens); here that earns nothing.
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 
 from ..protocols.wordings import render_documents, render_information
 from ..records import Document
@@ -16,15 +18,18 @@ from ..world.questions import Asked, ask_nq
 from ..world.relations import RELATIONS
 from .samples import Sample, Segment, as_json
 
+STYLES = (("Doc {} (Title: {})", "\n"), ("({}) {}", " "), ("{} {}", " "), ("{}: {}", "\n"))
 FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
 
 
 def drill(world: World, rng: random.Random, count: int) -> Sample:
-    """A list, statements or a selection, at random."""
+    """A list, labels, statements or a selection, at random."""
     dice = rng.random()
-    if dice < 0.35:
+    if dice < 0.15:
         return name_list(world, rng, count)
-    return binding(world, rng, count) if dice < 0.7 else selection(world, rng)
+    if dice < 0.5:
+        return labelled(world, rng, count)
+    return binding(world, rng, count) if dice < 0.9 else selection(world, rng)
 
 
 def name_list(world: World, rng: random.Random, count: int, plain: bool = False) -> Sample:
@@ -53,6 +58,23 @@ def name_list(world: World, rng: random.Random, count: int, plain: bool = False)
     return sample
 
 
+def labelled(world: World, rng: random.Random, count: int) -> Sample:
+    """Names with a number or letter before each, then the label of each name: which document, which option."""
+    letters = rng.random() < 0.4
+    names = [entity.name for entity in rng.sample(world.entities, 4 if letters else count)]
+    labels = list("ABCD") if letters else [str(n) for n in range(1, count + 1)]
+    if rng.random() < 0.5:  # not to be counted
+        rng.shuffle(labels)
+    style, between = rng.choice(STYLES)
+    listed = between.join(style.format(label, name) for label, name in zip(labels, names, strict=True))
+    sample = Sample(f" {listed}\n", [], [])
+    cue = rng.choice((" Doc", " is", " before"))
+    for name, label in rng.sample(list(zip(names, labels, strict=True)), len(names)):
+        sample.branches.append([(f" {name}{cue}", 0.0), (f" {label}", 1.0)])
+        sample.kinds.append("label")
+    return sample
+
+
 def binding(world: World, rng: random.Random, count: int, branches: int = 16) -> Sample:
     """One relation stated of ``count`` subjects, then repeated, restated, reversed, or found by title."""
     facts: list[Fact] = []
@@ -60,24 +82,46 @@ def binding(world: World, rng: random.Random, count: int, branches: int = 16) ->
         relation = rng.choice(RELATIONS)
         holders = [e for e in world.by_type[relation.subject] if relation.name in e.facts]
         facts = [e.facts[relation.name] for e in rng.sample(holders, min(count, len(holders)))]
-    titled = rng.random() < 0.5
+    titled = rng.random() < 0.7
     alone = [Document("", f.subject.title, f.sentence) for f in facts]
     trunk = render_documents(alone) if titled else "".join(f" {f.sentence}" for f in facts)
     sample = Sample(trunk + "\n", [], [])
-    form = rng.choice(("repeated", "restated", "reversed", *(("numbered",) if titled else ())))
+    form = rng.choice(("repeated", "restated", "reversed", *(("numbered", "selected") * 2 * titled)))
     values = [fact.value for fact in facts]
     for number, fact in rng.sample(list(enumerate(facts, 1)), min(branches, len(facts))):
         if form == "reversed" and values.count(fact.value) > 1:
             continue
-        if form == "numbered":  # which document: what selecting takes
-            sample.branches.append([(f" {fact.subject.title} Doc", 0.0), (f" {number}", 1.0)])
-        else:
-            described = fact.value if form == "reversed" else fact.subject.name
-            stated = Asked("", fact.value, [fact], [described]).restated(0)
-            head, tail = (fact.sentence if form == "repeated" else stated).split(described, 1)
-            sample.branches.append([(f" {head}{described}", 0.0), (tail, 1.0)])
-        sample.kinds.append("binding")
+        sample.branches.append(lookup(fact, number, form))
+        sample.kinds.append(form if form in ("numbered", "selected") else "binding")
     return sample
+
+
+def lookup(fact: Fact, number: int, form: str) -> list[Segment]:
+    """One thing to find about document ``number``, which states ``fact``; see `binding` for the forms."""
+    if form == "numbered":  # which document: what selecting takes
+        return [(f" {fact.subject.title} Doc", 0.0), (f" {number}", 1.0)]
+    if form == "selected":
+        query = f"<query>{as_json(fact.subject.name)}</query>\n"
+        return [(f"{query}<important_info>", 0.0), (f"[{number}]</important_info>", 1.0)]
+    described = fact.value if form == "reversed" else fact.subject.name
+    stated = Asked("", fact.value, [fact], [described]).restated(0)
+    head, tail = (fact.sentence if form == "repeated" else stated).split(described, 1)
+    return [(f" {head}{described}", 0.0), (tail, 1.0)]
+
+
+def lookups(shown: Sequence[Entity], rng: random.Random, count: int = 4) -> list[tuple[str, list[Segment]]]:
+    """``count`` lookups in whole documents, with their kinds: by number, or from an object back to its subject."""
+    stated = Counter((f.relation.name, f.value) for entity in shown for f in entity.facts.values())
+    names = Counter(entity.name for entity in shown)
+    found = []
+    for number, entity in rng.sample(list(enumerate(shown, 1)), min(count, len(shown))):
+        form = rng.choice(("numbered", "selected", "reversed", "reversed"))
+        facts = [
+            f for f in entity.facts.values() if stated[f.relation.name, f.value] == 1 or form != "reversed"
+        ]
+        if facts and names[entity.name] == 1:
+            found.append((form, lookup(rng.choice(facts), number, form)))
+    return found
 
 
 def selection(world: World, rng: random.Random, rounds: int = 2, k: int = 4) -> Sample:

@@ -27,6 +27,7 @@ from ..world.build import YEARS, Entity, World, distractors
 from ..world.names import NAME_PATTERN
 from ..world.questions import COMPARED, Asked, ask, ask_comparison
 from ..world.write import SETS, with_options
+from .drills import lookups
 from .samples import (
     END,
     Sample,
@@ -62,15 +63,16 @@ def _asked(question: str, reply: str) -> list[Segment]:
 def generator(world: World, rng: random.Random, count: int, hops: int, branches: int = 8) -> Sample:
     """Documents once, then several questions on them, some of which they cannot answer."""
     shown = shelf(world, count, hops, rng)
-    sample = Sample(_reading_trunk(shown), [], [])
+    found = lookups(shown, rng)
+    sample = Sample(_reading_trunk(shown), [branch for _, branch in found], [kind for kind, _ in found])
     texts: set[str] = set()
     for _ in range(6 * branches):
-        if len(sample.branches) == branches:
+        if len(texts) == branches:
             break
-        found = _generator_question(world, shown, hops, rng)
-        if found is None or found[1].text in texts:
+        drawn = _generator_question(world, shown, hops, rng)
+        if drawn is None or drawn[1].text in texts:
             continue
-        kind, asked = found
+        kind, asked = drawn
         missing = read(asked, shown)[1] is not None
         if missing and rng.random() < (0.75 if kind != "absent" else 0.0):
             continue  # keep questions that cannot be answered a minority

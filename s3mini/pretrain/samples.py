@@ -95,7 +95,7 @@ def asked_within(
     depth = min(hops, rng.choice((1, 1, 2, 2, 3, 3))) if hops > 1 else 1
     if depth == 1:
         others = [f for f in facts if f is not fact and unique_description(world, f)]
-        if others and rng.random() < 0.4:
+        if others and rng.random() < 0.6:
             return "triviaqa", ask_triviaqa(rng.choice(others), fact, rng)
         return ("nq", ask_nq(fact, rng)) if rng.random() < 0.6 else ("popqa", ask_popqa(fact))
     chain = _chain(shown, depth, rng)

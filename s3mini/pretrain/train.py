@@ -28,6 +28,10 @@ from .batches import LEVELS, Batch, fresh_worlds, make_batch, samples
 from .tokenizer import save_tokenizer
 
 ADVANCE_AT = 0.75  # share of replies that are right to the last token before the curriculum moves on
+JUDGED = {
+    "lists": ("list 0", "list 1"),
+    "statements": ("binding",),
+}  # by drill; among documents, the six sets
 FIELDS = ("tokens", "seconds", "step", "level", "loss", "exact", "lr", "kinds")
 
 
@@ -195,7 +199,7 @@ def pretrain(
             state["seconds"] = before + time.time() - began
             bar.update(batch.ids.size)
             if state["step"] % 20 == 0:
-                judged = ("list 0", "list 1") if level.drill == "lists" else (*SETS, "binding")
+                judged = JUDGED.get(level.drill, SETS)
                 reading = [v for k in judged for v in window[k]]
                 state["exact"] = sum(reading) / max(1, len(reading))
                 kinds = {k: [round(sum(v) / len(v), 3), len(v)] for k, v in sorted(window.items()) if v}
