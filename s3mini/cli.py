@@ -199,12 +199,13 @@ def evaluate(
 
 @app.command()
 def table(
-    results: Annotated[Path, typer.Argument(help="A results.json.")],
+    results: Annotated[list[Path], typer.Argument(help="A results.json; several: a row for each.")],
 ) -> None:
-    """Print the table of a results.json in Markdown, as the README shows it."""
-    from .report import load_results, markdown_table
+    """Print the table of a results.json in Markdown, or one of several runs, as the README shows them."""
+    from .report import load_results, markdown_runs, markdown_table
 
-    typer.echo(markdown_table(load_results(results)))
+    read = {path.stem: load_results(path) for path in results}
+    typer.echo(markdown_runs(read) if len(read) > 1 else markdown_table(*read.values()))
 
 
 @app.command()

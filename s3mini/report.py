@@ -88,6 +88,40 @@ def markdown_table(results: Mapping[str, Any]) -> str:
             + [f"{method['average']['gen_acc']:.3f} [{low:.3f}, {high:.3f}]"]
             + [f"{method['searches_per_question']:.2f}", f"{method['context_tokens']:.0f}"]
         )
+    return _markdown(rows)
+
+
+def markdown_runs(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row per run: s3's average GenAcc, its paired differences, what selection does. Names to results."""
+    heads = [
+        "Run",
+        "s3",
+        "− s3-untrained",
+        "… on transfer sets",
+        "− rag-dense",
+        "context, by selection",
+        "GenAcc, by selection",
+    ]
+    rows = [heads, ["---"] * len(heads)]
+    for name, results in runs.items():
+        untrained, dense = (
+            results["differences"][f"s3 - {rival}"] for rival in ("s3-untrained", "rag-dense")
+        )
+        found = (untrained["average"], untrained["transfer"], dense["average"])
+        selection = results["selection"]
+        rows.append(
+            [name, f"{results['methods']['s3']['average']['gen_acc']:.3f}", *map(_signed, found)]
+            + [f"{selection['shrink']:.2f} × shorter", _signed(selection["difference"])]
+        )
+    return _markdown(rows)
+
+
+def _signed(difference: Mapping[str, Any]) -> str:
+    low, high = difference["ci95"]
+    return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -71,6 +71,11 @@ def test_a_results_file_prints_as_markdown() -> None:
         load_results(RECORDS / "seed99.json")
 
 
-def test_the_readme_shows_the_recorded_table() -> None:
-    table = markdown_table(load_results(RECORDS / "seed0.json"))
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_shows_the_recorded_tables() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert markdown_table(load_results(RECORDS / "seed0.json")) in readme
+    paths = [str(RECORDS / f"{name}.json") for name in RUNS]
+    printed = CliRunner().invoke(app, ["table", *paths])
+    assert printed.exit_code == 0
+    assert printed.output.strip() in readme
+    assert printed.output.count("\n") == 2 + len(RUNS)

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..world.build import World, build_world
-from .drills import drill, name_list
+from .drills import drill
 from .roles import SINGLE, generator, judge, multiple_choice, reader
 from .samples import Sample
 
@@ -44,17 +44,20 @@ class Level:
     hops: int
     length: int
     mixed: bool = False  # whether the searcher roles are in the mix
-    drill: str = ""  # no documents: "lists" of names, or lists and "statements"
+    drill: str = (
+        ""  # no documents: "lists" of names, "labels", or "statements" and everything else (`drills.drill`)
+    )
 
 
 LEVELS = (
-    Level(1, 1, 256), Level(0, 1, 256, drill="lists"), Level(0, 1, 256, drill="statements"), Level(2, 1, 256), Level(3, 2, 256),
-    Level(4, 3, 384), Level(6, 3, 384), Level(6, 3, 768, True), Level(9, 3, 1024, True), Level(12, 3, 1024, True),
+    Level(1, 1, 256), Level(0, 1, 256, drill="lists"), Level(0, 1, 256, drill="statements"), Level(0, 1, 256, drill="labels"),
+    Level(2, 1, 256), Level(3, 2, 256), Level(4, 3, 384), Level(6, 3, 384),
+    Level(6, 3, 768, True), Level(9, 3, 1024, True), Level(12, 3, 1024, True),
 )  # fmt: skip
 """One document first, to learn to copy at all; then the drills; then ever more documents."""
 MIX = {
-    "generator": 0.45, "choice": 0.04, "s3": 0.18, "search-r1": 0.05, "deepretrieval": 0.03, "ircot": 0.05,
-    "search-o1": 0.05, "reader": 0.05, "judge": 0.09, "memory": 0.01,
+    "generator": 0.4, "choice": 0.05, "s3": 0.18, "search-r1": 0.06, "deepretrieval": 0.02, "ircot": 0.1,
+    "search-o1": 0.06, "reader": 0.06, "judge": 0.06, "memory": 0.01,
 }  # fmt: skip
 
 
@@ -69,8 +72,7 @@ def samples(
             if not level.mixed and rng.random() < 0.06:
                 role = "choice"
             if level.drill or (level.documents > 1 and rng.random() < DRILL_SHARE):
-                size, lists = rng.randint(2, 12), level.drill == "lists"
-                yield name_list(world, rng, size, plain=True) if lists else drill(world, rng, size)
+                yield drill(world, rng, rng.randint(2, 12), level.drill)
                 continue
             count = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
             if role == "generator":

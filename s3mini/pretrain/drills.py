@@ -1,5 +1,5 @@
 """Drills that come before whole documents, and stay among them: lists of names, statements that only their subject
-tells apart, and blocks of search results in which only the document asked for is selected.
+tells apart, and labels: which document, which option a name belongs to.
 
 A model that reads whole documents from the start settles for the relation and never looks at the subject (right as
 often as chance, measured, after 8 M tokens); here that earns nothing.
@@ -11,25 +11,34 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from ..protocols.wordings import render_documents, render_information
+from ..protocols.wordings import render_documents
 from ..records import Document
-from ..world.build import Entity, Fact, World, distractors
-from ..world.questions import Asked, ask_nq
+from ..world.build import Entity, Fact, World
+from ..world.questions import Asked
 from ..world.relations import RELATIONS
 from .samples import Sample, Segment, as_json
 
 STYLES = (("Doc {} (Title: {})", "\n"), ("({}) {}", " "), ("{} {}", " "), ("{}: {}", "\n"))
+ANSWERED, ASKED = ".</think>", '"}</query>\n<important_info>'
+CUES = ((" Doc", ""), (" is", ""), (ANSWERED, ""), (ASKED, "["))
+"""Between a name and its label: what stands there in a document, before an option's letter, before a selection."""
 FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
 
 
-def drill(world: World, rng: random.Random, count: int) -> Sample:
-    """A list, labels, statements or a selection, at random."""
+def drill(world: World, rng: random.Random, count: int, only: str = "") -> Sample:
+    """A list, labels or statements, of ``count`` items, at random; ``only`` "lists", or "labels" mostly.
+
+    Labels earn nothing until the model keeps, at each name, what stood before it; mixed with all else they
+    stay at chance, alone they take half a million tokens.
+    """
+    if only == "lists":
+        return name_list(world, rng, count, plain=True)
     dice = rng.random()
-    if dice < 0.15:
+    if only == "labels":
+        return labelled(world, rng, count) if dice < 0.6 else binding(world, rng, count)
+    if dice < 0.25:
         return name_list(world, rng, count)
-    if dice < 0.5:
-        return labelled(world, rng, count)
-    return binding(world, rng, count) if dice < 0.9 else selection(world, rng)
+    return labelled(world, rng, count) if dice < 0.5 else binding(world, rng, count)
 
 
 def name_list(world: World, rng: random.Random, count: int, plain: bool = False) -> Sample:
@@ -68,10 +77,12 @@ def labelled(world: World, rng: random.Random, count: int) -> Sample:
     style, between = rng.choice(STYLES)
     listed = between.join(style.format(label, name) for label, name in zip(labels, names, strict=True))
     sample = Sample(f" {listed}\n", [], [])
-    cue = rng.choice((" Doc", " is", " before"))
+    before, after = rng.choice(CUES)
+    if before not in (ANSWERED, ASKED):
+        before += "".join(f" {rng.choice(FILLERS)}" for _ in range(rng.randint(0, 3)))
     for name, label in rng.sample(list(zip(names, labels, strict=True)), len(names)):
-        sample.branches.append([(f" {name}{cue}", 0.0), (f" {label}", 1.0)])
-        sample.kinds.append("label")
+        sample.branches.append([(f" {name}{before}", 0.0), (f"{after or ' '}{label}", 1.0)])
+        sample.kinds.append({ANSWERED: "label option", ASKED: "label selected"}.get(before, "label"))
     return sample
 
 
@@ -122,25 +133,3 @@ def lookups(shown: Sequence[Entity], rng: random.Random, count: int = 4) -> list
         if facts and names[entity.name] == 1:
             found.append((form, lookup(rng.choice(facts), number, form)))
     return found
-
-
-def selection(world: World, rng: random.Random, rounds: int = 2, k: int = 4) -> Sample:
-    """Queries, each followed by a block of ``k`` documents of one statement; the one the query names is selected."""
-    segments: list[Segment] = []
-    while len(segments) < 2 * rounds:
-        wanted = rng.choice([e for e in world.by_type[rng.choice(list(world.by_type))] if e.facts])
-        asked = ask_nq(rng.choice(list(wanted.facts.values())), rng)
-        query = rng.choice((wanted.name, asked.needs[0], asked.text))
-        block = [wanted] if rng.random() < 0.85 else []
-        block += [e for e in distractors(world, [wanted], k, rng) if e.name != wanted.name and e.facts]
-        block = block[:k]
-        rng.shuffle(block)
-        found = render_information([_stated(entity, rng) for entity in block])
-        chosen = [number for number, entity in enumerate(block, 1) if entity is wanted]
-        segments.append((f"<query>{as_json(query)}</query>{found}", 0.0))
-        segments.append((f"<important_info>{chosen}</important_info>\n", 1.0))
-    return Sample("", [segments], ["selection"])
-
-
-def _stated(entity: Entity, rng: random.Random) -> Document:
-    return Document("", entity.title, rng.choice(list(entity.facts.values())).sentence)
