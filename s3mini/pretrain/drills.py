@@ -16,10 +16,10 @@ from ..records import Document
 from ..world.build import Entity, Fact, World
 from ..world.questions import Asked
 from ..world.relations import RELATIONS
-from .samples import Sample, Segment, as_json
+from .samples import Sample, Segment
 
 STYLES = (("Doc {} (Title: {})", "\n"), ("({}) {}", " "), ("{} {}", " "), ("{}: {}", "\n"))
-ANSWERED, ASKED = ".</think>", '"}</query>\n<important_info>'
+ANSWERED, ASKED = ".</think>", "</think>\n<important_info>"
 CUES = ((" Doc", ""), (" is", ""), (ANSWERED, ""), (ASKED, "["))
 """Between a name and its label: what stands there in a document, before an option's letter, before a selection."""
 FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
@@ -112,8 +112,7 @@ def lookup(fact: Fact, number: int, form: str) -> list[Segment]:
     if form == "numbered":  # which document: what selecting takes
         return [(f" {fact.subject.title} Doc", 0.0), (f" {number}", 1.0)]
     if form == "selected":
-        query = f"<query>{as_json(fact.subject.name)}</query>\n"
-        return [(f"{query}<important_info>", 0.0), (f"[{number}]</important_info>", 1.0)]
+        return [(f"<think> {fact.subject.name}{ASKED}", 0.0), (f"[{number}]</important_info>", 1.0)]
     described = fact.value if form == "reversed" else fact.subject.name
     stated = Asked("", fact.value, [fact], [described]).restated(0)
     head, tail = (fact.sentence if form == "repeated" else stated).split(described, 1)

@@ -213,14 +213,18 @@ def careless_query(asked: Asked, shown: Sequence[Entity], rng: random.Random) ->
 
 
 def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int = 3) -> list[Segment]:
-    """An untrained s3 searcher at work; see the module's docstring for the mixture."""
+    """An untrained s3 searcher at work; see the module's docstring for the mixture.
+
+    After a search it recalls whom or what it sought, so that the number to select is found by name.
+    """
     asked = _question(world, rng)
     shown = _first_shown(world, asked, 3, rng) if rng.random() < 0.9 else []
     segments: list[Segment] = [(chat(question_messages("s3", "brief", asked.text, documents(shown))), 0.0)]
     block: list[Entity] = []
+    sought = ""
     for turn in range(turns + 1):
         if block:
-            segments.append(_selection(asked, block, select, rng))
+            segments += [(f"<think> {sought}</think>\n", 1.0), _selection(asked, block, select, rng)]
         missing = read(asked, shown)[1]
         careful = rng.random() < 0.3
         if careful:
@@ -230,9 +234,10 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
         if turn == turns or done:
             return [*segments, ("<search_complete>True</search_complete>", DICE), (END, 0.0)]
         if missing and rng.random() < (0.64 if careful else 0.1):
-            query, wanted = missing, _wanted(asked, shown)
+            query, sought, wanted = missing, missing, _wanted(asked, shown)
         else:
             query, wanted = careless_query(asked, shown, rng), None
+            sought = query if any(e.name == query for e in shown) else asked.needs[0]
         ask_again = f"<search_complete>False</search_complete>\n<query>{as_json(query)}</query>"
         block = _retrieved(world, wanted, [wanted] if wanted else asked.golds[:1], k, rng)
         segments += [(ask_again, DICE), (render_information(documents(block)), 0.0)]
@@ -241,14 +246,11 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
 
 
 def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.Random) -> Segment:
-    """Right about half of the time (its words count twice: they can be predicted), else any documents."""
-    dice = rng.random()
+    """Right half of the time (its words count twice: they can be predicted), else any documents."""
     golds = {e.id for e in asked.golds}
     right = [i for i, e in enumerate(block, 1) if e.id in golds][:select]
-    if dice < 0.03:
-        return "", DICE  # keeps the whole block
     any_two = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
-    chosen, weight = (right, 2 * DICE) if dice < 0.33 else (any_two, DICE)
+    chosen, weight = (right, 2 * DICE) if rng.random() < 0.33 else (any_two, DICE)
     return f"<important_info>{json.dumps(chosen)}</important_info>\n", weight
 
 
