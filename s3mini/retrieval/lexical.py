@@ -7,6 +7,7 @@ returns nothing. Importing Pyserini takes some seconds: it happens at the first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .java import import_pyserini
 
 FOLDER = "lucene"
 _BATCH = 10_000  # documents per call into Java
+_QUOTED = re.compile(r'"([^"]*\w[^"]*)"')
 _STEP = 1e-6  # what Anserini takes off a score per earlier document of the same score
 
 
@@ -56,8 +58,8 @@ class LexicalRetriever:
         spec: ``k1`` and ``b``, applied when searching: changing them needs no new index.
         corpus: fingerprint of the corpus.
         threads: searches run at once; None: the usable cores.
-        boolean: read a query with Lucene's own query parser: AND, OR, NOT, parentheses, "phrases"; what that cannot
-            parse is searched as plain words.
+        boolean: read a query with Lucene's own query parser: AND, OR, NOT, parentheses; a "quoted phrase" asks for all
+            of its words (the index holds no positions). What cannot be parsed is searched as plain words.
 
     Raises:
         RetrievalError: no Java, no index in ``folder``, or one of another number of documents.
@@ -130,7 +132,7 @@ class LexicalRetriever:
         """Hits of a boolean expression; of its words where it is malformed."""
         assert self._parser is not None
         try:
-            query = self._parser.parse(text)
+            query = self._parser.parse(_QUOTED.sub(lambda m: f"({' AND '.join(m[1].split())})", text))
         except Exception:  # Java's ParseException: unbalanced, or an operator without its operand
             query = text
         try:
