@@ -164,14 +164,17 @@ def train(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    run: Annotated[str, typer.Option(help="Name of the run; its folder is train/<run>-seed<seed>.")] = "s3",
+    protocol: Annotated[str, typer.Option(help="s3, search-r1 or deepretrieval.")] = "s3",
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run; its folder is train/<run>-seed<seed>. [protocol]")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
     """Train the searcher by GRPO; goes on from its last checkpoint."""
     profile = opened(profile_name, settings)
     from .grpo import train as learn
 
-    typer.echo(f"searcher: {learn(profile, seed=seed, run=run, resume=not fresh)}")
+    typer.echo(f"searcher: {learn(profile, seed, run, protocol=protocol, resume=not fresh)}")
 
 
 @app.command()

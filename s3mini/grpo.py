@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError, StageError
-from .grpo_parts import Outcome, Parts, identity, open_parts
+from .grpo_parts import OBJECTIVES, Outcome, Parts, identity, open_parts
 from .machine import cap_threads
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
@@ -45,7 +45,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked
 def train(
     profile: Profile,
     seed: int = 0,
-    run: str = "s3",
+    run: str | None = None,
     *,
     protocol: str = "s3",
     reward: str | None = None,
@@ -58,9 +58,9 @@ def train(
     A finished run is found, a killed one goes on from its last checkpoint; the same seed gives the same run.
 
     Args:
-        run: names the folder; one per method.
+        run: names the folder; None takes the protocol's name.
         protocol: a name of the protocol registry.
-        reward: a name of `reward.make_reward`; None takes the profile's.
+        reward: "recall" or a name of `reward.make_reward`; None takes the protocol's own (`grpo_parts.OBJECTIVES`).
         resume: False throws away what an earlier run left.
         parts: opened parts to use, for tests and other methods; None opens the profile's.
 
@@ -70,8 +70,8 @@ def train(
         StageError: full disk, damaged files.
     """
     spec = profile.grpo
-    name = reward or spec.reward
-    stage = Stage(profile, f"train/{run}-seed{seed}", *identity(profile, seed, protocol, name))
+    name = reward or OBJECTIVES.get(protocol) or spec.reward
+    stage = Stage(profile, f"train/{run or protocol}-seed{seed}", *identity(profile, seed, protocol, name))
     if not resume:
         shutil.rmtree(stage.path, ignore_errors=True)
     with stage:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .corpus import fingerprint, load_questions
-from .methods import Bench, Collected, make_protocol, retrieval_settings
+from .methods import Bench, Collected, make_protocol, method_spec, retrieval_settings, retriever_kind
 from .profile import Profile
 from .rag import RagCache, precompute, training_filter
-from .records import Episode, Question, Score
-from .reward import Reward, gbr, make_reward
+from .records import Document, Episode, Question, Score
+from .reward import Reward, gbr, make_reward, span_match
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -93,8 +93,57 @@ class GeneratorScorer:
         ]
 
 
+@dataclass
+class OwnAnswerScorer:
+    """Values the answer that the episode gave by itself (Search-R1): no generator. No answer is an empty one."""
+
+    bench: Bench
+    reward: Reward
+    rag: RagCache
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode.
+
+        Raises:
+            ModelError: the judge failed.
+        """
+        questions = [episode.question for episode in episodes]
+        scores = self.reward.score([e.answer or "" for e in episodes], questions, self.bench.judge)
+        values = self.reward(questions, scores)
+        return [
+            Outcome(value, score, None, self.bench.count_tokens(episode.context))
+            for episode, score, value in zip(episodes, scores, values, strict=True)
+        ]
+
+
+@dataclass
+class RecallScorer(GeneratorScorer):
+    """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside."""
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode, its reward the recall of its context."""
+        return [
+            replace(outcome, reward=recall(episode.question, episode.context))
+            for episode, outcome in zip(episodes, super().__call__(episodes), strict=True)
+        ]
+
+
+def recall(question: Question, context: Sequence[Document]) -> float:
+    """Share of the gold documents in ``context``; where none are known, whether any text holds an accepted answer."""
+    if question.gold_ids:
+        found = {document.id for document in context}
+        return sum(i in found for i in question.gold_ids) / len(question.gold_ids)
+    return float(any(span_match(document.contents, question.golden_answers) for document in context))
+
+
+OBJECTIVES = {"s3": None, "search-r1": "em", "deepretrieval": "recall"}
+"""Protocols that are trained, and what each is trained for: None is the profile's reward (paper, section 4)."""
+
+
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> Parts:
-    """The profile's parts; naive RAG's cache, which the filter and GBR need, is completed first.
+    """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
+
+    The reward "recall" values the documents; any other the generator's answer or, for Search-R1, the model's own.
 
     Raises:
         DataError: unknown protocol or reward, malformed data, nothing left to train on.
@@ -107,18 +156,22 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
     bench = Bench(profile)
     cache = precompute(profile, splits=("train",), bench=bench)
     asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
-    questions, _ = training_filter(asked, cache)
-    frozen = load_model(profile.searcher)  # shared with whoever uses the same weights, so never trained
-    policy = LocalModel(profile.searcher, copy.deepcopy(frozen.model).train(), frozen.tokenizer)
+    questions = training_filter(asked, cache)[0] if profile.grpo.filtered else asked
+    spec = bench.checkpoint(protocol, trained=False)
+    frozen = load_model(spec)  # shared with whoever uses the same weights, so never trained
+    policy = LocalModel(spec, copy.deepcopy(frozen.model).train(), frozen.tokenizer)
     engine = Engine(
         policy,
         policy.tokenizer,
-        CachedRetriever(bench.retriever()),
-        make_protocol(protocol, profile),
-        profile.s3.max_turn_tokens,
-        profile.searcher.max_length,
+        CachedRetriever(bench.retriever(retriever_kind(protocol))),
+        make_protocol(protocol, profile, reader=frozen),
+        method_spec(profile, protocol).max_turn_tokens,
+        spec.max_length,
     )
-    scorer = GeneratorScorer(bench, make_reward(reward, cache.lookup), cache)
+    kind = {"recall": RecallScorer}.get(
+        reward, OwnAnswerScorer if protocol == "search-r1" else GeneratorScorer
+    )
+    scorer = kind(bench, make_reward("gen_acc" if reward == "recall" else reward, cache.lookup), cache)
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, frozen.model)
 
 
@@ -132,15 +185,16 @@ def identity(
     inputs = {
         "corpus": fingerprint(profile.resolve(data.corpus)),
         "questions": fingerprint(files),
-        **{role: bench.fingerprint(getattr(profile, role)) for role in ("searcher", "generator", "judge")},
-        "retriever": retrieval_settings(profile, profile.retrieval.kind),
+        "searcher": bench.fingerprint(bench.checkpoint(protocol, trained=False)),
+        **{role: bench.fingerprint(getattr(profile, role)) for role in ("generator", "judge")},
+        "retriever": retrieval_settings(profile, retriever_kind(protocol) or profile.retrieval.kind),
     }
     settings = {
         "seed": seed,
         "protocol": protocol,
         **profile.grpo.model_dump(exclude={"save_steps"}),
         "reward": reward,
-        "s3": profile.s3,
+        **({"s3": profile.s3} if protocol == "s3" else {"numbers": method_spec(profile, protocol)}),
         "rag": profile.rag,
         "train_limit": data.train_limit,
     }

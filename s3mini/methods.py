@@ -2,13 +2,13 @@
 
 As in the paper's tables, every method differs only in its context (none, naive retrieval, what a
 searcher's episodes collected, the gold documents); one generator answers from it. A method is one
-line of `METHODS`. Places are kept in the table's order for those to come: ``cot``, ``deepretrieval``, ``ircot``,
-``search-o1`` and ``search-r1`` are `episodes(protocol, trained)` too, and a method whose protocol
-answers by itself (`Episode.answer`) is scored on that answer instead of the generator's.
+line of `METHODS`. A protocol that answers by itself (`Episode.answer`) hands over its documents all the same (the
+paper's "(Ret)" rows); a method with ``own`` is scored on its own answer instead.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .corpus import fingerprint, read_corpus
 from .errors import DataError, StageError
-from .profile import ModelSpec, Profile
+from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
 from .records import Document, Episode, Question, Score
 from .stages import read_manifest
@@ -33,12 +33,13 @@ if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is
 class Collected:
     """What a method hands over for one question.
 
-    The documents in order; the episode that found them, if any; the answer's score where the method
-    already has it (naive RAG's cache), with the seconds it took then.
+    The documents in order; the episode that found them, if any; its own answer, where that is to be scored instead
+    of the generator's; the answer's score where the method already has it (naive RAG's cache), with the seconds it took then.
     """
 
     context: tuple[Document, ...]
     episode: Episode | None = None
+    answer: str | None = None
     score: Score | None = None
     seconds: float = 0.0
 
@@ -86,46 +87,53 @@ class Bench:
             self._retrievers[kind] = open_retriever(self.profile, kind)
         return self._retrievers[kind]
 
-    def checkpoint(self, trained: bool) -> ModelSpec:
-        """The searcher's model: the profile's own (untrained), or the trained one.
+    def checkpoint(self, protocol: str, trained: bool) -> ModelSpec:
+        """The model behind a protocol: as it came, or trained.
+
+        Trained means this seed's run where there is one, else the checkpoint that the profile names.
 
         Raises:
             StageError: there is no trained searcher yet.
         """
+        spec = method_spec(self.profile, protocol)
+        model = spec.model or self.profile.searcher
         if not trained:
-            return self.profile.searcher
-        folder = self._searcher or self.profile.build / "train" / f"s3-seed{self.seed}"
+            return model
+        given = self._searcher if protocol == "s3" else None
+        folder = given or self.profile.build / "train" / f"{protocol}-seed{self.seed}"
         if (folder / "model").is_dir():  # a run's folder, as training returns it
             folder = folder / "model"
-        if not (folder / "config.json").is_file():
-            raise StageError(
-                f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
-                f"--seed {self.seed}` (or notebook 04) first, or name a searcher's folder"
-            )
-        return self.profile.searcher.model_copy(update={"path": str(folder.resolve())})
+        if (folder / "config.json").is_file():
+            return model.model_copy(update={"path": str(folder.resolve())})
+        if given is None and spec.checkpoint is not None:
+            return model.model_copy(update={"path": spec.checkpoint})
+        raise StageError(
+            f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
+            f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder"
+        )
 
     def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
         """One greedy episode per question."""
         from .episodes import Engine
         from .models.local import load_model
 
-        spec = self.checkpoint(trained)
+        spec = self.checkpoint(protocol, trained)
         model = load_model(spec)
         engine = Engine(
             model,
             model.tokenizer,
-            self.retriever(),
-            make_protocol(protocol, self.profile),
-            self.profile.s3.max_turn_tokens,
+            self.retriever(retriever_kind(protocol)),
+            make_protocol(protocol, self.profile, reader=model),
+            method_spec(self.profile, protocol).max_turn_tokens,
             spec.max_length,
         )
         return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
 
     def answer(self, questions: Sequence[Question], collected: Sequence[Collected]) -> list[str]:
-        """The generator's answers from the contexts; an episode that answered by itself keeps its answer."""
+        """The generator's answers from the contexts; what brings an answer of its own keeps it."""
         from .rag import answer_questions
 
-        own = [found.episode.answer if found.episode else None for found in collected]
+        own = [found.answer for found in collected]
         asked = [i for i, answer in enumerate(own) if answer is None]
         replies = answer_questions(
             self.generator,
@@ -163,8 +171,22 @@ class Bench:
         return fingerprint(files) if files else spec.path
 
 
-def make_protocol(name: str, profile: Profile) -> Protocol:
-    """The protocol called ``name`` with the profile's numbers and its searcher's wordings.
+def method_spec(profile: Profile, protocol: str) -> MethodSpec:
+    """The profile's numbers for a protocol; for those it does not mention, and s3, the defaults."""
+    if protocol == "s3":
+        return MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens)
+    return profile.protocols.get(protocol, MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens))
+
+
+def retriever_kind(protocol: str) -> str | None:
+    """What answers a protocol's queries: None is the profile's own retriever."""
+    return "boolean" if protocol == "deepretrieval" else None
+
+
+def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) -> Protocol:
+    """The protocol called ``name`` with the profile's numbers and its model's wordings.
+
+    ``reader`` condenses documents, in protocols that have them condensed.
 
     Raises:
         DataError: unknown protocol.
@@ -173,8 +195,13 @@ def make_protocol(name: str, profile: Profile) -> Protocol:
 
     if name not in REGISTRY:
         raise DataError(f"unknown protocol {name!r}: choose from {', '.join(REGISTRY)}")
-    numbers = profile.s3.model_dump(exclude={"max_turn_tokens"})
-    return REGISTRY[name](**numbers, wordings=profile.searcher.wordings)
+    spec = method_spec(profile, name)
+    own = profile.s3.model_dump(exclude={"max_turn_tokens"}) if name == "s3" else {}
+    given = {**own, "k": own.get("k", spec.k), "turns": own.get("turns", spec.turns), "reader": reader}
+    factory = REGISTRY[name]
+    takes = inspect.signature(factory).parameters
+    numbers = {key: value for key, value in {**own, **given}.items() if key in takes and value is not None}
+    return factory(**numbers, wordings=(spec.model or profile.searcher).wordings)
 
 
 Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]
@@ -196,9 +223,9 @@ class Method:
 def retrieval_settings(profile: Profile, kind: str) -> str:
     """What, with the corpus, decides what a retriever returns; read without opening its index."""
     spec = profile.retrieval
-    if spec.kind == "remote" and kind != "lexical":
+    if spec.kind == "remote" and kind in ("dense", "remote"):
         return f"remote {spec.url}"
-    settings = spec.lexical if kind == "lexical" else spec.dense
+    settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
     return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size'})}"
 
 
@@ -236,18 +263,24 @@ def cache_seconds(profile: Profile, kind: str, set_name: str) -> float:
     return float(read_manifest(profile.build / "rag" / kind / f"{set_name}-test").get("seconds", 0.0))
 
 
-def episodes(name: str, about: str, protocol: str, trained: bool) -> Method:
-    """What the episodes of a protocol collected, with the profile's searcher or a trained one."""
+def episodes(name: str, about: str, protocol: str, trained: bool = False, own: bool = False) -> Method:
+    """What the episodes of a protocol collected, with its model as it came or trained.
+
+    ``own``: score the episode's own answer. One that gave none answered nothing, which is wrong.
+    """
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
-        return [Collected(e.context, e) for e in bench.episodes(protocol, trained, questions)]
+        found = bench.episodes(protocol, trained, questions)
+        return [Collected(e.context, e, (e.answer or "") if own else None) for e in found]
 
     def inputs(bench: Bench) -> dict[str, str]:
-        spec = bench.checkpoint(trained)
+        spec = bench.checkpoint(protocol, trained)
+        kind = retriever_kind(protocol) or bench.profile.retrieval.kind
+        numbers = bench.profile.s3 if protocol == "s3" else method_spec(bench.profile, protocol)
         return {
-            "retriever": retrieval_settings(bench.profile, bench.profile.retrieval.kind),
+            "retriever": retrieval_settings(bench.profile, kind),
             "searcher": bench.fingerprint(spec),
-            "protocol": f"{protocol} {bench.profile.s3.model_dump_json()} {spec.wordings}",
+            "protocol": f"{protocol} {numbers.model_dump_json(exclude={'model', 'checkpoint'})} {spec.wordings}",
         }
 
     return Method(name, about, collect, inputs, seeded=trained)
@@ -281,9 +314,15 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         no_context("direct", "no context"),
+        episodes("cot", "no context, reasons first", "cot", own=True),
         naive("rag-bm25", "top documents of the question, BM25", "lexical"),
         naive("rag-dense", "top documents of the question, dense", "dense"),
-        episodes("s3-untrained", "s3's loop, searcher as it came", "s3", trained=False),
+        episodes("deepretrieval", "one boolean query, BM25; trained", "deepretrieval", trained=True),
+        episodes("ircot", "each sentence of reasoning is a query", "ircot"),
+        episodes("search-o1", "searches inside its reasoning, results condensed", "search-o1"),
+        episodes("search-r1", "what Search-R1 retrieved; trained", "search-r1", trained=True),
+        episodes("search-r1-own", "Search-R1's own answer", "search-r1", trained=True, own=True),
+        episodes("s3-untrained", "s3's loop, searcher as it came", "s3"),
         episodes("s3", "s3's loop, searcher trained by GRPO", "s3", trained=True),
         gold("oracle", "the gold documents"),
     )

@@ -81,6 +81,20 @@ class S3Spec(_Spec):
     max_turn_tokens: int = Field(500, ge=8)
 
 
+class MethodSpec(_Spec):
+    """A method of the table beside s3, by its protocol's name: what differs from the profile's own.
+
+    ``model`` None is the searcher's; ``checkpoint`` is its trained weights (a folder or a hub name), if it has any.
+    ``k`` documents a search, at most ``turns`` searches; None is the protocol's own number.
+    """
+
+    model: ModelSpec | None = None
+    checkpoint: str | None = None
+    k: int | None = Field(None, ge=1)
+    turns: int | None = Field(None, ge=1)
+    max_turn_tokens: int = Field(500, ge=8)
+
+
 class RagSpec(_Spec):
     k: int = Field(3, ge=1)
 
@@ -102,6 +116,7 @@ class GrpoSpec(_Spec):
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)
     reward: str = "gbr"
+    filtered: bool = True  # train only on what naive RAG fails
 
 
 class EvaluationSpec(_Spec):
@@ -120,6 +135,7 @@ class Profile(_Spec):
     searcher: ModelSpec
     rag: RagSpec = RagSpec()
     s3: S3Spec = S3Spec()
+    protocols: dict[str, MethodSpec] = {}  # the other methods'
     grpo: GrpoSpec = GrpoSpec()
     evaluation: EvaluationSpec
 

@@ -33,7 +33,7 @@ class ToyEvaluation(ToyBench):
         return sum(len(document.text.split()) for document in documents)
 
     def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
-        self.checkpoint(trained)
+        self.checkpoint(protocol, trained)
         return [self._episode(question, trained) for question in questions]
 
     def _episode(self, question: Question, trained: bool) -> Episode:

@@ -294,8 +294,9 @@ def test_an_episode_that_answers_by_itself_is_not_asked_again(run: Run) -> None:
     question = Question("q1", "nq: which river at Town32?", ("River32",))
     (found,) = REGISTERED["s3"].collect(bench, "nq", [question])
     assert found.episode is not None
-    own = replace(found, episode=replace(found.episode, answer="its own"))
-    assert bench.answer([question, question], [own, found]) == ["its own", "River32"]
+    said = replace(found, episode=replace(found.episode, answer="its own"))  # handed over, not scored ("Ret")
+    own = replace(found, answer="its own")
+    assert bench.answer([question] * 3, [own, said, found]) == ["its own", "River32", "River32"]
 
 
 # -------------------------------------------------------------------------- stored episodes

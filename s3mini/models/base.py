@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..protocols.parsing import strip_reasoning as strip_reasoning
 from ..protocols.wordings import Message
 
 if TYPE_CHECKING:
@@ -97,17 +98,3 @@ def chat_ids(
     )
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def strip_reasoning(text: str) -> str:
-    """The answer proper: what follows the last ``</think>``, stripped.
-
-    An opened but never closed ``<think>`` leaves no answer: the empty string.
-
-    >>> strip_reasoning("<think> Paris is in France. </think> Paris")
-    'Paris'
-    """
-    head, closed, tail = text.rpartition("</think>")
-    if not closed and tail.lstrip().startswith("<think>"):
-        return ""
-    return tail.strip()

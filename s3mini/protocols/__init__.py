@@ -8,9 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .base import Action, History, Protocol
+from .cot import CotProtocol
+from .deepretrieval import DeepRetrievalProtocol
+from .ircot import IrcotProtocol
 from .s3 import S3Protocol
+from .search_o1 import SearchO1Protocol
+from .search_r1 import SearchR1Protocol
 
 REGISTRY: dict[str, Callable[..., Protocol]] = {
+    "cot": CotProtocol,
+    "deepretrieval": DeepRetrievalProtocol,
+    "ircot": IrcotProtocol,
+    "search-o1": SearchO1Protocol,
+    "search-r1": SearchR1Protocol,
     "s3": S3Protocol,
 }
 """Name of a method to the class (or factory) of its protocol."""

@@ -96,3 +96,9 @@ def union(blocks: Sequence[Sequence[Document]]) -> list[Document]:
         for document in block:
             first.setdefault(document.id, document)
     return list(first.values())
+
+
+def everything(history: History) -> list[Document]:
+    """All that an episode was shown, for protocols that do not select."""
+    blocks = [history.start, *(turn.shown for turn in history.turns)]
+    return union([[hit.document for hit in block] for block in blocks])

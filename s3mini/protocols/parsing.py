@@ -65,12 +65,13 @@ def parse_query(text: str) -> str:
     >>> [parse_query(t) for t in ('{"query": " a b "}', "{'query': 'a b',}", "a b", '{"query": ""}')]
     ['a b', 'a b', 'a b', '']
     """
-    while (inner := _fold(_unwrap(text))) != text:
+    while (inner := fold(_unwrap(text))) != text:
         text = inner
     return text
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
+    """Text on one line: control characters dropped, whitespace folded."""
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
@@ -143,3 +144,17 @@ def parse_ids(text: str, count: int) -> Selection:
         else:
             dropped[number] = None
     return Selection(tuple(ids), tuple(dropped), bool(ids))
+
+
+def strip_reasoning(text: str) -> str:
+    """The answer proper: what follows the last ``</think>``, stripped.
+
+    An opened but never closed ``<think>`` leaves no answer: the empty string.
+
+    >>> strip_reasoning("<think> Paris is in France. </think> Paris")
+    'Paris'
+    """
+    head, closed, tail = text.rpartition("</think>")
+    if not closed and tail.lstrip().startswith("<think>"):
+        return ""
+    return tail.strip()

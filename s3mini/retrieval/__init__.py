@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 KINDS = ("dense", "lexical")
+BOOLEAN = "boolean"
+"""Not an index of its own: the lexical one, queries read as boolean expressions."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -88,7 +90,7 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
 
     Args:
         profile: says which corpus, encoder and parameters.
-        kind: "dense" or "lexical".
+        kind: "dense", "lexical", or "boolean" (BM25 over the lexical index, the query a boolean expression).
         cache: keep answers in memory (`CachedRetriever`); False to measure the bare engine.
 
     Raises:
@@ -96,6 +98,7 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
             encoder; no Java; a damaged index.
     """
     kind = kind or profile.retrieval.kind
+    boolean, kind = kind == BOOLEAN, "lexical" if kind == BOOLEAN else kind
     stage = _stage(profile, kind)
     if not stage.done:
         _refuse_foreign(stage, profile, kind)
@@ -104,7 +107,8 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
     retriever: Retriever
     if kind == "lexical":
         threads = profile.threads
-        retriever = LexicalRetriever(stage.path, documents, profile.retrieval.lexical, content, threads)
+        spec = profile.retrieval.lexical
+        retriever = LexicalRetriever(stage.path, documents, spec, content, threads, boolean)
     else:
         retriever = DenseRetriever(stage.path, documents, Encoder(profile.retrieval.dense), content)
     return CachedRetriever(retriever) if cache else retriever

@@ -7,6 +7,7 @@ returns nothing. Importing Pyserini takes some seconds: it happens at the first 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .java import import_pyserini
 
 FOLDER = "lucene"
 _BATCH = 10_000  # documents per call into Java
+_QUOTED = re.compile(r'"([^"]*\w[^"]*)"')
 _STEP = 1e-6  # what Anserini takes off a score per earlier document of the same score
 
 
@@ -56,12 +58,12 @@ class LexicalRetriever:
         spec: ``k1`` and ``b``, applied when searching: changing them needs no new index.
         corpus: fingerprint of the corpus.
         threads: searches run at once; None: the usable cores.
+        boolean: read a query with Lucene's own query parser: AND, OR, NOT, parentheses; a "quoted phrase" asks for all
+            of its words (the index holds no positions). What cannot be parsed is searched as plain words.
 
     Raises:
         RetrievalError: no Java, no index in ``folder``, or one of another number of documents.
     """
-
-    name = "bm25"
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class LexicalRetriever:
         spec: LexicalSpec | None = None,
         corpus: str = "",
         threads: int | None = None,
+        boolean: bool = False,
     ) -> None:
         where = folder / FOLDER
         if not where.is_dir():
@@ -89,6 +92,8 @@ class LexicalRetriever:
         self._searcher.set_bm25(spec.k1, spec.b)
         self._documents = {document.id: document for document in documents}
         self._threads = threads or cores()
+        self._parser = _query_parser() if boolean else None
+        self.name = "bm25-boolean" if boolean else "bm25"
         self.fingerprint = digest(kind=self.name, corpus=corpus, k1=spec.k1, b=spec.b)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
@@ -111,6 +116,10 @@ class LexicalRetriever:
         return [[self._hit(s, name) for s, name in rank(found[i])[:k]] for i in range(len(texts))]
 
     def _fetch(self, texts: dict[int, str], k: int) -> Iterable[tuple[int, list[tuple[float, str]]]]:
+        if self._parser is not None:
+            for position, text in texts.items():
+                yield position, _untie(self._boolean(text, k))
+            return
         names = [str(position) for position in texts]
         try:
             answer = self._searcher.batch_search(list(texts.values()), names, k, self._threads)
@@ -118,6 +127,19 @@ class LexicalRetriever:
             raise RetrievalError(f"Lucene failed on a batch of {len(texts)} queries: {error}") from error
         for position in texts:  # a query without hits may be missing from the answer
             yield position, _untie(answer.get(str(position)) or [])
+
+    def _boolean(self, text: str, k: int) -> Sequence[Any]:
+        """Hits of a boolean expression; of its words where it is malformed."""
+        assert self._parser is not None
+        try:
+            query = self._parser.parse(_QUOTED.sub(lambda m: f"({' AND '.join(m[1].split())})", text))
+        except Exception:  # Java's ParseException: unbalanced, or an operator without its operand
+            query = text
+        try:
+            hits: Sequence[Any] = self._searcher.object.search(query, k)
+        except Exception as error:
+            raise RetrievalError(f"Lucene failed on the boolean query {text!r}: {error}") from error
+        return hits
 
     def _hit(self, score: float, identifier: str) -> Hit:
         try:
@@ -127,6 +149,14 @@ class LexicalRetriever:
                 f"the Lucene index holds document {identifier!r}, the corpus does not; it belongs to another "
                 "corpus: build the index again"
             ) from None
+
+
+def _query_parser() -> Any:
+    """Lucene's classic parser over the indexed field, with the index's own analyser."""
+    java = import_pyserini("pyserini.pyclass")
+    analysis = import_pyserini("pyserini.analysis")
+    parser = java.autoclass("org.apache.lucene.queryparser.classic.QueryParser")
+    return parser("contents", analysis.get_lucene_analyzer())
 
 
 def _untie(hits: Sequence[Any]) -> list[tuple[float, str]]:
