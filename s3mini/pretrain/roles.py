@@ -226,7 +226,7 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
         if block:
             segments += [(f"<think> {sought}</think>\n", 1.0), _selection(asked, block, select, rng)]
         missing = read(asked, shown)[1]
-        careful = rng.random() < 0.3
+        careful = rng.random() < 0.2
         if careful:
             segments.append((thought(asked, shown) + "\n", 1.0))
         proper = rng.random() < (0.6 if careful else 0.25)
