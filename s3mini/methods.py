@@ -196,12 +196,13 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
     if name not in REGISTRY:
         raise DataError(f"unknown protocol {name!r}: choose from {', '.join(REGISTRY)}")
     spec = method_spec(profile, name)
-    own = profile.s3.model_dump(exclude={"max_turn_tokens"}) if name == "s3" else {}
-    given = {**own, "k": own.get("k", spec.k), "turns": own.get("turns", spec.turns), "reader": reader}
+    numbers: dict[str, Any] = {"k": spec.k, "turns": spec.turns, "reader": reader}
+    if name == "s3":
+        numbers = profile.s3.model_dump(exclude={"max_turn_tokens"})
     factory = REGISTRY[name]
     takes = inspect.signature(factory).parameters
-    numbers = {key: value for key, value in {**own, **given}.items() if key in takes and value is not None}
-    return factory(**numbers, wordings=(spec.model or profile.searcher).wordings)
+    given = {key: value for key, value in numbers.items() if key in takes and value is not None}
+    return factory(**given, wordings=(spec.model or profile.searcher).wordings)
 
 
 Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]

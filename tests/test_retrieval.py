@@ -470,29 +470,3 @@ assert not changed & {"OPENAI_API_KEY", "JAVA_HOME", "JVM_PATH"}, changed
     environment = {k: v for k, v in os.environ.items() if k not in ("OPENAI_API_KEY", "JAVA_HOME")}
     ran = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-
-
-def test_boolean_queries(lexical: LexicalRetriever, tmp_path: Path) -> None:
-    build_lexical(tmp_path, DOCUMENTS, progress=False)
-    boolean = LexicalRetriever(tmp_path, DOCUMENTS, boolean=True)
-    assert boolean.fingerprint != lexical.fingerprint
-    expected = {
-        "velin AND born": {"d2"},
-        "velin AND stone": set(),
-        "velyn OR stone": {"d3", "d4"},
-        "(velin OR velyn) AND river": {"d3"},
-        "river NOT pilot": {"d4", "d6"},
-        '"river pilot"': {"d3"},
-        "The Blue Lantern": {"d1"},
-    }
-    found = boolean.search(list(expected), 50)
-    assert [set(ids(hits)) for hits in found] == list(expected.values())
-
-
-@pytest.mark.parametrize(
-    "query", ["(river", "river AND", "AND OR", 'river "', "river:", "a/b", "[x TO", "~^"]
-)
-def test_a_malformed_boolean_query_is_searched_as_words(tmp_path: Path, query: str) -> None:
-    build_lexical(tmp_path, DOCUMENTS, progress=False)
-    found = LexicalRetriever(tmp_path, DOCUMENTS, boolean=True).search([query], 10)[0]
-    assert set(ids(found)) == ({"d3", "d4", "d6"} if "river" in query else set())
