@@ -246,11 +246,16 @@ def s3(world: World, rng: random.Random, k: int = 4, select: int = 2, turns: int
 
 
 def _selection(asked: Asked, block: Sequence[Entity], select: int, rng: random.Random) -> Segment:
-    """Right half of the time (its words count twice: they can be predicted), else any documents."""
+    """Right half of the time (its words count twice: they can be predicted), else the first documents, or any."""
     golds = {e.id for e in asked.golds}
-    right = [i for i, e in enumerate(block, 1) if e.id in golds][:select]
-    any_two = sorted(rng.sample(range(1, len(block) + 1), min(select, len(block))))
-    chosen, weight = (right, 2 * DICE) if rng.random() < 0.33 else (any_two, DICE)
+    numbers = range(1, len(block) + 1)
+    dice, weight = rng.random(), DICE
+    if dice < 0.4:
+        chosen, weight = [i for i in numbers if block[i - 1].id in golds][:select], 2 * DICE
+    elif dice < 0.75:
+        chosen = list(numbers[:select])
+    else:
+        chosen = sorted(rng.sample(numbers, min(select, len(block))))
     return f"<important_info>{json.dumps(chosen)}</important_info>\n", weight
 
 
