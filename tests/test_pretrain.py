@@ -12,9 +12,18 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from s3mini.models.base import chat_ids
-from s3mini.pretrain.batches import LEVELS, MIX, Level, encode, fresh_worlds, make_batch, samples
+from s3mini.pretrain.batches import (
+    LEVELS,
+    MIX,
+    PROSE_WEIGHT,
+    Level,
+    encode,
+    fresh_worlds,
+    make_batch,
+    samples,
+)
 from s3mini.pretrain.drills import drill
-from s3mini.pretrain.roles import SINGLE, generator, s3
+from s3mini.pretrain.roles import DICE, SINGLE, generator, s3
 from s3mini.pretrain.samples import Sample, documents, read, shelf, solved
 from s3mini.pretrain.tokenizer import SPECIAL, TAGS, make_tokenizer
 from s3mini.pretrain.train import lr_factor, model_config, pretrain
@@ -109,13 +118,7 @@ def test_a_batch_never_trains_on_padding_or_first_tokens(tokenizer: PreTrainedTo
     batch = make_batch(samples(level, rng, fresh_worlds("padding")), tokenizer, 2, level.length, rng, 0)
     assert (batch.where >= 0).all()
     assert (batch.targets != 0).all()
-    assert set(batch.weights.round(3).tolist()) <= {
-        np.float32(0.03).round(3),
-        0.3,
-        1.0,
-        0.30000001192092896,
-        0.029999999329447746,
-    }
+    assert {round(float(weight), 3) for weight in batch.weights} <= {PROSE_WEIGHT, DICE, 2 * DICE, 1.0}
     assert batch.mask.any(-1).sum() >= (batch.ids != 0).sum()
     assert not np.triu(batch.mask[0, 0], 1).any()
 
