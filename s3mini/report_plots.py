@@ -171,7 +171,8 @@ def tokens_plot(results: Mapping[str, Any]) -> Plot:
         for name, point in points.items():
             axes.plot(*point, "o", color=COLOURS.get(name, MUTED), ms=9 if name.startswith("s3") else 7)
         for names, point in _labels(labels):
-            axes.annotate(names, point, (8, -3), textcoords="offset points", fontsize=9, color=INK)
+            below = -16 if selection and point == points["s3"] else -3  # clear of the arrow
+            axes.annotate(names, point, (8, below), textcoords="offset points", fontsize=9, color=INK)
         axes.set_xlabel("tokens the generator reads per question")
         axes.set_ylabel("average GenAcc")
         axes.set_ylim(-0.03, 1.05)
