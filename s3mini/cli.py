@@ -174,7 +174,7 @@ def train(
     profile = opened(profile_name, settings)
     from .grpo import train as learn
 
-    typer.echo(f"searcher: {learn(profile, seed, run, protocol=protocol, resume=not fresh)}")
+    typer.echo(f"searcher: {learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)}")
 
 
 @app.command()

@@ -100,7 +100,7 @@ def test_overrides_and_seed_reach_training(run: Run, root: Path, monkeypatch: py
     stand_in(monkeypatch, "s3mini.grpo", train=train)
     code, out, _ = run("train", "--seed", "3", "--fresh", "--set", "grpo.steps=7", "--set", "name=other")
     assert (code, out) == (0, "searcher: folder\n")
-    assert (seen["seed"], seen["run"], seen["resume"]) == (3, "s3", False)
+    assert (seen["seed"], seen["run"], seen["protocol"], seen["resume"]) == (3, None, "s3", False)
     assert seen["profile"].grpo.steps == 7
     assert seen["profile"].build == root / "build" / "other"
 
