@@ -3,8 +3,8 @@
 What made it learn on two CPU cores, each measured in the record of a run: names as single tokens (`tokenizer`); evidence
 first, each fact restated before the reply ends (`samples.read`); several questions per set of documents (`samples`);
 query-key norm (Qwen3), Muon for the matrices, `torch.compile` with bfloat16 autocast (4x the tokens per second). And
-above all the first level (`drills`): without it the model never ties a fact to its subject, with it that takes
-two million tokens and whole documents follow at once.
+above all the drills (`drills`): without them the model never ties a fact to its subject, nor looks from a name back to
+what stands before it (its document's number, its option's letter); with them each takes about half a million tokens.
 """
 
 from __future__ import annotations
