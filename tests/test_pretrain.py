@@ -26,7 +26,7 @@ from s3mini.pretrain.drills import drill
 from s3mini.pretrain.roles import DICE, SINGLE, generator, s3
 from s3mini.pretrain.samples import Sample, documents, read, shelf, solved
 from s3mini.pretrain.tokenizer import SPECIAL, TAGS, make_tokenizer
-from s3mini.pretrain.train import lr_factor, model_config, pretrain
+from s3mini.pretrain.train import JUDGED, lr_factor, model_config, pretrain
 from s3mini.protocols.base import History
 from s3mini.protocols.s3 import S3Protocol
 from s3mini.protocols.wordings import context_messages, question_messages
@@ -290,3 +290,11 @@ def test_the_card_states_what_the_record_and_the_exam_hold(tmp_path: Path) -> No
         assert said in text
     assert (model / "exam.json").exists()
     assert (model / "record.csv").read_text().endswith("2500000,7200\n")
+
+
+def test_every_level_shows_what_it_is_judged_by() -> None:
+    """Else the share of right replies would stay at 0, and the curriculum would never move on."""
+    for level in LEVELS:
+        source = samples(level, random.Random(2), fresh_worlds("judged"))
+        kinds = {kind for _ in range(60) for kind in next(source).kinds}
+        assert kinds & set(JUDGED.get(level.drill, SETS)), level

@@ -44,9 +44,7 @@ class Level:
     hops: int
     length: int
     mixed: bool = False  # whether the searcher roles are in the mix
-    drill: str = (
-        ""  # no documents: "lists" of names, "labels", or "statements" and everything else (`drills.drill`)
-    )
+    drill: str = ""  # no documents: "lists", "labels", or "statements" and everything else (`drills.drill`)
 
 
 LEVELS = (

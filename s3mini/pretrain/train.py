@@ -31,6 +31,7 @@ ADVANCE_AT = 0.75  # share of replies that are right to the last token before th
 JUDGED = {
     "lists": ("list 0", "list 1"),
     "statements": ("binding",),
+    "labels": ("label", "numbered"),
 }  # by drill; among documents, the six sets
 FIELDS = ("tokens", "seconds", "step", "level", "loss", "exact", "lr", "kinds")
 
