@@ -28,6 +28,7 @@ from .corpus import fingerprint, load_questions
 from .errors import DataError
 from .methods import METHODS, Bench, Collected, Method
 from .profile import Profile
+from .protocols.base import everything
 from .records import Document, Episode, Hit, Question, Turn
 from .results import WITHOUT_SELECTION, Record, summarise
 from .stages import JsonlLog, Stage, atomic_write
@@ -202,15 +203,9 @@ def without_selection(method: Method, answers: Mapping[str, Sequence[Record]]) -
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
         episodes = [episode_from_json(stored[question.id], bench.documents) for question in questions]
-        return [Collected(retrieved(episode)) for episode in episodes]
+        return [Collected(tuple(everything(episode))) for episode in episodes]
 
     return replace(method, name=method.name + WITHOUT_SELECTION, collect=collect)
-
-
-def retrieved(episode: Episode) -> tuple[Document, ...]:
-    """Every document an episode was shown, de-duplicated, in order."""
-    blocks = [episode.start, *(turn.shown for turn in episode.turns)]
-    return tuple({hit.document.id: hit.document for block in blocks for hit in block}.values())
 
 
 # ------------------------------------------------------------------------ episodes on disk

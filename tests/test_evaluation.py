@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from rag_toys import ToyGenerator
 
 from s3mini.errors import DataError, ModelError, S3Error, StageError
-from s3mini.evaluation import ANSWERS, episode_as_json, episode_from_json, evaluate, load_answers, retrieved
+from s3mini.evaluation import ANSWERS, episode_as_json, episode_from_json, evaluate, load_answers
 from s3mini.methods import METHODS as REGISTERED
 from s3mini.methods import Bench
 from s3mini.profile import Profile
+from s3mini.protocols.base import everything
 from s3mini.records import Document, Episode, Hit, Question, Turn
 from s3mini.results import differences
 
@@ -340,7 +341,7 @@ def test_episodes_come_back_from_disk_as_they_were(episode: Episode) -> None:
     }
     assert episode_from_json(record, corpus) == episode
     shown = [hit.document.id for block in (episode.start, *(t.shown for t in episode.turns)) for hit in block]
-    assert [d.id for d in retrieved(episode)] == list(dict.fromkeys(shown))
+    assert [d.id for d in everything(episode)] == list(dict.fromkeys(shown))
 
 
 def test_a_stored_document_that_left_the_corpus_is_an_error() -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..records import Document, Hit, Question, Turn
+from ..records import Document, Episode, Hit, Question, Turn
 from .wordings import Message
 
 
@@ -98,7 +98,7 @@ def union(blocks: Sequence[Sequence[Document]]) -> list[Document]:
     return list(first.values())
 
 
-def everything(history: History) -> list[Document]:
-    """All that an episode was shown, for protocols that do not select."""
+def everything(history: History | Episode) -> list[Document]:
+    """All that an episode was shown, each document once, in order: the context of protocols that do not select."""
     blocks = [history.start, *(turn.shown for turn in history.turns)]
     return union([[hit.document for hit in block] for block in blocks])
