@@ -202,7 +202,6 @@ def test_binding_is_decided_by_the_subject_alone(world: World) -> None:
     assert forms == {
         "binding",
         "label",
-        "label option",
         "label selected",
         "numbered",
         "selected",

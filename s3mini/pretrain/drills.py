@@ -1,5 +1,5 @@
 """Drills that come before whole documents, and stay among them: lists of names, statements that only their subject
-tells apart, and labels: which document, which option a name belongs to.
+tells apart, and labels: which document a name belongs to.
 
 A model that reads whole documents from the start settles for the relation and never looks at the subject (right as
 often as chance, measured, after 8 M tokens); here that earns nothing.
@@ -19,9 +19,9 @@ from ..world.relations import RELATIONS
 from .samples import Sample, Segment
 
 STYLES = (("Doc {} (Title: {})", "\n"), ("({}) {}", " "), ("{} {}", " "), ("{}: {}", "\n"))
-ANSWERED, ASKED = ".</think>", "</think>\n<important_info>"
-CUES = ((" Doc", ""), (" is", ""), (ANSWERED, ""), (ASKED, "["))
-"""Between a name and its label: what stands there in a document, before an option's letter, before a selection."""
+ASKED = "</think>\n<important_info>"
+CUES = ((" Doc", ""), (" is", ""), (ASKED, "["))
+"""Between a name and its label: what stands there in a document, and before a selection."""
 FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
 
 
@@ -68,7 +68,7 @@ def name_list(world: World, rng: random.Random, count: int, plain: bool = False)
 
 
 def labelled(world: World, rng: random.Random, count: int) -> Sample:
-    """Names with a number or letter before each, then the label of each name: which document, which option."""
+    """Names with a number or letter before each, then the label of each name: which document."""
     letters = rng.random() < 0.4
     names = [entity.name for entity in rng.sample(world.entities, 4 if letters else count)]
     labels = list("ABCD") if letters else [str(n) for n in range(1, count + 1)]
@@ -78,11 +78,11 @@ def labelled(world: World, rng: random.Random, count: int) -> Sample:
     listed = between.join(style.format(label, name) for label, name in zip(labels, names, strict=True))
     sample = Sample(f" {listed}\n", [], [])
     before, after = rng.choice(CUES)
-    if before not in (ANSWERED, ASKED):
+    if before != ASKED:
         before += "".join(f" {rng.choice(FILLERS)}" for _ in range(rng.randint(0, 3)))
     for name, label in rng.sample(list(zip(names, labels, strict=True)), len(names)):
         sample.branches.append([(f" {name}{before}", 0.0), (f"{after or ' '}{label}", 1.0)])
-        sample.kinds.append({ANSWERED: "label option", ASKED: "label selected"}.get(before, "label"))
+        sample.kinds.append("label selected" if before == ASKED else "label")
     return sample
 
 
