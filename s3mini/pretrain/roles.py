@@ -227,10 +227,11 @@ def s3(world: World, rng: random.Random, k: int = 4, turns: int = 3) -> list[Seg
     segments: list[Segment] = [(chat(question_messages("s3", "brief", asked.text, documents(shown))), 0.0)]
     block: list[Entity] = []
     query, target = "", asked.golds[0]
+    tried: set[str] = set()
     for turn in range(turns + 1):
         if block:
             recalled = _sought(asked, query, target, block)
-            segments += [(f"<think> {recalled}</think>\n", 1.0), _selection(target, block, rng)]
+            segments += [(f"<think> {recalled}</think>\n", 1.0), *_selection(target, block, rng)]
         missing = read(asked, shown)[1]
         careful = rng.random() < 0.2
         if careful:
@@ -240,11 +241,12 @@ def s3(world: World, rng: random.Random, k: int = 4, turns: int = 3) -> list[Seg
         if turn == turns or done:
             return [*segments, ("<search_complete>True</search_complete>", DICE), (END, 0.0)]
         wanted = _wanted(asked, shown)
-        if missing and wanted and rng.random() < (0.64 if careful else 0.1):
+        if missing and wanted and missing not in tried and rng.random() < (0.64 if careful else 0.1):
             query, target = missing, wanted
         else:
-            query = careless_query(asked, shown, rng)
+            query = next((q for _ in range(8) if (q := careless_query(asked, shown, rng)) not in tried), query)
             target = next((entity for entity in shown if entity.name == query), asked.golds[0])
+        tried.add(query)
         ask_again = f"<search_complete>False</search_complete>\n<query>{as_json(query)}</query>"
         block = _retrieved(world, target, [target], k, rng)
         rng.shuffle(block)  # rank must not pay: the title has to be read
@@ -261,18 +263,19 @@ def _sought(asked: Asked, query: str, target: Entity, block: Sequence[Entity]) -
     return asked.restated(step, target in block)
 
 
-def _selection(target: Entity, block: Sequence[Entity], rng: random.Random) -> Segment:
-    """What was sought, by its title (words that count twice: they can be predicted); seldom any one document.
+def _selection(target: Entity, block: Sequence[Entity], rng: random.Random) -> list[Segment]:
+    """What was sought, by its name (words that count twice: they can be predicted); seldom any one document.
 
-    Mostly right from the start: where the wanted document stands first nearly always, as behind a good retriever,
-    GRPO would teach a careless model the number 1 instead of the title.
+    Namesakes are kept both; of a block without it nothing is selected, so that it is kept whole. Mostly right from
+    the start: where the wanted document stands first nearly always, as behind a good retriever, GRPO would teach a
+    careless model the number 1 instead of the title.
     """
     numbers = range(1, len(block) + 1)
     if rng.random() < 0.8:
-        chosen, weight = [i for i in numbers if block[i - 1] is target], 2 * DICE
+        chosen, weight = [i for i in numbers if block[i - 1].name == target.name][:2], 2 * DICE
     else:
         chosen, weight = [rng.choice(numbers)], DICE
-    return f"<important_info>{json.dumps(chosen)}</important_info>\n", weight
+    return [(f"<important_info>{json.dumps(chosen)}</important_info>\n", weight)] if chosen else []
 
 
 def search_r1(world: World, rng: random.Random) -> list[Segment]:
