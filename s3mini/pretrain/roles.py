@@ -244,7 +244,9 @@ def s3(world: World, rng: random.Random, k: int = 4, turns: int = 3) -> list[Seg
         if missing and wanted and missing not in tried and rng.random() < (0.64 if careful else 0.1):
             query, target = missing, wanted
         else:
-            query = next((q for _ in range(8) if (q := careless_query(asked, shown, rng)) not in tried), query)
+            query = next(
+                (q for _ in range(8) if (q := careless_query(asked, shown, rng)) not in tried), query
+            )
             target = next((entity for entity in shown if entity.name == query), asked.golds[0])
         tried.add(query)
         ask_again = f"<search_complete>False</search_complete>\n<query>{as_json(query)}</query>"
