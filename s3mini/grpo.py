@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError, StageError
-from .grpo_parts import OBJECTIVES, Outcome, Parts, identity, open_parts
+from .grpo_parts import Outcome, Parts, identity, open_parts
+from .methods import kind_of
 from .machine import cap_threads
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
@@ -60,7 +61,7 @@ def train(
     Args:
         run: names the folder; None takes the protocol's name.
         protocol: a name of the protocol registry.
-        reward: "recall" or a name of `reward.make_reward`; None takes the protocol's own (`grpo_parts.OBJECTIVES`).
+        reward: "recall" or a name of `reward.make_reward`; None takes the protocol's own.
         resume: False throws away what an earlier run left.
         parts: opened parts to use, for tests and other methods; None opens the profile's.
 
@@ -70,7 +71,7 @@ def train(
         StageError: full disk, damaged files.
     """
     spec = profile.grpo
-    name = reward or OBJECTIVES.get(protocol) or spec.reward
+    name = reward or kind_of(protocol).reward or spec.reward
     stage = Stage(profile, f"train/{run or protocol}-seed{seed}", *identity(profile, seed, protocol, name))
     if not resume:
         shutil.rmtree(stage.path, ignore_errors=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .corpus import fingerprint, load_questions
-from .methods import Bench, Collected, make_protocol, method_spec, retrieval_settings, retriever_kind
+from .methods import Bench, Collected, kind_of, make_protocol, method_spec, retrieval_settings
 from .profile import Profile
 from .rag import RagCache, precompute, training_filter
 from .records import Document, Episode, Question, Score
@@ -65,12 +65,16 @@ class Parts:
 
 
 @dataclass
-class GeneratorScorer:
-    """The frozen generator answers from what an episode collected; the named reward values the answer."""
+class AnswerScorer:
+    """The frozen generator answers from what an episode collected; the named reward values the answer.
+
+    ``own``: the episode's own answer is valued instead (Search-R1); none is an empty one.
+    """
 
     bench: Bench
     reward: Reward
     rag: RagCache
+    own: bool = False
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
         """One outcome per episode; equal contexts of a question are read once.
@@ -79,7 +83,8 @@ class GeneratorScorer:
             ModelError: the generator or the judge failed.
         """
         questions = [episode.question for episode in episodes]
-        answers = self.bench.answer(questions, [Collected(e.context, e) for e in episodes])
+        collected = [Collected(e.context, e, (e.answer or "") if self.own else None) for e in episodes]
+        answers = self.bench.answer(questions, collected)
         scores = self.reward.score(answers, questions, self.bench.judge)
         values = self.reward(questions, scores)
         return [
@@ -94,30 +99,7 @@ class GeneratorScorer:
 
 
 @dataclass
-class OwnAnswerScorer:
-    """Values the answer that the episode gave by itself (Search-R1): no generator. No answer is an empty one."""
-
-    bench: Bench
-    reward: Reward
-    rag: RagCache
-
-    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
-        """One outcome per episode.
-
-        Raises:
-            ModelError: the judge failed.
-        """
-        questions = [episode.question for episode in episodes]
-        scores = self.reward.score([e.answer or "" for e in episodes], questions, self.bench.judge)
-        values = self.reward(questions, scores)
-        return [
-            Outcome(value, score, None, self.bench.count_tokens(episode.context))
-            for episode, score, value in zip(episodes, scores, values, strict=True)
-        ]
-
-
-@dataclass
-class RecallScorer(GeneratorScorer):
+class RecallScorer(AnswerScorer):
     """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside."""
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
@@ -136,14 +118,10 @@ def recall(question: Question, context: Sequence[Document]) -> float:
     return float(any(span_match(document.contents, question.golden_answers) for document in context))
 
 
-OBJECTIVES = {"s3": None, "search-r1": "em", "deepretrieval": "recall"}
-"""Protocols that are trained, and what each is trained for: None is the profile's reward (paper, section 4)."""
-
-
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> Parts:
     """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
 
-    The reward "recall" values the documents; any other the generator's answer or, for Search-R1, the model's own.
+    The reward "recall" values the documents, any other an answer.
 
     Raises:
         DataError: unknown protocol or reward, malformed data, nothing left to train on.
@@ -156,22 +134,25 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
     bench = Bench(profile)
     cache = precompute(profile, splits=("train",), bench=bench)
     asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
-    questions = training_filter(asked, cache)[0] if profile.grpo.filtered else asked
+    method = kind_of(protocol)
+    drop = profile.grpo.filtered and method.filtered
+    questions = training_filter(asked, cache)[0] if drop else asked
     spec = bench.checkpoint(protocol, trained=False)
     frozen = load_model(spec)  # shared with whoever uses the same weights, so never trained
     policy = LocalModel(spec, copy.deepcopy(frozen.model).train(), frozen.tokenizer)
     engine = Engine(
         policy,
         policy.tokenizer,
-        CachedRetriever(bench.retriever(retriever_kind(protocol))),
+        CachedRetriever(bench.retriever(method.retriever)),
         make_protocol(protocol, profile, reader=frozen),
         method_spec(profile, protocol).max_turn_tokens,
         spec.max_length,
     )
-    kind = {"recall": RecallScorer}.get(
-        reward, OwnAnswerScorer if protocol == "search-r1" else GeneratorScorer
+    scorer = (
+        RecallScorer(bench, make_reward("gen_acc"), cache)
+        if reward == "recall"
+        else AnswerScorer(bench, make_reward(reward, cache.lookup), cache, method.own_answer)
     )
-    scorer = kind(bench, make_reward("gen_acc" if reward == "recall" else reward, cache.lookup), cache)
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, frozen.model)
 
 
@@ -187,7 +168,7 @@ def identity(
         "questions": fingerprint(files),
         "searcher": bench.fingerprint(bench.checkpoint(protocol, trained=False)),
         **{role: bench.fingerprint(getattr(profile, role)) for role in ("generator", "judge")},
-        "retriever": retrieval_settings(profile, retriever_kind(protocol) or profile.retrieval.kind),
+        "retriever": retrieval_settings(profile, kind_of(protocol).retriever or profile.retrieval.kind),
     }
     settings = {
         "seed": seed,

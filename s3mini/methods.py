@@ -122,7 +122,7 @@ class Bench:
         engine = Engine(
             model,
             model.tokenizer,
-            self.retriever(retriever_kind(protocol)),
+            self.retriever(kind_of(protocol).retriever),
             make_protocol(protocol, self.profile, reader=model),
             method_spec(self.profile, protocol).max_turn_tokens,
             spec.max_length,
@@ -178,9 +178,17 @@ def method_spec(profile: Profile, protocol: str) -> MethodSpec:
     return profile.protocols.get(protocol, MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens))
 
 
-def retriever_kind(protocol: str) -> str | None:
-    """What answers a protocol's queries: None is the profile's own retriever."""
-    return "boolean" if protocol == "deepretrieval" else None
+def kind_of(name: str) -> type[Protocol]:
+    """The class of the protocol called ``name``, which tells its retriever and what it is trained for.
+
+    Raises:
+        DataError: unknown protocol.
+    """
+    from .protocols import REGISTRY
+
+    if name not in REGISTRY:
+        raise DataError(f"unknown protocol {name!r}: choose from {', '.join(REGISTRY)}")
+    return REGISTRY[name]
 
 
 def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) -> Protocol:
@@ -191,15 +199,11 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
     Raises:
         DataError: unknown protocol.
     """
-    from .protocols import REGISTRY
-
-    if name not in REGISTRY:
-        raise DataError(f"unknown protocol {name!r}: choose from {', '.join(REGISTRY)}")
+    factory: Callable[..., Protocol] = kind_of(name)
     spec = method_spec(profile, name)
     numbers: dict[str, Any] = {"k": spec.k, "turns": spec.turns, "reader": reader}
     if name == "s3":
         numbers = profile.s3.model_dump(exclude={"max_turn_tokens"})
-    factory = REGISTRY[name]
     takes = inspect.signature(factory).parameters
     given = {key: value for key, value in numbers.items() if key in takes and value is not None}
     return factory(**given, wordings=(spec.model or profile.searcher).wordings)
@@ -276,7 +280,7 @@ def episodes(name: str, about: str, protocol: str, trained: bool = False, own: b
 
     def inputs(bench: Bench) -> dict[str, str]:
         spec = bench.checkpoint(protocol, trained)
-        kind = retriever_kind(protocol) or bench.profile.retrieval.kind
+        kind = kind_of(protocol).retriever or bench.profile.retrieval.kind
         numbers = bench.profile.s3 if protocol == "s3" else method_spec(bench.profile, protocol)
         return {
             "retriever": retrieval_settings(bench.profile, kind),

@@ -180,7 +180,7 @@ def score_answers(
 
     The judge is asked in one batch, only where the span match fails (paper, section 3) unless
     ``judge_all``, and never about an empty answer, which contains nothing. Without a judge GenAcc is
-    the span match alone.
+    the span match alone. Of a question with ``metadata["options"]`` the letter chosen is scored.
 
     Raises:
         DataError: a question without golden answers, or counts that differ.
@@ -193,6 +193,8 @@ def score_answers(
     for question in questions:
         _accepted(question.golden_answers, f" (question {question.id!r})")
     golds = [question.golden_answers for question in questions]
+    given = answers
+    answers = [_read_choice(answer, question) for answer, question in zip(given, questions, strict=True)]
     spans = [span_match(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
     verdicts: list[bool | None] = [None] * len(answers)
     if judge is not None:
@@ -204,9 +206,31 @@ def score_answers(
         for i, verdict in zip(asked, replies, strict=True):
             verdicts[i] = verdict
     return [
-        Score(answer, exact_match(answer, gold), f1_score(answer, gold), span, verdict)
-        for answer, gold, span, verdict in zip(answers, golds, spans, verdicts, strict=True)
+        Score(said, exact_match(answer, gold), f1_score(answer, gold), span, verdict)
+        for said, answer, gold, span, verdict in zip(given, answers, golds, spans, verdicts, strict=True)
     ]
+
+
+_LETTER = re.compile(r"\W*(?:(?:the )?(?:correct )?answer(?: is)?\W*)?([A-Z])(?:\W*$|[).:]\s)")
+
+
+def chosen_letter(answer: str, options: Sequence[str]) -> str:
+    """The letter of the option an answer chooses: "B", "(B) vesol", "The answer is B.", or "vesol" alone.
+
+    Empty where it chooses none, or names several (multiple choice, as MIRAGE is scored).
+    """
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
+    lead = _LETTER.match(answer)
+    if lead and lead[1] in letters:
+        return lead[1]
+    named = [letter for letter, option in zip(letters, options, strict=True) if span_match(answer, [option])]
+    return named[0] if len(named) == 1 else ""
+
+
+def _read_choice(answer: str, question: Question) -> str:
+    """What is scored: the letter chosen, where the question has options and the answer chooses one of them."""
+    options = question.metadata.get("options")
+    return (chosen_letter(answer, options) or answer) if options else answer
 
 
 def gbr(gen_acc: float, rag_gen_acc: float) -> float:

@@ -16,7 +16,7 @@ from toy_model import toy_local
 
 from s3mini import profile as profile_module
 from s3mini.grpo import Loop, data_order, trl_config
-from s3mini.grpo_parts import GeneratorScorer
+from s3mini.grpo_parts import AnswerScorer
 from s3mini.grpo_records import keep_until, kl_to_start, latest_checkpoint, shown_episodes, step_record
 from s3mini.profile import Profile
 from s3mini.rag import precompute
@@ -128,12 +128,12 @@ def test_generator_scorer_rewards_gain_beyond_rag(world: Path) -> None:
     contexts = [(even, (documents[4],)), (even, ()), (odd, (found,)), (odd, (found,))]
     episodes = [replace(e, question=q, context=c) for e, (q, c) in zip(episodes, contexts, strict=True)]
     before = len((world / "asked.log").read_text().splitlines())
-    outcomes = GeneratorScorer(bench, make_reward("gbr", cache.lookup), cache)(episodes)
+    outcomes = AnswerScorer(bench, make_reward("gbr", cache.lookup), cache)(episodes)
     assert [o.score.gen_acc for o in outcomes] == [1.0, 0.0, 1.0, 1.0]
     assert [o.reward for o in outcomes] == [o.gbr for o in outcomes] == [0.0, -1.0, 1.0, 1.0]
     assert [o.context_tokens for o in outcomes] == [1, 0, 1, 1]
     assert len((world / "asked.log").read_text().splitlines()) == before + 3  # the equal contexts asked once
-    plain = GeneratorScorer(bench, make_reward("gen_acc"), cache)(episodes)
+    plain = AnswerScorer(bench, make_reward("gen_acc"), cache)(episodes)
     assert [o.reward for o in plain] == [1.0, 0.0, 1.0, 1.0]
     both = [group_advantages([o.reward for o in side], 2) for side in (outcomes, plain)]
     assert both[0] == pytest.approx(both[1])

@@ -11,8 +11,8 @@ from rag_toys import make_world
 
 from s3mini.errors import StageError
 from s3mini.grpo import train
-from s3mini.grpo_parts import OwnAnswerScorer, RecallScorer, recall
-from s3mini.methods import Bench, make_protocol, method_spec, retriever_kind
+from s3mini.grpo_parts import AnswerScorer, RecallScorer, recall
+from s3mini.methods import Bench, Collected, kind_of, make_protocol, method_spec
 from s3mini.profile import load_profile
 from s3mini.records import Document, Episode, Question
 from s3mini.reward import Judge, make_reward
@@ -42,22 +42,25 @@ class Counting:
     def count_tokens(self, documents: tuple[Document, ...]) -> int:
         return len(documents)
 
-    def answer(self, questions: list[Question], collected: list[object]) -> list[str]:
-        return ["Tarn" for _ in questions]
+    def answer(self, questions: list[Question], collected: list[Collected]) -> list[str]:
+        return ["Tarn" if found.answer is None else found.answer for found in collected]
+
+
+class Cache:
+    """Naive RAG's, as far as scorers ask for it."""
+
+    def lookup(self, question: Question) -> float:
+        return 0.0
 
 
 def test_search_r1_is_rewarded_for_its_own_answer_only() -> None:
-    scorer = OwnAnswerScorer(Counting(), make_reward("em"), None)  # type: ignore[arg-type]
+    scorer = AnswerScorer(Counting(), make_reward("em"), Cache(), own=True)  # type: ignore[arg-type]
     outcomes = scorer([episode("Tarn"), episode("in Tarn"), episode(None, tuple(DOCUMENTS))])
     assert [o.reward for o in outcomes] == [1.0, 0.0, 0.0]
     assert [o.context_tokens for o in outcomes] == [0, 0, 3]
 
 
 def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
-    class Cache:
-        def lookup(self, question: Question) -> float:
-            return 0.0
-
     scorer = RecallScorer(Counting(), make_reward("gen_acc"), Cache())  # type: ignore[arg-type]
     outcomes = scorer([episode(context=tuple(DOCUMENTS[:1])), episode()])
     assert [o.reward for o in outcomes] == [0.5, 0.0]
@@ -69,7 +72,7 @@ def test_numbers_and_retrievers_come_from_the_profile() -> None:
     protocol = make_protocol("search-r1", profile)
     assert (protocol.k, protocol.turns, protocol.start_k) == (5, 2, 0)
     assert make_protocol("s3", profile).k == profile.s3.k
-    assert retriever_kind("deepretrieval") == "boolean" and retriever_kind("s3") is None
+    assert kind_of("deepretrieval").retriever == "boolean" and kind_of("s3").retriever is None
     assert method_spec(profile, "search-o1").max_turn_tokens == profile.protocols["search-o1"].max_turn_tokens
 
 

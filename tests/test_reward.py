@@ -19,6 +19,7 @@ from s3mini.errors import DataError, ModelError
 from s3mini.records import Question, Score
 from s3mini.reward import (
     Judge,
+    chosen_letter,
     exact_match,
     f1_score,
     gbr,
@@ -368,3 +369,31 @@ def test_no_warning_when_the_judge_is_clear() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Judge(FakeJudge("yes"))(["a"], [["b"]]) == [True]
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        ("B. vesol", "B"),
+        ("The answer is B.", "B"),
+        ("Answer: (C) cestine", "C"),
+        ("vesol", "B"),
+        ("It is Vesol, I think", "B"),
+        ("A vesol", "B"),
+        ("vesol or cestine", ""),
+        ("E", ""),
+        ("unknown", ""),
+        ("", ""),
+    ],
+)
+def test_an_option_is_chosen_by_letter_or_by_name(answer: str, letter: str) -> None:
+    assert chosen_letter(answer, ["tirvene", "vesol", "cestine", "grorone"]) == letter
+
+
+def test_multiple_choice_scores_the_letter_and_keeps_the_words() -> None:
+    question = Question("m", "Which?", ("B",), {"options": ["tirvene", "vesol", "cestine", "grorone"]})
+    right, wrong, none = score_answers(["vesol", "(A) tirvene", "vesol or cestine"], [question] * 3)
+    assert (right.gen_acc, right.em, right.answer) == (1.0, 1.0, "vesol")
+    assert wrong.gen_acc == none.gen_acc == 0.0

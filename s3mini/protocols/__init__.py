@@ -5,8 +5,6 @@ A new protocol is one file with a subclass of ``base.Protocol`` and one line in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .base import Action, History, Protocol
 from .cot import CotProtocol
 from .deepretrieval import DeepRetrievalProtocol
@@ -15,7 +13,7 @@ from .s3 import S3Protocol
 from .search_o1 import SearchO1Protocol
 from .search_r1 import SearchR1Protocol
 
-REGISTRY: dict[str, Callable[..., Protocol]] = {
+REGISTRY: dict[str, type[Protocol]] = {
     "cot": CotProtocol,
     "deepretrieval": DeepRetrievalProtocol,
     "ircot": IrcotProtocol,
@@ -23,6 +21,6 @@ REGISTRY: dict[str, Callable[..., Protocol]] = {
     "search-r1": SearchR1Protocol,
     "s3": S3Protocol,
 }
-"""Name of a method to the class (or factory) of its protocol."""
+"""Name of a method to the class of its protocol."""
 
 __all__ = ["REGISTRY", "Action", "History", "Protocol", "S3Protocol"]

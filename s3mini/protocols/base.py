@@ -56,7 +56,11 @@ class Protocol(ABC):
 
     ``turns`` is the largest number of searches; after the last one the model has one more turn.
     ``start_k`` documents for the question itself open the episode (0: none), ``k`` answer each query.
-    Generation stops after any of the strings in ``stop``.
+    Generation stops after any of the strings in ``stop``. ``retriever`` answers the queries (None: the profile's own).
+
+    Training: ``reward`` is what the method is trained for, a name of `reward.make_reward` or "recall" (None: the
+    profile's); ``own_answer``, whether it is the model's own answer that is rewarded, not the frozen generator's;
+    ``filtered``, whether questions that naive RAG answers may be left out.
     """
 
     name: str
@@ -64,6 +68,10 @@ class Protocol(ABC):
     k: int
     turns: int
     stop: tuple[str, ...]
+    retriever: str | None = None
+    reward: str | None = None
+    own_answer: bool = False
+    filtered: bool = True
 
     @abstractmethod
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:

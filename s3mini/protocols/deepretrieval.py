@@ -22,6 +22,7 @@ class DeepRetrievalProtocol(Protocol):
     stop = ("</answer>", "<information>")
     start_k = 0
     turns = 1
+    retriever, reward, filtered = "boolean", "recall", False
 
     def __init__(self, k: int = 3, wordings: Wordings = "full") -> None:
         self.k = k

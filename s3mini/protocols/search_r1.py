@@ -21,6 +21,7 @@ class SearchR1Protocol(Protocol):
     name = "search-r1"
     stop = ("</search>", "</answer>", "<information>")
     start_k = 0
+    reward, own_answer, filtered = "em", True, False
 
     def __init__(self, k: int = 3, turns: int = 4, wordings: Wordings = "full") -> None:
         self.k, self.turns = k, turns
