@@ -211,7 +211,7 @@ def score_answers(
     ]
 
 
-_LETTER = re.compile(r"\W*(?:(?:the )?(?:correct )?answer(?: is)?\W*)?([A-Z])(?:\W*$|[).:]\s)")
+_LETTER = re.compile(r"\W*(?i:(?:the )?(?:correct )?answer(?: is)?\W*)?([A-Z])(?:\W*$|[).:]\s)")
 
 
 def chosen_letter(answer: str, options: Sequence[str]) -> str:
