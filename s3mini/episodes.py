@@ -115,11 +115,11 @@ class Engine:
     def _open(self, questions: Sequence[Question], n: int, seed: int, seen: Counter[str]) -> list[_Rollout]:
         """The first retrieval and the prompts."""
         k = self.protocol.start_k
-        starts = self._search([q.question for q in questions], k) if k else [()] * len(questions)
+        starts = self._search([q.stem for q in questions], k) if k else [()] * len(questions)
         prompts = chat_ids(
             self.tokenizer,
             [
-                self.protocol.start(q.question, [hit.document for hit in hits])
+                self.protocol.start(q.stem, [hit.document for hit in hits])
                 for q, hits in zip(questions, starts, strict=True)
             ],
         )

@@ -31,8 +31,8 @@ import numpy as np
 
 from .errors import DataError, StageError
 from .grpo_parts import Outcome, Parts, identity, open_parts
-from .methods import kind_of
 from .machine import cap_threads
+from .methods import kind_of
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
 from .stages import Stage, atomic_dir
@@ -161,7 +161,13 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
     checkpoint = latest_checkpoint(stage.dir / CHECKPOINTS)
     done = int(checkpoint.name.rpartition("-")[2]) // spec.num_iterations if checkpoint else 0
     recorder = Recorder(stage.dir, spec.steps, done, progress)
+
+    def save(folder: Path) -> None:
+        parts.model.save_pretrained(folder)
+        parts.tokenizer.save_pretrained(folder)
+
     try:
+        recorder.keep(spec.keep_steps, save)
         trainer = LeanGRPOTrainer(
             model=parts.model,
             processing_class=parts.tokenizer,
@@ -180,8 +186,7 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
     finally:
         recorder.close()
     with atomic_dir(stage.dir / MODEL) as folder:
-        parts.model.save_pretrained(folder)
-        parts.tokenizer.save_pretrained(folder)
+        save(folder)
     shutil.rmtree(stage.dir / CHECKPOINTS)
 
 

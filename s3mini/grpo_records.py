@@ -3,6 +3,7 @@
 curve.jsonl      one line per step (`step_record`, and TRL's figures)
 episodes.jsonl   per step, the best and the worst episode of one group, as text
 checkpoints/     the trainer's state; only a folder marked complete is resumed from
+kept/step-N/     the searcher after step N, for the steps named in `grpo.keep_steps`
 model/           the trained searcher (safetensors, tokenizer)
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from .evaluation import episode_as_json
 from .grpo_parts import Outcome
 from .grpo_trainer import completion_logprobs
 from .records import Episode
-from .stages import JsonlLog, atomic_write
+from .stages import JsonlLog, atomic_dir, atomic_write
 
 CURVE = "curve.jsonl"
 EPISODES = "episodes.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+KEPT = "kept"
 COMPLETE = "complete"
 FROM_TRL = {
     "loss": "loss",
@@ -156,7 +158,20 @@ class Recorder(TrainerCallback):
         self.curve = JsonlLog(folder / CURVE)
         self.episodes = JsonlLog(folder / EPISODES)
         self._bar = tqdm(total=steps, initial=done, desc="GRPO", unit="step", disable=not progress)
+        self._keep: dict[int, Callable[[Path], None]] = {}
+        self._folder = folder
         self._left: tuple[dict[str, Any], list[dict[str, Any]], float] | None = None
+
+    def keep(self, steps: Sequence[int], save: Callable[[Path], None]) -> None:
+        """Have ``save`` write the model into a folder after each of ``steps``; a step 0 is the start."""
+        self._keep = dict.fromkeys(steps, save)
+        self._save_kept(0)
+
+    def _save_kept(self, step: int) -> None:
+        path = self._folder / KEPT / f"step-{step}"
+        if step in self._keep and not path.exists():
+            with atomic_dir(path) as folder:
+                self._keep[step](folder)
 
     def leave(self, record: dict[str, Any], shown: list[dict[str, Any]]) -> None:
         """Figures of the step whose update is about to begin."""
@@ -173,6 +188,7 @@ class Recorder(TrainerCallback):
                 record[ours] = round(logs[theirs], 8)
         record["seconds_update"] = round(time.perf_counter() - since, 3)
         self.episodes.extend({"step": record["step"], **episode} for episode in shown)
+        self._save_kept(record["step"])
         self.curve.append(record)
         self._bar.set_postfix(
             {name: f"{record[name]:.2f}" for name in ("reward", "gen_acc", "searches", "valid_format")}

@@ -47,14 +47,16 @@ class Collected:
 class Bench:
     """The frozen parts an evaluation works with, each opened when first needed and only once.
 
-    ``searcher`` is the folder of a trained searcher, or of the run that trained it; None means what training
-    of this ``seed`` left.
+    ``searcher`` is the folder of a trained searcher, or of the run that trained it, for ``protocol``; None means
+    what training of this ``seed`` left.
     """
 
-    def __init__(self, profile: Profile, seed: int = 0, searcher: Path | str | None = None) -> None:
+    def __init__(
+        self, profile: Profile, seed: int = 0, searcher: Path | str | None = None, protocol: str = "s3"
+    ) -> None:
         self.profile = profile
         self.seed = seed
-        self._searcher = Path(searcher) if searcher is not None else None
+        self._searcher = {protocol: Path(searcher)} if searcher is not None else {}
         self._retrievers: dict[str, Retriever] = {}
 
     @cached_property
@@ -99,7 +101,7 @@ class Bench:
         model = spec.model or self.profile.searcher
         if not trained:
             return model
-        given = self._searcher if protocol == "s3" else None
+        given = self._searcher.get(protocol)
         folder = given or self.profile.build / "train" / f"{protocol}-seed{self.seed}"
         if (folder / "model").is_dir():  # a run's folder, as training returns it
             folder = folder / "model"
@@ -172,10 +174,13 @@ class Bench:
 
 
 def method_spec(profile: Profile, protocol: str) -> MethodSpec:
-    """The profile's numbers for a protocol; for those it does not mention, and s3, the defaults."""
-    if protocol == "s3":
-        return MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens)
-    return profile.protocols.get(protocol, MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens))
+    """The profile's numbers for a protocol; for those it does not mention, the defaults. s3's stand in ``s3``."""
+    found = profile.protocols.get(protocol, MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens))
+    return (
+        found.model_copy(update=profile.s3.model_dump(include={"max_turn_tokens"}))
+        if protocol == "s3"
+        else found
+    )
 
 
 def kind_of(name: str) -> type[Protocol]:

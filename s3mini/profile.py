@@ -7,6 +7,7 @@ profiles, unknown keys and values out of range are errors that name the file, th
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ class S3Spec(_Spec):
     """The configuration the paper names k-select-turns, and begin-with-search."""
 
     k: int = Field(8, ge=1)
-    select: int = Field(3, ge=1)
+    select: int = Field(3, ge=0)  # 0 switches selection off: the generator reads all that was retrieved
     turns: int = Field(3, ge=1)
     begin_k: int = Field(3, ge=0)  # 0 switches begin-with-search off
     max_turn_tokens: int = Field(500, ge=8)
@@ -115,6 +116,7 @@ class GrpoSpec(_Spec):
     max_grad_norm: float = Field(1.0, gt=0)
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)
+    keep_steps: tuple[int, ...] = ()  # steps after which the model is kept, for curves over training
     reward: str = "gbr"
     filtered: bool = True  # train only on what naive RAG fails
 
@@ -122,6 +124,9 @@ class GrpoSpec(_Spec):
 class EvaluationSpec(_Spec):
     methods: tuple[str, ...]
     bootstrap: int = Field(2000, ge=100)
+    other_generator: ModelSpec | None = (
+        None  # reads the same contexts, to see whether they suit any generator
+    )
 
 
 class Profile(_Spec):
@@ -173,16 +178,29 @@ def load_profile(name: str = "mini", /, **overrides: Any) -> Profile:
         raise ProfileError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ProfileError(f"{path}: a profile is a mapping of keys to values")
+    return _validated(raw, overrides, str(path))
+
+
+def changed(profile: Profile, settings: Mapping[str, Any]) -> Profile:
+    """The profile with some of its keys (dotted) changed; it builds where the profile builds.
+
+    Raises:
+        ProfileError: unknown key or value out of range.
+    """
+    return _validated(profile.model_dump(mode="json"), settings, f"profile {profile.name}")
+
+
+def _validated(raw: dict[str, Any], overrides: Mapping[str, Any], where: str) -> Profile:
     for dotted, value in overrides.items():
         node = raw
         *parents, leaf = dotted.split(".")
         for key in parents:
             node = node.setdefault(key, {})
             if not isinstance(node, dict):
-                raise ProfileError(f"{path}: {dotted}: {key!r} holds a value and has no keys below it")
+                raise ProfileError(f"{where}: {dotted}: {key!r} holds a value and has no keys below it")
         node[leaf] = value
     try:
         return Profile.model_validate(raw)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ProfileError(f"{path}: {len(lines)} bad key(s)\n" + "\n".join(lines)) from error
+        raise ProfileError(f"{where}: {len(lines)} bad key(s)\n" + "\n".join(lines)) from error

@@ -237,7 +237,7 @@ def _identity(
 
 
 def _answer_batch(bench: Bench, kind: str, questions: Sequence[Question]) -> list[RagAnswer]:
-    blocks = bench.retriever(kind).search([q.question for q in questions], bench.profile.rag.k)
+    blocks = bench.retriever(kind).search([q.stem for q in questions], bench.profile.rag.k)
     contexts = [[hit.document for hit in hits] for hits in blocks]
     answers = answer_questions(bench.generator, questions, contexts, bench.profile.generator.wordings)
     return [

@@ -31,7 +31,8 @@ class Question:
     """One question with its accepted answers. On disk: a line of a FlashRAG-style JSONL file.
 
     ``metadata`` may hold ``gold_ids`` (ids of the documents that prove the answer), ``set`` and
-    ``split``; the mini world also stores ``hops`` and ``evidence``.
+    ``split``; the mini world also stores ``hops`` and ``evidence``. Of multiple choice it holds ``options``, in the
+    order of their letters, and ``stem``.
     """
 
     id: str
@@ -42,6 +43,14 @@ class Question:
     @property
     def gold_ids(self) -> tuple[str, ...]:
         return tuple(self.metadata.get("gold_ids", ()))
+
+    @property
+    def stem(self) -> str:
+        """The question as retriever and searcher are given it: without its options, which only the generator sees.
+
+        (Question-only retrieval, as in MIRAGE, Xiong et al. 2024.)
+        """
+        return str(self.metadata.get("stem", self.question))
 
 
 @dataclass(frozen=True, slots=True)

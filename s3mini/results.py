@@ -42,7 +42,7 @@ def summarise(
         "seed": seed,
         "versions": versions(),
         "machine": machine(),
-        "methods": {name: _method_summary(sets, draws, seed) for name, sets in shown.items()},
+        "methods": {name: method_summary(sets, draws, seed) for name, sets in shown.items()},
         "differences": differences(profile, shown, seed),
         "training": training_runs(profile),
         "stages": stage_times(profile),
@@ -68,7 +68,7 @@ def _figures(groups: Sequence[Sequence[Record]], draws: int, seed: int) -> dict[
     }
 
 
-def _method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> dict[str, Any]:
+def method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> dict[str, Any]:
     records = [record for group in sets.values() for record in group]
     turns = [turn for r in records if r["episode"] for turn in r["episode"]["turns"]]
 
@@ -89,7 +89,7 @@ def _method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> 
     return summary
 
 
-def _gen_acc(sets: Mapping[str, list[Record]]) -> dict[str, dict[str, float]]:
+def accuracies(sets: Mapping[str, list[Record]]) -> dict[str, dict[str, float]]:
     return {name: {r["id"]: r["gen_acc"] for r in group} for name, group in sets.items()}
 
 
@@ -101,7 +101,7 @@ def differences(
     for a, b in PAIRS:
         if a not in answers or b not in answers:
             continue
-        left, right = _gen_acc(answers[a]), _gen_acc(answers[b])
+        left, right = accuracies(answers[a]), accuracies(answers[b])
 
         def between(
             sets: Sequence[str],
@@ -128,17 +128,17 @@ def selection_effect(
 ) -> dict[str, Any]:
     """The generator reading what s3 selected against all that the same episodes retrieved."""
     sides = {"selected": selected, "all": whole}
-    tokens = {name: _method_summary(sets, draws, seed)["context_tokens"] for name, sets in sides.items()}
+    tokens = {name: method_summary(sets, draws, seed)["context_tokens"] for name, sets in sides.items()}
     return {
         **{
             name: {
                 **_figures(list(sets.values()), draws, seed),
                 "context_tokens": tokens[name],
-                "documents": _method_summary(sets, draws, seed)["documents"],
+                "documents": method_summary(sets, draws, seed)["documents"],
             }
             for name, sets in sides.items()
         },
-        "difference": paired_difference(_gen_acc(selected), _gen_acc(whole), draws, seed).as_json(),
+        "difference": paired_difference(accuracies(selected), accuracies(whole), draws, seed).as_json(),
         "shrink": round(tokens["all"] / tokens["selected"], 3) if tokens["selected"] else None,
     }
 

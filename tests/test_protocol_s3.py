@@ -324,9 +324,17 @@ def test_numbers_and_registry() -> None:
     system, user = made.start("Who?", [])
     assert "at most 3" in system["content"] and "at most 4 times" in system["content"]
     assert user["content"] == "Question: Who?"
-    for bad in ({"k": 0}, {"select": 0}, {"turns": 0}, {"begin_k": -1}):
+    for bad in ({"k": 0}, {"select": -1}, {"turns": 0}, {"begin_k": -1}):
         with pytest.raises(ValueError, match="start at 1"):
             protocol(**bad)
+
+
+def test_selection_can_be_switched_off() -> None:
+    plain = REGISTRY["s3"](select=0, wordings="full")
+    assert "important_info" not in plain.start("Who?", [])[0]["content"]
+    history = History(QUESTION, tuple(HITS[:2]))
+    action = plain.parse("<important_info>[1]</important_info><query>x</query>", history)
+    assert action.selected is None and "switched off" in action.problem
 
 
 def test_rendered_documents_hold_no_tag_of_theirs() -> None:

@@ -12,6 +12,7 @@ How a turn is read:
 - A block the model selected from gives the first ``select`` numbers it named. A block it did not select
   from is kept whole, and so is one whose selection names no document of it; an explicit empty
   selection (``[]``, "none") drops the block.
+- With ``select`` 0 nothing is selected: every block is kept whole, whatever the model names.
 - A model that writes ``<information>`` itself is cut there and the turn is invalid: what it invented is
   never evidence.
 - Generation also stops at a forged ``<information>``, so no budget is spent on inventing documents.
@@ -27,7 +28,7 @@ from collections.abc import Sequence
 from ..records import Document, Hit
 from .base import Action, History, Protocol, union
 from .parsing import parse_flag, parse_ids, parse_query, split_forged, tagged, without_thoughts
-from .wordings import Message, Wordings, question_messages, render_information
+from .wordings import Message, Wordings, question_messages, render_information, selecting
 
 
 class S3Protocol(Protocol):
@@ -44,18 +45,17 @@ class S3Protocol(Protocol):
     def __init__(
         self, k: int = 8, select: int = 3, turns: int = 3, begin_k: int = 3, wordings: Wordings = "full"
     ) -> None:
-        if min(k, select, turns) < 1 or begin_k < 0:
+        if min(k, turns) < 1 or min(select, begin_k) < 0:
             raise ValueError(
-                f"k, select and turns start at 1, begin_k at 0: got {k}, {select}, {turns}, {begin_k}"
+                f"k and turns start at 1, select and begin_k at 0: got {k}, {turns}, {select}, {begin_k}"
             )
         self.k, self.select, self.turns, self.start_k = k, select, turns, begin_k
         self.wordings: Wordings = wordings
 
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
         """System message, question and the first documents."""
-        return question_messages(
-            "s3", self.wordings, question, documents, select=self.select, turns=self.turns
-        )
+        told = selecting(self.select)
+        return question_messages("s3", self.wordings, question, documents, selecting=told, turns=self.turns)
 
     def parse(self, text: str, history: History) -> Action:
         """Read one turn; see the module's docstring for the rules."""
@@ -90,6 +90,8 @@ class S3Protocol(Protocol):
         found = tagged(text, "important_info")
         if not found:
             return None, []
+        if not self.select:
+            return None, ["selection is switched off: block kept whole"]
         if not count:
             return None, ["selected from a block that does not exist"]
         choice = parse_ids(", ".join(found), count)

@@ -71,7 +71,7 @@ class SearchO1Protocol(Protocol):
             context_messages(
                 "reader",
                 self.wordings,
-                f"{history.question.question} Search: {history.turns[-1].query}",
+                f"{history.question.stem} Search: {history.turns[-1].query}",
                 [hit.document for hit in history.block],
             )
             for history in histories

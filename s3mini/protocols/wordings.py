@@ -45,9 +45,8 @@ FULL = {
     "s3": (
         "You are a search assistant: collect the documents another model needs to answer the question. "
         "Do not answer it yourself. You see some documents first. In each turn you may think inside "
-        "<think> and </think>. After a search, name the useful documents of the last block, at most "
-        "{select}, as <important_info>[1, 2]</important_info>. Then say whether the documents kept so "
-        "far suffice: <search_complete>True</search_complete> or <search_complete>False</search_complete>. "
+        "<think> and </think>. {selecting}Then say whether the documents kept so far suffice: "
+        "<search_complete>True</search_complete> or <search_complete>False</search_complete>. "
         'If False, search: <query>{{"query": "your query"}}</query>; the results appear between '
         "<information> and </information>. You may search at most {turns} times."
     ),
@@ -94,14 +93,24 @@ def render_information(documents: Sequence[Document]) -> str:
     return f"\n<information>\n{render_documents(documents)}\n</information>\n"
 
 
-def system(role: str, wordings: Wordings, **numbers: int) -> Message:
-    """The system message of a role; ``numbers`` fill the protocol's limits (``select``, ``turns``).
+def system(role: str, wordings: Wordings, **given: int | str) -> Message:
+    """The system message of a role; ``given`` fills the protocol's limits (``turns``) and `selecting`.
 
     Raises:
         KeyError: the role has no wording.
     """
-    text = BRIEF[role] if wordings == "brief" else FULL[role].format(**numbers)
+    text = BRIEF[role] if wordings == "brief" else FULL[role].format(**given)
     return {"role": "system", "content": text}
+
+
+def selecting(count: int) -> str:
+    """What s3 is told of selection; nothing where it is switched off (``count`` 0)."""
+    if not count:
+        return ""
+    return (
+        f"After a search, name the useful documents of the last block, at most {count}, "
+        "as <important_info>[1, 2]</important_info>. "
+    )
 
 
 def asked(question: str) -> str:
@@ -110,11 +119,11 @@ def asked(question: str) -> str:
 
 
 def question_messages(
-    role: str, wordings: Wordings, question: str, documents: Sequence[Document] = (), **numbers: int
+    role: str, wordings: Wordings, question: str, documents: Sequence[Document] = (), **given: int | str
 ) -> list[Message]:
     """Messages of a role that sees the question, then the first documents (s3, IRCoT, Search-R1, …)."""
     shown = render_information(documents).rstrip("\n") if documents else ""
-    return [system(role, wordings, **numbers), {"role": "user", "content": asked(question) + shown}]
+    return [system(role, wordings, **given), {"role": "user", "content": asked(question) + shown}]
 
 
 def context_messages(

@@ -72,7 +72,7 @@ def _set_recall(
     gold = [len(set(q.gold_ids)) for q in questions]
     result: dict[str, Any] = {"n": len(questions), "gold": sum(gold) / len(gold)}
     for retriever in retrievers:
-        hits = retriever.search([q.question for q in questions], max(ks))
+        hits = retriever.search([q.stem for q in questions], max(ks))
         ids = [[hit.document.id for hit in found] for found in hits]
         # shares[i][j]: question i at the j-th k
         shares = np.array(
@@ -196,7 +196,7 @@ def mixed_queries(profile: Profile) -> list[str]:
     """The test questions of all sets, one of each set in turn."""
     sets = [load_questions(profile, name, "test") for name in profile.data.sets]
     longest = max(map(len, sets))
-    return [questions[i].question for i in range(longest) for questions in sets if i < len(questions)]
+    return [questions[i].stem for i in range(longest) for questions in sets if i < len(questions)]
 
 
 # Exact and approximate indexes

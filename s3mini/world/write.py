@@ -31,6 +31,7 @@ def _record(asked: Asked, name: str, kind: str, split: str, number: int) -> Ques
     }
     if asked.options:
         metadata["options"] = list(asked.options)
+        metadata["stem"] = asked.text.split(" Options: ")[0]
     return Question(f"{name}-{split}-{number}", asked.text, (asked.answer,), metadata)
 
 
