@@ -201,6 +201,29 @@ def evaluate(
 
 
 @app.command()
+def experiment(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(help="turns, loop, reward, filter, steps, generator, efficiency. [all]"),
+    ] = None,
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+) -> None:
+    """Run the paper's ablations, another generator, data efficiency; adds to experiments.json."""
+    profile = opened(profile_name, settings)
+    from .experiments import FILE, STUDIES
+    from .experiments import experiment as run
+    from .report_experiments import ablation_table, efficiency_plot
+
+    for study in studies or STUDIES:
+        found = run(profile, study, seed)
+        shown = efficiency_plot(found).caption if study == "efficiency" else ablation_table(study, found).text
+        typer.echo(shown)
+    typer.echo(str(profile.build / FILE))
+
+
+@app.command()
 def table(
     results: Annotated[list[Path], typer.Argument(help="A results.json; several: a row for each.")],
 ) -> None:

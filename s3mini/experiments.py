@@ -116,6 +116,12 @@ def experiment(profile: Profile, study: str, seed: int = 0, progress: bool = Tru
     return found
 
 
+def recorded(profile: Profile) -> Path:
+    """The experiments of this build where it ran any, else those that ship with the repository."""
+    own = profile.build / FILE
+    return own if own.is_file() else profile.resolve(f"data/mini/results/{FILE}")
+
+
 def read_experiments(path: Path) -> dict[str, Any]:
     """The content of an ``experiments.json``.
 

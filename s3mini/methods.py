@@ -158,6 +158,12 @@ class Bench:
             return 0
         return len(self._tokenizer.encode(wordings.render_documents(documents), add_special_tokens=False))
 
+    def prompt_tokens(self, question: Question, documents: Sequence[Document]) -> int:
+        """Length of all that the generator reads for a question, in its tokens."""
+        spoken = self.profile.generator.wordings
+        messages = wordings.context_messages("generator", spoken, question.question, documents)
+        return sum(len(self._tokenizer.encode(m["content"], add_special_tokens=False)) for m in messages)
+
     @cached_property
     def _tokenizer(self) -> Any:
         """The generator's; behind an endpoint it has none here, then the searcher's."""

@@ -124,9 +124,8 @@ class GrpoSpec(_Spec):
 class EvaluationSpec(_Spec):
     methods: tuple[str, ...]
     bootstrap: int = Field(2000, ge=100)
-    other_generator: ModelSpec | None = (
-        None  # reads the same contexts, to see whether they suit any generator
-    )
+    choice_profile: str | None = None  # names the profile with the multiple-choice set, answered zero-shot
+    other_generator: ModelSpec | None = None  # reads what was collected for the profile's own
 
 
 class Profile(_Spec):
@@ -162,6 +161,7 @@ def available() -> list[str]:
 def load_profile(name: str = "mini", /, **overrides: Any) -> Profile:
     """Read a profile by name, or from a YAML file when ``name`` is a path ending in .yaml.
 
+    A file may hold only what differs from a shipped profile that it names: ``extends: mini``.
     Overrides use dotted keys, e.g. ``load_profile("mini", **{"grpo.steps": 5})``.
 
     Raises:
@@ -172,13 +172,31 @@ def load_profile(name: str = "mini", /, **overrides: Any) -> Profile:
         raise ProfileError(
             f"unknown profile {name!r}: choose one of {', '.join(available())}, or give the path of a .yaml file"
         )
+    return _validated(_read(path), overrides, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's keys, over those of the profile it ``extends``, if any."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ProfileError(f"{path}: a profile is a mapping of keys to values")
-    return _validated(raw, overrides, str(path))
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if base not in available() or base == path.stem:
+        raise ProfileError(f"{path}: extends {base!r}: choose one of {', '.join(available())}")
+    return _merged(_read(PROFILES / f"{base}.yaml"), raw)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both
 
 
 def changed(profile: Profile, settings: Mapping[str, Any]) -> Profile:

@@ -4,7 +4,8 @@ The file, accuracies in [0, 1], lengths in the generator's tokens::
 
     {"profile", "seed", "versions", "machine",
      "methods": {METHOD: {"sets": {SET: {"n", "gen_acc", "ci95", "span", "em", "f1"}}, "average": {the same},
-                          "searches_per_question", "searcher_tokens", "context_tokens", "documents", "seconds"}},
+                          "searches_per_question", "searcher_tokens", "generator_tokens", "context_tokens",
+                          "documents", "seconds", "seconds_per_question"}},
      "differences": {"A - B": {"sets": {SET: {"n", "mean", "ci95"}}, "average", "trained", "transfer"}},
      "selection": {"selected": {…}, "all": {…}, "difference": {…}, "shrink"},
      "training": {RUN: {"steps", "episodes", "examples", "seconds", "curve"}},
@@ -12,7 +13,8 @@ The file, accuracies in [0, 1], lengths in the generator's tokens::
 
 ``span`` is GenAcc without the judge: where the two differ much, look at what the judge accepts.
 ``average`` is the mean over sets, every set counting the same (paper, table 1). A search that begins an episode, or that
-naive RAG makes, is not the searcher's: it does not count in ``searches_per_question``.
+naive RAG makes, is not the searcher's: it does not count in ``searches_per_question``. ``searcher_tokens`` are those it
+wrote, ``generator_tokens`` those the frozen generator read, prompt and question included.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from .statistics import bootstrap_average, paired_difference
 Record = dict[str, Any]
 """One answered question, as `evaluation` stores it."""
 
-PAIRS = (("s3", "s3-untrained"), ("s3", "rag-dense"))
+BOUNDS = ("oracle",)  # not a method to beat: what perfect search would give
 WITHOUT_SELECTION = "-without-selection"
 
 
@@ -80,9 +82,11 @@ def method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> d
         "average": _figures(list(sets.values()), draws, seed),
         "searches_per_question": round(per_question("searches"), 4),
         "searcher_tokens": round(per_question("searcher_tokens"), 2),
+        "generator_tokens": round(per_question("generator_tokens"), 2),
         "context_tokens": round(per_question("context_tokens"), 2),
         "documents": round(sum(len(r["context"]) for r in records) / len(records), 3),
         "seconds": round(sum(record["seconds"] for record in records), 3),
+        "seconds_per_question": round(per_question("seconds"), 4),
     }
     if turns:
         summary["valid_format"] = round(sum(turn["valid"] for turn in turns) / len(turns), 4)
@@ -98,9 +102,8 @@ def differences(
 ) -> dict[str, Any]:
     """GenAcc of one method minus another's on the same questions: per set, averaged, trained on, transfer."""
     found: dict[str, Any] = {}
-    for a, b in PAIRS:
-        if a not in answers or b not in answers:
-            continue
+    rivals = [name for name in answers if name != "s3" and name not in BOUNDS]
+    for a, b in [("s3", rival) for rival in rivals] if "s3" in answers else []:
         left, right = accuracies(answers[a]), accuracies(answers[b])
 
         def between(

@@ -1,0 +1,224 @@
+"""The claims board: what the paper claims, its figure, ours with interval and n, and the verdict.
+
+A verdict is computed, never written: *shown* when the whole interval lies on the claim's side, *contradicted* when it
+lies on the other, *not shown* in between, *not measured* where the experiment has not been run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .paper import ablation, average, paper
+from .results import BOUNDS
+
+Verdict = Literal["shown", "not shown", "contradicted", "not measured"]
+SMALL = 0.02  # a difference of GenAcc below which "costs nothing" and "adds little" count as true
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the board. ``why`` explains a verdict that a reader would not expect."""
+
+    text: str
+    theirs: str
+    ours: str = "–"
+    n: int | None = None
+    verdict: Verdict = "not measured"
+    why: str = ""
+
+
+def side(estimate: Mapping[str, Any], at_least: float = 0.0) -> Verdict:
+    """Where an estimate's interval lies, seen from ``at_least``."""
+    low, high = estimate["ci95"]
+    return "shown" if low > at_least else "contradicted" if high < at_least else "not shown"
+
+
+def points(estimate: Mapping[str, Any]) -> str:
+    """A difference of accuracies in percentage points, with its interval."""
+    low, high = (100 * x for x in estimate["ci95"])
+    return f"{100 * estimate['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def claims(
+    results: Mapping[str, Any],
+    experiments: Mapping[str, Any],
+    herbal: Mapping[str, Any] | None = None,
+    people: Mapping[str, Any] | None = None,
+) -> list[Claim]:
+    """Every claim, in the paper's order; what was not run is not measured.
+
+    Args:
+        results: a ``results.json``.
+        experiments: an ``experiments.json``.
+        herbal: the ``results.json`` of the multiple-choice profile.
+        people: `labelled.agreement` of the hand-labelled outputs.
+    """
+    found = [
+        _beats_the_best(results, "s3 beats every baseline", _gap("s3", "search-r1")),
+        _difference(results, "s3 - rag-dense", "average", "s3 beats naive RAG", _gap("s3", "rag-dense")),
+        _difference(results, "s3 - rag-dense", "transfer", "… also on sets it was not trained on", _transfer_gap()),
+        _difference(results, "s3 - s3-untrained", "average", "what training adds to the same loop", "no such row"),
+    ]  # fmt: skip
+    found.append(_examples(experiments))
+    found.append(_seconds(experiments))
+    medical = paper()["medical"]
+    gap = medical["s3"][1] - max(value[1] for name, value in medical.items() if name != "s3")
+    found.append(_beats_the_best(herbal or {}, "s3 is best on medical questions, zero-shot", f"{gap:+.1f}"))
+    found.append(_selection(results))
+    found += [
+        _arm(experiments, "loop", 2, "beginning with a search helps"),
+        _arm(experiments, "loop", 1, "selecting documents helps"),
+        _arm(experiments, "reward", 3, "GenAcc is a better reward than exact match"),
+        _arm(experiments, "reward", 2, "… and than span match"),
+        _more_steps(experiments),
+        _other_generator(experiments),
+        _people(people),
+    ]
+    return found
+
+
+def _gap(a: str, b: str) -> str:
+    left, right = average(a), average(b)
+    assert left is not None and right is not None  # both are in the paper's table
+    return f"{100 * (left - right):+.1f}"
+
+
+def _transfer_gap() -> str:
+    rows = paper()["general"]["claude-3-haiku"]
+    moved = [a - b for a, b, name in zip(rows["s3"], rows["rag-dense"], paper()["sets"], strict=True)
+             if name not in ("nq", "hotpotqa")]  # fmt: skip
+    return f"{sum(moved) / len(moved):+.1f}"
+
+
+def _difference(results: Mapping[str, Any], pair: str, group: str, text: str, theirs: str) -> Claim:
+    estimate = results.get("differences", {}).get(pair, {}).get(group)
+    if estimate is None:
+        return Claim(text, theirs)
+    return Claim(text, theirs, points(estimate), estimate["n"], side(estimate))
+
+
+def _beats_the_best(results: Mapping[str, Any], text: str, theirs: str) -> Claim:
+    rivals = {
+        name: method["average"]["gen_acc"]
+        for name, method in results.get("methods", {}).items()
+        if name not in ("s3", "s3-untrained", *BOUNDS)
+    }
+    if not rivals:
+        return Claim(text, theirs)
+    best = max(rivals, key=lambda name: rivals[name])
+    claim = _difference(results, f"s3 - {best}", "average", text, theirs)
+    return Claim(
+        claim.text, theirs, f"{claim.ours} (to {best})", claim.n, claim.verdict,
+        "naive retrieval answers nearly all of them already" if rivals.get("rag-dense", 0) > 0.95 else "",
+    )  # fmt: skip
+
+
+def reached(curve: list[dict[str, Any]], accuracy: float) -> dict[str, Any] | None:
+    """The first point of an efficiency curve at ``accuracy`` or above."""
+    return next((point for point in curve if point["gen_acc"] >= accuracy), None)
+
+
+def _best_opponent(
+    experiments: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any] | None, int] | None:
+    entry = experiments.get("efficiency")
+    if entry is None:
+        return None
+    tops = [max(curve, key=lambda p: p["gen_acc"]) for name, curve in entry["curves"].items() if name != "s3"]
+    top = max(tops, key=lambda p: p["gen_acc"])
+    return top, reached(entry["curves"]["s3"], top["gen_acc"]), entry["n"]
+
+
+def _examples(experiments: Mapping[str, Any]) -> Claim:
+    trained = paper()["training"]
+    ratio = max(trained["search-r1"][0], trained["deepretrieval"][0]) / trained["s3"][0]
+    text, theirs = "s3 needs far fewer examples than its opponents", f"{ratio:.0f} × fewer"
+    found = _best_opponent(experiments)
+    return _ratio(text, theirs, found, "examples")
+
+
+def _seconds(experiments: Mapping[str, Any]) -> Claim:
+    trained = paper()["training"]
+    ratio = trained["search-r1"][1] / trained["s3"][1]
+    return _ratio("… and less time", f"{ratio:.0f} × less", _best_opponent(experiments), "seconds")
+
+
+def _ratio(
+    text: str, theirs: str, found: tuple[dict[str, Any], dict[str, Any] | None, int] | None, key: str
+) -> Claim:
+    if found is None:
+        return Claim(text, theirs)
+    top, ours, n = found
+    if ours is None:
+        return Claim(text, theirs, "never reaches the best opponent", n, "contradicted")
+    ratio = top[key] / max(ours[key], 1e-9)
+    said = f"{ratio:.1f} × ({ours[key]:.0f} against {top[key]:.0f} {key} to {100 * top['gen_acc']:.1f})"
+    return Claim(
+        text, theirs, said, n, "shown" if ratio > 1 else "contradicted",
+        "one training each; the opponents were given three times the steps",
+    )  # fmt: skip
+
+
+def _selection(results: Mapping[str, Any]) -> Claim:
+    low, high = paper()["selection_shortens"]
+    text, theirs = "selection shortens the context at no cost", f"{low}–{high} ×"
+    found = results.get("selection")
+    if found is None or not found["shrink"]:
+        return Claim(text, theirs)
+    verdict: Verdict = (
+        "shown" if found["shrink"] > 1 and found["difference"]["ci95"][0] > -SMALL else "not shown"
+    )
+    said = f"{found['shrink']:.2f} ×, {points(found['difference'])}"
+    return Claim(text, theirs, said, found["difference"]["n"], verdict)
+
+
+def _arm(experiments: Mapping[str, Any], study: str, row: int, text: str) -> Claim:
+    first, other = ablation(study, 0), ablation(study, row)
+    assert first is not None and other is not None  # the paper has these tables
+    theirs = f"{100 * (first - other):+.1f}"
+    arms = list(experiments.get(study, {}).get("arms", {}).values())
+    if row >= len(arms):
+        return Claim(text, theirs)
+    given = arms[row]["difference"]
+    flipped = {"mean": -given["mean"], "ci95": [-given["ci95"][1], -given["ci95"][0]], "n": given["n"]}
+    return Claim(text, theirs, points(flipped), given["n"], side(flipped))
+
+
+def _more_steps(experiments: Mapping[str, Any]) -> Claim:
+    first, last = ablation("steps", 0), ablation("steps", 1)
+    assert first is not None and last is not None
+    text, theirs = "20 steps are enough: more add little", f"{100 * (last - first):+.1f} (15 × the steps)"
+    arms = list(experiments.get("steps", {}).get("arms", {}).values())
+    if len(arms) < 2:
+        return Claim(text, theirs)
+    given = arms[1]["difference"]
+    high = given["ci95"][1]
+    verdict: Verdict = (
+        "shown" if high < SMALL else "contradicted" if given["ci95"][0] > SMALL else "not shown"
+    )
+    return Claim(text, theirs, f"{points(given)} (3 × the steps)", given["n"], verdict)
+
+
+def _other_generator(experiments: Mapping[str, Any]) -> Claim:
+    left, right = average("s3", "qwen-7b"), average("rag-dense", "qwen-7b")
+    assert left is not None and right is not None
+    text, theirs = "what s3 finds helps a generator it was not trained with", f"{100 * (left - right):+.1f}"
+    arm = experiments.get("generator", {}).get("arms", {}).get("s3")
+    if arm is None:
+        return Claim(text, theirs)
+    return Claim(text, theirs, points(arm["difference"]), arm["difference"]["n"], side(arm["difference"]))
+
+
+def _people(people: Mapping[str, Any] | None) -> Claim:
+    theirs = paper()["people"]
+    text = "GenAcc finds what a person accepts, exact match does not"
+    said = f"{theirs['gen_acc_finds']} % against {theirs['em_finds']} %"
+    if people is None:
+        return Claim(text, said)
+    gen_acc, em = people["gen_acc"]["finds"], people["em"]["finds"]
+    ours = f"{100 * gen_acc['mean']:.1f} % against {100 * em['mean']:.1f} %"
+    return Claim(
+        text, said, ours, gen_acc["n"], "shown" if gen_acc["ci95"][0] > em["ci95"][1] else "not shown"
+    )

@@ -1,0 +1,39 @@
+"""The paper's own figures, from ``paper.yaml``, the one place where they stand; accuracies in [0, 1]."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+GENERATOR = "claude-3-haiku"  # the only column that has every method
+
+
+@cache
+def paper() -> dict[str, Any]:
+    """The file's content, accuracies in percent as printed."""
+    found: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def general(method: str, generator: str = GENERATOR) -> list[float] | None:
+    """GenAcc of a method on the six sets (table 1), None where the paper has none."""
+    found = paper()["general"][generator].get(method)
+    return None if found is None else [value / 100 for value in found]
+
+
+def average(method: str, generator: str = GENERATOR) -> float | None:
+    """Mean over the six sets."""
+    found = general(method, generator)
+    return None if found is None else sum(found) / len(found)
+
+
+def ablation(study: str, arm: int) -> float | None:
+    """Average GenAcc of the ``arm``-th row of an ablation, None where the paper has no such table."""
+    rows = list(paper().get(study, {}).values())
+    if arm >= len(rows):
+        return None
+    row = rows[arm]
+    return (sum(row) / len(row) if isinstance(row, list) else row) / 100
