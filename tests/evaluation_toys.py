@@ -32,6 +32,9 @@ class ToyEvaluation(ToyBench):
     def count_tokens(self, documents: Sequence[Document]) -> int:
         return sum(len(document.text.split()) for document in documents)
 
+    def prompt_tokens(self, question: Question, documents: Sequence[Document]) -> int:
+        return self.count_tokens(documents) + len(question.question.split())
+
     def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
         self.checkpoint(protocol, trained)
         return [self._episode(question, trained) for question in questions]
@@ -69,7 +72,7 @@ def main() -> None:
     root, pause = Path(sys.argv[1]), float(sys.argv[2])
     profile = evaluation_profile()
     bench = ToyEvaluation(profile, ToyGenerator(root / "asked.log", pause))
-    bench._searcher = root / "model"
+    bench._searcher = {"s3": root / "model"}
     evaluate(profile, bench=bench, progress=False)
 
 

@@ -44,7 +44,7 @@ class Run:
         self.profile, self.root = profile, root
         self.generator = ToyGenerator(root / "asked.log", fail_after=fail_after)
         self.bench = ToyEvaluation(profile, self.generator)
-        self.bench._searcher = root / "model"
+        self.bench._searcher = {"s3": root / "model"}
 
     def __call__(self, methods: Sequence[str] | None = None, **options) -> dict:
         return evaluate(self.profile, methods, bench=self.bench, progress=False, **options)
@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_toy_world(run: Run) -> None:
 
 def test_differences_are_paired_and_split_by_what_was_trained_on(run: Run) -> None:
     found = run()["differences"]
-    assert set(found) == {"s3 - s3-untrained", "s3 - rag-dense"}
+    assert set(found) == {"s3 - direct", "s3 - s3-untrained", "s3 - rag-dense"}
     gain = found["s3 - s3-untrained"]
     assert gain["average"]["mean"] == 0.5 and gain["average"]["ci95"][0] > 0
     assert gain["average"]["n"] == 2 * TESTED
@@ -173,7 +173,7 @@ def test_a_new_searcher_redoes_its_own_rows_only(run: Run, tmp_path: Path) -> No
     (other / "config.json").write_text('{"trained": "longer"}')
     before = run.asked
     again = Run(run.profile, tmp_path)
-    again.bench._searcher = other
+    again.bench._searcher = {"s3": other}
     again()
     assert again.asked - before == 2 * 2 * TESTED  # s3, and the same episodes without selection
 
@@ -243,7 +243,7 @@ def test_what_the_judge_added_can_be_seen(run: Run) -> None:
 
 
 def test_without_a_trained_searcher_it_says_what_to_run(run: Run) -> None:
-    run.bench._searcher = None
+    run.bench._searcher = {}
     with pytest.raises(StageError, match="s3mini train"):
         run(["s3"])
 

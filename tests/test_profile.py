@@ -108,3 +108,13 @@ def test_every_key_is_read_by_the_package() -> None:
     numbers = set(inspect.signature(S3Protocol).parameters)  # handed over together
     unread = {f for f in fields - numbers if f".{f}" not in code} - {"description"}
     assert not unread, f"profile keys the package never reads: {sorted(unread)}"
+
+
+def test_a_profile_may_extend_another(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: mini\nname: mine\ns3: {k: 6}\n")
+    mine, mini = load_profile(str(path)), load_profile("mini")
+    assert (mine.name, mine.s3.k, mine.s3.turns, mine.grpo) == ("mine", 6, mini.s3.turns, mini.grpo)
+    path.write_text("extends: nothing\n")
+    with pytest.raises(ProfileError, match="extends 'nothing'"):
+        load_profile(str(path))

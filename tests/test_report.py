@@ -156,7 +156,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
 @pytest.fixture
 def results(profile: Profile, tmp_path: Path) -> dict[str, Any]:
     bench = ToyEvaluation(profile, ToyGenerator(tmp_path / "asked.log"))
-    bench._searcher = tmp_path / "model"
+    bench._searcher = {"s3": tmp_path / "model"}
     folder = profile.build / "train" / "s3-seed0"
     folder.mkdir(parents=True)
     (folder / "curve.jsonl").write_text("".join(json.dumps(step) + "\n" for step in CURVE))

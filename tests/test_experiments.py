@@ -1,0 +1,135 @@
+"""The experiments: which profiles their arms are, what they train, and what their entries hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_toys import ToyEvaluation, make_evaluation
+from rag_toys import ToyGenerator
+
+from s3mini import experiments
+from s3mini.errors import DataError
+from s3mini.evaluation import evaluate
+from s3mini.experiments import ABLATIONS, Arm, ablation, efficiency, experiment, other_generator, recorded
+from s3mini.profile import Profile, changed, load_profile
+from s3mini.stages import Stage
+
+STEP = {"seconds_rollout": 1.0, "seconds_score": 0.5, "seconds_update": 0.5}
+
+
+class Trainer:
+    """Stands in for `grpo.train`: a folder with a model for every step to keep, and a curve."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[str, str, Profile]] = []
+
+    def __call__(
+        self, profile: Profile, seed: int, run: str, protocol: str = "s3", progress: bool = True
+    ) -> Path:
+        self.runs.append((run, protocol, profile))
+        with Stage(profile, f"train/{run}-seed{seed}", {}, {"steps": profile.grpo.steps}) as stage:
+            for name in ("model", *(f"kept/step-{step}" for step in profile.grpo.keep_steps)):
+                folder = stage.dir / name
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "config.json").write_text("{}")
+            lines = (json.dumps({"step": n + 1, **STEP}) + "\n" for n in range(profile.grpo.steps))
+            (stage.dir / "curve.jsonl").write_text("".join(lines))
+            if not stage.done:
+                stage.finish()
+        return stage.path
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
+    stand_in = Trainer()
+    monkeypatch.setattr("s3mini.grpo.train", stand_in)
+
+    class Toy(ToyEvaluation):
+        def __init__(
+            self, profile: Profile, seed: int = 0, searcher: Path | None = None, protocol: str = "s3"
+        ):
+            super().__init__(profile, ToyGenerator(tmp_path / "asked.log"), seed)
+            self._searcher = {} if searcher is None else {protocol: Path(searcher)}
+
+    monkeypatch.setattr(experiments, "Bench", Toy)
+    return stand_in
+
+
+def test_an_arm_changes_what_it_says_and_nothing_else() -> None:
+    mini = load_profile("mini")
+    for arms in ABLATIONS.values():
+        first, *others = arms(mini)
+        assert first.settings == {} and first.run == "s3"
+        assert len({arm.run for arm in others} | {"s3"}) == len(others) + 1
+        for arm in others:
+            its = changed(mini, arm.settings)
+            assert its != mini and its.build == mini.build
+            assert changed(its, {k: _read(mini, k) for k in arm.settings}) == mini
+
+
+def _read(profile: Profile, dotted: str) -> Any:
+    block, key = dotted.split(".")
+    return getattr(getattr(profile, block), key)
+
+
+def test_turns_are_in_the_papers_proportions() -> None:
+    paper = changed(load_profile("mini"), {"s3.k": 8, "s3.select": 3, "s3.turns": 3})
+    assert [a.name for a in ABLATIONS["turns"](paper)] == ["8-3-3", "5-3-3", "5-3-4", "3-3-4", "3-3-3"]
+    assert [a.name for a in ABLATIONS["turns"](load_profile("mini"))][1:3] == ["3-2-3", "3-2-4"]
+
+
+def test_an_ablation_trains_each_arm_and_pairs_it_with_the_first(trainer: Trainer, tmp_path: Path) -> None:
+    profile = make_evaluation(tmp_path)
+    found = ablation(profile, [Arm("full"), Arm("no begin", {"s3.begin_k": 0})], 0, progress=False)
+    assert [(run, p.s3.begin_k) for run, _, p in trainer.runs] == [
+        ("s3", profile.s3.begin_k),
+        ("s3-no-begin", 0),
+    ]
+    full, other = found["arms"].values()
+    assert full["difference"]["mean"] == 0 and other["settings"] == {"s3.begin_k": 0}
+    assert found["n"] == 20 and 0 < full["average"]["gen_acc"] <= 1
+
+
+def test_another_generator_reads_the_contexts_that_were_collected(trainer: Trainer, tmp_path: Path) -> None:
+    profile = make_evaluation(tmp_path)
+    with pytest.raises(DataError, match="other_generator"):
+        other_generator(
+            profile.model_copy(
+                update={"evaluation": profile.evaluation.model_copy(update={"other_generator": None})}
+            ),
+            0,
+        )
+    bench = experiments.Bench(profile, 0, trainer(profile, 0, "s3"))
+    results = evaluate(profile, bench=bench, progress=False)
+    profile = changed(profile, {"evaluation.other_generator": {"path": "other", "wordings": "brief"}})
+    found = other_generator(profile, 0, progress=False)
+    assert list(found["arms"]) == ["rag-dense", "s3-untrained", "s3", "oracle"]
+    for name, arm in found["arms"].items():  # the toy generator is the same reader under another name
+        assert arm["average"]["gen_acc"] == results["methods"][name]["average"]["gen_acc"]
+        assert arm["context_tokens"] == results["methods"][name]["context_tokens"]
+
+
+def test_efficiency_evaluates_along_training(trainer: Trainer, tmp_path: Path) -> None:
+    profile = changed(make_evaluation(tmp_path), {"grpo.steps": 10})
+    found = efficiency(profile, 0, ("s3", "search-r1"), factor=2, progress=False)
+    assert [(run, protocol, p.grpo.steps) for run, protocol, p in trainer.runs] == [
+        ("s3-curve", "s3", 10), ("search-r1-curve", "search-r1", 20),
+    ]  # fmt: skip
+    s3, rival = found["curves"].values()
+    assert [point["step"] for point in s3] == [0, 1, 2, 4, 6, 8, 10]
+    assert [point["seconds"] for point in s3] == [0, 2, 4, 8, 12, 16, 20]
+    assert rival[-1]["examples"] == 20 * profile.grpo.questions_per_step
+
+
+def test_experiments_add_up_in_one_file(trainer: Trainer, tmp_path: Path) -> None:
+    profile = make_evaluation(tmp_path)
+    assert recorded(profile) == tmp_path / "data/mini/results/experiments.json"
+    experiment(profile, "loop", progress=False)
+    experiment(profile, "filter", progress=False)
+    assert list(experiments.read_experiments(recorded(profile))) == ["loop", "filter"]
+    with pytest.raises(DataError, match="efficiency"):
+        experiment(profile, "luck")
