@@ -224,6 +224,30 @@ def experiment(
 
 
 @app.command()
+def claims(
+    records: Annotated[
+        Path, typer.Argument(help="A folder with seed0.json, experiments.json and herbal.json.")
+    ] = ROOT / "data/mini/results",
+    profile_name: ProfileName = "mini",
+    settings: Settings = None,
+) -> None:
+    """Print the claims board of recorded runs in Markdown, as the README shows it."""
+    profile = opened(profile_name, settings)
+    from .claims import claims as board
+    from .experiments import FILE, read_experiments
+    from .labelled import LABELLED, agreement, read_labelled
+    from .models.local import load_model
+    from .report import load_results
+    from .report_experiments import markdown_claims
+    from .reward import Judge
+
+    judge = Judge(load_model(profile.judge), profile.judge.wordings)
+    people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
+    results, herbal = (load_results(records / f"{name}.json") for name in ("seed0", "herbal"))
+    typer.echo(markdown_claims(board(results, read_experiments(records / FILE), herbal, people)))
+
+
+@app.command()
 def table(
     results: Annotated[list[Path], typer.Argument(help="A results.json; several: a row for each.")],
 ) -> None:

@@ -17,6 +17,7 @@ from .records import Question
 from .reward import Judge, score_answers
 from .statistics import bootstrap_mean
 
+LABELLED = "data/mini/labelled.jsonl"
 METRICS = ("em", "f1", "span", "judge", "gen_acc")
 F1_ACCEPTS = 0.5  # F1 is a share; from here on it counts as accepting
 

@@ -29,7 +29,9 @@ def board(results: dict[str, Any] | None = None, experiments: dict[str, Any] | N
 def test_without_results_nothing_is_measured() -> None:
     empty = board()
     assert {claim.verdict for claim in empty.values()} == {"not measured"}
-    assert empty["s3 beats every baseline"].theirs == "+1.0"  # the means of the printed sets; the printed averages differ by 1.1
+    assert (
+        empty["s3 beats every baseline"].theirs == "+1.0"
+    )  # the means of the printed sets; the printed averages differ by 1.1
     assert empty["beginning with a search helps"].theirs == "+4.2"
     assert empty["s3 needs far fewer examples than its opponents"].theirs == "71 × fewer"
 
