@@ -224,27 +224,21 @@ def experiment(
 
 
 @app.command()
-def claims(
-    records: Annotated[
-        Path, typer.Argument(help="A folder with seed0.json, experiments.json and herbal.json.")
-    ] = ROOT / "data/mini/results",
+def readme(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
 ) -> None:
-    """Print the claims board of recorded runs in Markdown, as the README shows it."""
+    """Write the results of data/mini/results into README.md."""
     profile = opened(profile_name, settings)
-    from .claims import claims as board
-    from .experiments import FILE, read_experiments
     from .labelled import LABELLED, agreement, read_labelled
     from .models.local import load_model
-    from .report import load_results
-    from .report_experiments import markdown_claims
+    from .report_readme import results_section, write_readme
     from .reward import Judge
 
     judge = Judge(load_model(profile.judge), profile.judge.wordings)
     people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
-    results, herbal = (load_results(records / f"{name}.json") for name in ("seed0", "herbal"))
-    typer.echo(markdown_claims(board(results, read_experiments(records / FILE), herbal, people)))
+    write_readme(ROOT / "README.md", results_section(ROOT / "data/mini/results", people))
+    typer.echo(str(ROOT / "README.md"))
 
 
 @app.command()

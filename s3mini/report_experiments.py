@@ -136,6 +136,24 @@ def markdown_claims(board: Sequence[Claim]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def markdown_ablation(experiments: Mapping[str, Any]) -> str:
+    """Every ablation's arms for a README: ours, the difference to the study's first arm, the paper's average."""
+    rows = [["Study", "Arm", "GenAcc [95 % interval]", "difference", "context tokens", "paper"], ["---"] * 6]
+    for study, entry in experiments.items():
+        for number, (name, arm) in enumerate(entry.get("arms", {}).items()):
+            low, high = arm["average"]["ci95"]
+            rows.append(
+                [
+                    study if number == 0 else "",
+                    name,
+                    f"{arm['average']['gen_acc']:.3f} [{low:.3f}, {high:.3f}]",
+                ]
+                + [points(arm["difference"]) if number else "–", f"{arm['context_tokens']:.0f}"]
+                + [_theirs(paper.ablation(study, number))]
+            )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def agreement_table(found: Mapping[str, Any], counts: tuple[int, int]) -> Rich:
     """How each metric agrees with the person; ``counts`` of accepted and rejected outputs."""
     rows = [

@@ -1,0 +1,97 @@
+"""The README's results, written from the shipped records, so that no figure there is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .claims import Claim, claims, points
+from .errors import DataError
+from .experiments import FILE, read_experiments
+from .report import load_results, markdown_runs, markdown_table
+from .report_experiments import markdown_ablation, markdown_claims
+from .results import BOUNDS
+
+RUNS = ("seed0", "seed1", "seed2", "fresh-world")
+BEGIN, END = "<!-- written by `s3mini readme` from data/mini/results/ -->\n", "<!-- end -->\n"
+
+
+def results_section(records: Path, people: Mapping[str, Any]) -> str:
+    """The text between the README's two marks.
+
+    Args:
+        records: folder of ``seed0.json`` and the other runs, ``experiments.json`` and ``herbal.json``.
+        people: `labelled.agreement` of the hand-labelled outputs.
+
+    Raises:
+        DataError: a record is missing or malformed.
+    """
+    runs = {name: load_results(records / f"{name}.json") for name in RUNS}
+    experiments, herbal = read_experiments(records / FILE), load_results(records / "herbal.json")
+    main = runs["seed0"]
+    board = claims(main, experiments, herbal, people)
+    return "\n".join(
+        [
+            _headline(main),
+            markdown_table(main),
+            "",
+            _differences(main),
+            "\nThree training seeds, and a world of another seed, made and run by command line (see below):\n",
+            markdown_runs(runs),
+            "\n### The paper's claims\n",
+            _board(board),
+            markdown_claims(board),
+            "\n### Ablations\n",
+            "Average GenAcc over the six sets, each row a training of its own (`s3mini experiment`):\n",
+            markdown_ablation(experiments),
+            "",
+        ]
+    )
+
+
+def write_readme(readme: Path, text: str) -> None:
+    """Put ``text`` between the marks of ``readme``.
+
+    Raises:
+        DataError: the marks are missing.
+    """
+    old = readme.read_text(encoding="utf-8")
+    if BEGIN not in old or END not in old:
+        raise DataError(f"{readme}: no {BEGIN.strip()} … {END.strip()} to write between")
+    head, rest = old.split(BEGIN, 1)
+    readme.write_text(head + BEGIN + text + END + rest.split(END, 1)[1], encoding="utf-8")
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    run = results["training"][f"s3-seed{results['seed']}"]
+    n = next(iter(next(iter(results["methods"].values()))["sets"].values()))["n"]
+    return (
+        f"GenAcc on {n} questions a set, as `make reproduce` leaves it with seed {results['seed']} on two cores without a GPU. "
+        f"Training s3 took\n{run['seconds'] / 60:.0f} minutes: {run['steps']} steps, {run['examples']} questions, "
+        f"{run['episodes']:,} episodes. `search-r1` and `deepretrieval` were trained by the same code and ship with the repository.\n"
+    )
+
+
+def _differences(results: Mapping[str, Any]) -> str:
+    methods, pairs = results["methods"], results["differences"]
+    rivals = [m for m in methods if m not in ("s3", "s3-untrained", *BOUNDS)]
+    best = max(rivals, key=lambda name: methods[name]["average"]["gen_acc"])
+    untrained, selection = pairs["s3 - s3-untrained"], results["selection"]
+    return (
+        "Paired differences in points, with 95 % bootstrap intervals: against `s3-untrained`, the same loop before training, "
+        f"{points(untrained['average'])}, and\n{points(untrained['transfer'])} on the four sets it never trained on; "
+        f"against `rag-dense` {points(pairs['s3 - rag-dense']['average'])}; against the best other method, `{best}`, "
+        f"{points(pairs[f's3 - {best}']['average'])}. Selection\nmakes the generator's context "
+        f"{selection['shrink']:.2f} times shorter than everything the same episodes were shown, at "
+        f"{points(selection['difference'])} points. The oracle reads the gold\ndocuments alone: a bound, not a method."
+    )
+
+
+def _board(board: list[Claim]) -> str:
+    counts = {v: sum(claim.verdict == v for claim in board) for v in ("shown", "not shown", "contradicted")}
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return (
+        f"{said}, in this small world with its small model. A verdict is computed from the interval: *shown* when all of it lies on the\n"
+        "claim's side, *contradicted* when it lies on the other, *not shown* in between. Figures are points of GenAcc unless they say otherwise.\n"
+    )
