@@ -157,7 +157,7 @@ def _ratio(
     said = f"{ratio:.1f} × ({ours[key]:.0f} against {top[key]:.0f} {key} to {100 * top['gen_acc']:.1f})"
     return Claim(
         text, theirs, said, n, "shown" if ratio > 1 else "contradicted",
-        "one training each; the opponents were given three times the steps",
+        "one training each; the opponents were given more steps",
     )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ from .statistics import paired_difference
 
 FILE = "experiments.json"
 REREAD = ("rag-dense", "s3-untrained", "s3", "oracle")
+FACTOR = 2
+ALONG = 100
 TRAINED = ("s3", "search-r1", "deepretrieval")
 
 
@@ -182,9 +184,11 @@ def reread(method: Method, stored: Mapping[str, Sequence[Record]]) -> Method:
 
 
 def efficiency(
-    profile: Profile, seed: int, protocols: Sequence[str] = TRAINED, factor: int = 3, progress: bool = True
+    profile: Profile, seed: int, protocols: Sequence[str] = TRAINED, progress: bool = True
 ) -> dict[str, Any]:
-    """GenAcc along training: after 0, a few, and all steps; the opponents get ``factor`` times s3's steps.
+    """GenAcc along training: after 0, a few, and all steps; the opponents get `FACTOR` times s3's steps.
+
+    On the first `ALONG` test questions of each set: there are many points.
 
     Returns:
         ``{"seed", "n", "curves": {METHOD: [{"step", "examples", "seconds", "gen_acc", "ci95"}, …]}}``, seconds
@@ -195,9 +199,10 @@ def efficiency(
     curves: dict[str, list[dict[str, Any]]] = {}
     n = 0
     for protocol in protocols:
-        steps = profile.grpo.steps * (1 if protocol == "s3" else factor)
+        steps = profile.grpo.steps * (1 if protocol == "s3" else FACTOR)
         stops = sorted({0, *(ceil(steps * share) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0))})
-        its = changed(profile, {"grpo.steps": steps, "grpo.keep_steps": stops})
+        limit = min(ALONG, profile.data.test_limit or ALONG)
+        its = changed(profile, {"grpo.steps": steps, "grpo.keep_steps": stops, "data.test_limit": limit})
         folder = train(its, seed, f"{protocol}-curve", protocol=protocol, progress=progress)
         spent = [0.0, *_seconds(folder)]
         curves[protocol] = []
