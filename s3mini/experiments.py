@@ -217,6 +217,7 @@ def efficiency(
                     "examples": step * its.grpo.questions_per_step,
                     "seconds": round(sum(spent[: step + 1]), 1),
                     **{key: summary["average"][key] for key in ("gen_acc", "ci95")},
+                    "valid_format": summary["valid_format"],
                 }
             )
     return {"seed": seed, "n": n, "curves": curves}

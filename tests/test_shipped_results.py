@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from s3mini.cli import app
 from s3mini.errors import DataError
+from s3mini.experiments import read_experiments
+from s3mini.profile import load_profile
 from s3mini.report import load_results, markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -84,3 +86,22 @@ def test_the_readme_shows_the_recorded_tables() -> None:
     assert printed.exit_code == 0
     assert printed.output.strip() in readme
     assert printed.output.count("\n") == 2 + len(RUNS)
+
+
+def test_every_method_was_run_and_follows_its_format() -> None:
+    methods = load_results(RECORDS / "seed0.json")["methods"]
+    assert set(methods) == set(load_profile("mini").evaluation.methods)
+    formats = {name: method["valid_format"] for name, method in methods.items() if "valid_format" in method}
+    assert {"cot", "ircot", "search-o1", "search-r1", "deepretrieval", "s3-untrained", "s3"} <= set(formats)
+    assert min(formats.values()) >= 0.9
+
+
+def test_the_opponents_started_with_a_fair_chance_and_learned() -> None:
+    """Untrained, they follow their format in nine turns of ten; what ships is the end of their training."""
+    curves = read_experiments(RECORDS / "experiments.json")["efficiency"]["curves"]
+    for name in ("search-r1", "deepretrieval"):
+        assert curves[name][0]["step"] == 0 and curves[name][0]["valid_format"] >= 0.9
+        record = ROOT / "data" / "mini" / "opponents" / name / "curve.jsonl"
+        rewards = [json.loads(line)["reward"] for line in record.read_text().splitlines()]
+        assert len(rewards) == curves[name][-1]["step"]
+        assert sum(rewards[-5:]) > sum(rewards[:5])
