@@ -55,6 +55,19 @@ def test_the_searcher_learned(results: dict[str, Any]) -> None:
     assert average["oracle"] >= average["s3"] > average["direct"]
 
 
+def test_multiple_choice_was_answered_by_every_method() -> None:
+    other = PROFILE.evaluation.choice_profile
+    if other is None:
+        pytest.skip("this profile has no multiple-choice set")
+    herbal = json.loads((load_profile(other).build / "results.json").read_text())
+    assert set(herbal["methods"]) == set(load_profile(other).evaluation.methods)
+
+
+def test_opponents_follow_their_format(results: dict[str, Any]) -> None:
+    formats = [m["valid_format"] for m in results["methods"].values() if "valid_format" in m]
+    assert len(formats) >= 7 and min(formats) >= 0.9
+
+
 def test_the_report_shows_every_method() -> None:
     page = (PROFILE.build / "report.html").read_text()
     assert all(name in page for name in PROFILE.evaluation.methods)
