@@ -18,16 +18,16 @@ def paper() -> dict[str, Any]:
     return found
 
 
-def general(method: str, generator: str = GENERATOR) -> list[float] | None:
-    """GenAcc of a method on the six sets (table 1), None where the paper has none."""
+def general(method: str, generator: str = GENERATOR) -> dict[str, float]:
+    """GenAcc of a method by set (table 1); empty where the paper has none."""
     found = paper()["general"][generator].get(method)
-    return None if found is None else [value / 100 for value in found]
+    return {name: value / 100 for name, value in zip(paper()["sets"], found, strict=True)} if found else {}
 
 
 def average(method: str, generator: str = GENERATOR) -> float | None:
     """Mean over the six sets."""
     found = general(method, generator)
-    return None if found is None else sum(found) / len(found)
+    return sum(found.values()) / len(found) if found else None
 
 
 def ablation(study: str, arm: int) -> float | None:

@@ -19,20 +19,11 @@ from .evaluation import episode_from_json, load_answers
 from .methods import METHODS
 from .profile import Profile
 from .records import Document, Score
+from .report_experiments import cost_table, paper_table
 from .report_html import Cell, Rich, Row, episode_html, style, table, templates
 from .results import BOUNDS, Record
 from .stages import atomic_write
-
-
-def percent(value: float) -> str:
-    """An accuracy as the paper prints it."""
-    return f"{100 * value:.1f}"
-
-
-def interval(found: Mapping[str, Any]) -> str:
-    """The 95 % interval, in percent."""
-    low, high = found["ci95"]
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+from .tables import interval, percent
 
 
 def results_table(results: Mapping[str, Any]) -> Rich:
@@ -351,6 +342,8 @@ def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> 
         headline=headline(results),
         tiles=_tiles(results),
         table=results_table(results),
+        paper=paper_table(results),
+        costs=cost_table(results),
         differences=differences_table(results) if differences else None,
         seeds=seeds_table(runs) if len(runs) > 1 else None,
         selection=selection_table(results) if "selection" in results else None,

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from . import paper
 from .claims import Claim, points
-from .report import interval, percent
 from .report_html import Cell, Rich, Row, table
 from .report_plots import COLOURS, STYLE, Plot
+from .tables import interval, percent
 
 MARKS = {"shown": "✓", "not shown": "?", "contradicted": "✗", "not measured": "–"}
 
@@ -27,11 +27,8 @@ def paper_table(results: Mapping[str, Any]) -> Rich:
     sets = list(next(iter(methods.values()))["sets"])
     rows = []
     for name, method in methods.items():
-        theirs: Sequence[float | None] = paper.general(name) or [None] * len(sets)
-        cells = [
-            Cell(percent(method["sets"][s]["gen_acc"]), _theirs(value))
-            for s, value in zip(sets, theirs, strict=True)
-        ]
+        theirs = paper.general(name)
+        cells = [Cell(percent(method["sets"][s]["gen_acc"]), _theirs(theirs.get(s))) for s in sets]
         cells.append(Cell(percent(method["average"]["gen_acc"]), interval(method["average"]), "average"))
         cells += [Cell(_theirs(paper.average(name, generator))) for generator in paper.paper()["general"]]
         rows.append(Row(name, cells, kind="ours" if name == "s3" else ""))

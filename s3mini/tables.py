@@ -1,4 +1,4 @@
-"""Rows of plain values as a table that shows itself in a notebook."""
+"""Rows of plain values as a table that shows itself in a notebook, and how figures are printed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .report_html import Cell, Rich, Row, table
+
+
+def percent(value: float) -> str:
+    """An accuracy as the paper prints it."""
+    return f"{100 * value:.1f}"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """The 95 % interval, in percent."""
+    low, high = found["ci95"]
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Rich:
