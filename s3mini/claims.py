@@ -153,6 +153,8 @@ def _ratio(
     top, ours, n = found
     if ours is None:
         return Claim(text, theirs, "never reaches the best opponent", n, "contradicted")
+    if top[key] is None:
+        return Claim(text, theirs, why="the trainings did not have the machine to themselves")
     ratio = top[key] / max(ours[key], 1e-9)
     said = f"{ratio:.1f} × ({ours[key]:.0f} against {top[key]:.0f} {key} to {100 * top['gen_acc']:.1f})"
     return Claim(

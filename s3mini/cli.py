@@ -209,6 +209,7 @@ def experiment(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
+    timed: Annotated[bool, typer.Option("--timed", help="Record seconds: nothing else runs here.")] = False,
 ) -> None:
     """Run the paper's ablations, another generator, data efficiency; adds to experiments.json."""
     profile = opened(profile_name, settings)
@@ -217,7 +218,7 @@ def experiment(
     from .report_experiments import ablation_table, efficiency_plot
 
     for study in studies or STUDIES:
-        found = run(profile, study, seed)
+        found = run(profile, study, seed, timed=timed)
         shown = efficiency_plot(found).caption if study == "efficiency" else ablation_table(study, found).text
         typer.echo(shown)
     typer.echo(str(profile.build / FILE))

@@ -97,8 +97,12 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
 STUDIES = (*ABLATIONS, "generator", "efficiency")
 
 
-def experiment(profile: Profile, study: str, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def experiment(
+    profile: Profile, study: str, seed: int = 0, progress: bool = True, timed: bool = False
+) -> dict[str, Any]:
     """Run a study of `STUDIES` and add its entry to ``experiments.json``; returns the entry.
+
+    ``timed``: nothing else ran on the machine, so that seconds of training can be compared.
 
     Raises:
         DataError: unknown study; for ``generator``, no other generator in the profile or nothing evaluated yet.
@@ -109,7 +113,7 @@ def experiment(profile: Profile, study: str, seed: int = 0, progress: bool = Tru
     elif study == "generator":
         found = other_generator(profile, seed, progress)
     elif study == "efficiency":
-        found = efficiency(profile, seed, progress=progress)
+        found = efficiency(profile, seed, progress=progress, timed=timed)
     else:
         raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
     path = profile.build / FILE
@@ -184,7 +188,11 @@ def reread(method: Method, stored: Mapping[str, Sequence[Record]]) -> Method:
 
 
 def efficiency(
-    profile: Profile, seed: int, protocols: Sequence[str] = TRAINED, progress: bool = True
+    profile: Profile,
+    seed: int,
+    protocols: Sequence[str] = TRAINED,
+    progress: bool = True,
+    timed: bool = False,
 ) -> dict[str, Any]:
     """GenAcc along training: after 0, a few, and all steps; the opponents get `FACTOR` times s3's steps.
 
@@ -192,7 +200,7 @@ def efficiency(
 
     Returns:
         ``{"seed", "n", "curves": {METHOD: [{"step", "examples", "seconds", "gen_acc", "ci95"}, …]}}``, seconds
-        of training alone.
+        of training alone, None unless ``timed``.
     """
     from .grpo import train
 
@@ -215,7 +223,7 @@ def efficiency(
                 {
                     "step": step,
                     "examples": step * its.grpo.questions_per_step,
-                    "seconds": round(sum(spent[: step + 1]), 1),
+                    "seconds": round(sum(spent[: step + 1]), 1) if timed else None,
                     **{key: summary["average"][key] for key in ("gen_acc", "ci95")},
                     "valid_format": summary["valid_format"],
                 }

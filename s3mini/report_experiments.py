@@ -82,20 +82,19 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
 
 
 def efficiency_plot(entry: Mapping[str, Any]) -> Plot:
-    """GenAcc against training examples, and against seconds, for every trained method."""
+    """GenAcc against training examples, and against seconds where they were timed, for every trained method."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.4), layout="constrained")
-        for axes, key, label in zip(
-            figure.subplots(1, 2, sharey=True), ("examples", "seconds"), ("training examples", "seconds of training"),
-            strict=True,
-        ):  # fmt: skip
+        timed = all(point["seconds"] is not None for curve in entry["curves"].values() for point in curve)
+        labels = {"examples": "training examples", **({"seconds": "seconds of training"} if timed else {})}
+        figure = Figure(figsize=(4.8 * len(labels) + 1, 3.4), layout="constrained")
+        panels = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
+        for axes, (key, label) in zip(panels, labels.items(), strict=True):
             for name, curve in entry["curves"].items():
                 x = [point[key] for point in curve]
                 low, high = zip(*(point["ci95"] for point in curve), strict=True)
                 colour = COLOURS.get(name, "#52606d")
-                axes.plot(
-                    x, [p["gen_acc"] for p in curve], marker="o", markersize=4, color=colour, label=name
-                )
+                shown = [point["gen_acc"] for point in curve]
+                axes.plot(x, shown, marker="o", markersize=4, color=colour, label=name)
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.set_xlabel(label)
             axes.grid(axis="y", color="#e8ecf0")

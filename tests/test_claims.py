@@ -69,6 +69,13 @@ def test_examples_are_counted_to_the_best_opponents_accuracy() -> None:
     )
 
 
+def test_trainings_that_shared_the_machine_are_not_timed() -> None:
+    curves = {"s3": curve((0, 0.9)), "search-r1": [{**point, "seconds": None} for point in curve((100, 0.8))]}
+    found = board(experiments={"efficiency": {"curves": curves, "n": 600}})
+    assert found["… and less time"].verdict == "not measured"
+    assert found["s3 needs far fewer examples than its opponents"].verdict == "shown"
+
+
 def test_an_ablation_is_read_as_full_minus_arm() -> None:
     arms = {
         "full": {},

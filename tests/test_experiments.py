@@ -115,7 +115,7 @@ def test_another_generator_reads_the_contexts_that_were_collected(trainer: Train
 
 def test_efficiency_evaluates_along_training(trainer: Trainer, tmp_path: Path) -> None:
     profile = changed(make_evaluation(tmp_path), {"grpo.steps": 10})
-    found = efficiency(profile, 0, ("s3", "search-r1"), progress=False)
+    found = efficiency(profile, 0, ("s3", "search-r1"), progress=False, timed=True)
     assert [(run, protocol, p.grpo.steps) for run, protocol, p in trainer.runs] == [
         ("s3-curve", "s3", 10), ("search-r1-curve", "search-r1", 20),
     ]  # fmt: skip
