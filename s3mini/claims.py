@@ -109,10 +109,12 @@ def _beats_the_best(results: Mapping[str, Any], text: str, theirs: str) -> Claim
         return Claim(text, theirs)
     best = max(rivals, key=lambda name: rivals[name])
     claim = _difference(results, f"s3 - {best}", "average", text, theirs)
-    return Claim(
-        claim.text, theirs, f"{claim.ours} (to {best})", claim.n, claim.verdict,
-        "naive retrieval answers nearly all of them already" if rivals.get("rag-dense", 0) > 0.95 else "",
-    )  # fmt: skip
+    why = ""
+    if rivals.get("rag-dense", 0) > 0.95:
+        why = "naive retrieval answers nearly all of them already"
+    elif claim.verdict == "contradicted":
+        why = "where one small model plays searcher and generator, a searcher that also answers reads as well as the generator"
+    return Claim(claim.text, theirs, f"{claim.ours} (to {best})", claim.n, claim.verdict, why)
 
 
 def reached(curve: list[dict[str, Any]], accuracy: float) -> dict[str, Any] | None:

@@ -208,7 +208,7 @@ def efficiency(
     n = 0
     for protocol in protocols:
         steps = profile.grpo.steps * (1 if protocol == "s3" else FACTOR)
-        stops = sorted({0, *(ceil(steps * share) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0))})
+        stops = sorted({0, *(ceil(steps * share) for share in (0.2, 0.4, 0.6, 1.0))})
         limit = min(ALONG, profile.data.test_limit or ALONG)
         its = changed(profile, {"grpo.steps": steps, "grpo.keep_steps": stops, "data.test_limit": limit})
         folder = train(its, seed, f"{protocol}-curve", protocol=protocol, progress=progress)
