@@ -21,7 +21,7 @@ from .profile import Profile
 from .records import Document, Score
 from .report_experiments import cost_table, paper_table
 from .report_html import Cell, Rich, Row, episode_html, style, table, templates
-from .results import BOUNDS, Record
+from .results import BOUNDS, Record, main_rivals
 from .stages import atomic_write
 from .tables import interval, percent
 
@@ -213,20 +213,13 @@ def blame_table(profile: Profile, methods: Sequence[str], seed: int = 0) -> Rich
     return table([Cell(head) for head in heads], rows, "Percent of the questions.")
 
 
-def _rivals(methods: Mapping[str, Any]) -> list[str]:
-    """Whom the headline names: the same loop untrained, naive RAG, and the best method besides."""
-    others = [name for name in methods if name not in ("s3", "s3-untrained", "rag-dense", *BOUNDS)]
-    best = sorted(others, key=lambda name: -methods[name]["average"]["gen_acc"])[:1]
-    return [name for name in ("s3-untrained", *best, "rag-dense") if name in methods]
-
-
 def headline(results: Mapping[str, Any]) -> str:
     """The result in a sentence or two."""
     methods = results["methods"]
     if "s3" not in methods:
         return f"Methods evaluated: {', '.join(methods)}."
     text = f"With a trained searcher, the frozen generator answers {percent(methods['s3']['average']['gen_acc'])} % of the questions."
-    for other in _rivals(methods):
+    for other in main_rivals(methods):
         found = results["differences"][f"s3 - {other}"]["average"]
         sure = "" if found["ci95"][0] > 0 or found["ci95"][1] < 0 else ", which may be luck"
         text += f" Against {other}: {100 * found['mean']:+.1f} points {interval(found)}{sure}."

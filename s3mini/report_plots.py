@@ -13,6 +13,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .results import main_rivals
+
 INK, MUTED, GRID, OURS, BEFORE = "#1f2933", "#7b8794", "#e8ecf0", "#0b69c7", "#8ec3f5"
 COLOURS = {
     "direct": "#cbd2d9",
@@ -23,6 +25,7 @@ COLOURS = {
     "ircot": "#6a994e",
     "search-o1": "#9d7cc4",
     "search-r1": "#c86b98",
+    "search-r1-own": "#e3a9c4",
     "s3-untrained": BEFORE,
     "s3": OURS,
     "oracle": "#52606d",
@@ -122,8 +125,9 @@ def _intervals(
 
 
 def differences_plot(results: Mapping[str, Any]) -> Plot:
-    """Paired differences in GenAcc, per set and over groups of sets, with 95 % intervals."""
-    pairs = results["differences"]
+    """Paired differences in GenAcc to the main rivals, per set and over groups of sets, with 95 % intervals."""
+    every = results["differences"]
+    pairs = {f"s3 - {rival}": every[f"s3 - {rival}"] for rival in main_rivals(results["methods"])}
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 0.7 + 0.36 * _most_rows(pairs)), layout="constrained")
         panels = figure.subplots(1, len(pairs), sharex=True, squeeze=False)[0]

@@ -126,6 +126,13 @@ def differences(
     return found
 
 
+def main_rivals(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Whom s3 is measured against first: the same loop untrained, the best method besides, naive RAG."""
+    others = [name for name in methods if name not in ("s3", "s3-untrained", "rag-dense", *BOUNDS)]
+    best = sorted(others, key=lambda name: -methods[name]["average"]["gen_acc"])[:1]
+    return [name for name in ("s3-untrained", *best, "rag-dense") if name in methods]
+
+
 def selection_effect(
     selected: Mapping[str, list[Record]], whole: Mapping[str, list[Record]], draws: int, seed: int
 ) -> dict[str, Any]:
