@@ -128,7 +128,10 @@ def claims_table(board: Sequence[Claim]) -> Rich:
 def markdown_claims(board: Sequence[Claim]) -> str:
     """The board for a README."""
     rows = [["Claim", "Paper", "Here", "n", "Verdict"], ["---"] * 5]
-    rows += [[c.text, c.theirs, c.ours, str(c.n or "–"), c.verdict] for c in board]
+    rows += [
+        [c.text, c.theirs, c.ours, str(c.n or "–"), f"{c.verdict}: {c.why}" if c.why else c.verdict]
+        for c in board
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
