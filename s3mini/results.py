@@ -71,6 +71,7 @@ def _figures(groups: Sequence[Sequence[Record]], draws: int, seed: int) -> dict[
 
 
 def method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> dict[str, Any]:
+    """One method's entry of ``results.json`` from its records by set; ``draws`` of the bootstrap."""
     records = [record for group in sets.values() for record in group]
     turns = [turn for r in records if r["episode"] for turn in r["episode"]["turns"]]
 
@@ -94,6 +95,7 @@ def method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> d
 
 
 def accuracies(sets: Mapping[str, list[Record]]) -> dict[str, dict[str, float]]:
+    """GenAcc by set and question id, as paired differences want it."""
     return {name: {r["id"]: r["gen_acc"] for r in group} for name, group in sets.items()}
 
 
