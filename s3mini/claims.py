@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .paper import ablation, average, paper
-from .results import BOUNDS
+from .results import best_rival
 
 Verdict = Literal["shown", "not shown", "contradicted", "not measured"]
 SMALL = 0.02  # a difference of GenAcc below which "costs nothing" and "adds little" count as true
@@ -29,10 +29,10 @@ class Claim:
     why: str = ""
 
 
-def side(estimate: Mapping[str, Any], at_least: float = 0.0) -> Verdict:
-    """Where an estimate's interval lies, seen from ``at_least``."""
+def side(estimate: Mapping[str, Any]) -> Verdict:
+    """On which side of zero an estimate's interval lies."""
     low, high = estimate["ci95"]
-    return "shown" if low > at_least else "contradicted" if high < at_least else "not shown"
+    return "shown" if low > 0 else "contradicted" if high < 0 else "not shown"
 
 
 def points(estimate: Mapping[str, Any]) -> str:
@@ -100,17 +100,13 @@ def _difference(results: Mapping[str, Any], pair: str, group: str, text: str, th
 
 
 def _beats_the_best(results: Mapping[str, Any], text: str, theirs: str) -> Claim:
-    rivals = {
-        name: method["average"]["gen_acc"]
-        for name, method in results.get("methods", {}).items()
-        if name not in ("s3", "s3-untrained", *BOUNDS)
-    }
-    if not rivals:
+    methods = results.get("methods", {})
+    best = best_rival(methods)
+    if best is None:
         return Claim(text, theirs)
-    best = max(rivals, key=lambda name: rivals[name])
     claim = _difference(results, f"s3 - {best}", "average", text, theirs)
     why = ""
-    if rivals.get("rag-dense", 0) > 0.95:
+    if "rag-dense" in methods and methods["rag-dense"]["average"]["gen_acc"] > 0.95:
         why = "naive retrieval answers nearly all of them already"
     elif claim.verdict == "contradicted":
         why = "where one small model plays searcher and generator, a searcher that also answers reads as well as the generator"

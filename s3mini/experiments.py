@@ -30,7 +30,7 @@ from .evaluation import answer_set, load_answers
 from .methods import METHODS, Bench, Collected, Method
 from .profile import Profile, changed
 from .records import Question
-from .results import Record, accuracies, method_summary
+from .results import Record, accuracies, method_summary, read_record
 from .stages import atomic_write, read_manifest
 from .statistics import paired_difference
 
@@ -134,15 +134,7 @@ def read_experiments(path: Path) -> dict[str, Any]:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; run `s3mini experiment` first") from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: not valid JSON ({error}); delete it and run the experiments again"
-        ) from error
-    return found
+    return read_record(path, "s3mini experiment")
 
 
 def ablation(profile: Profile, arms: Sequence[Arm], seed: int, progress: bool = True) -> dict[str, Any]:

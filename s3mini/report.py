@@ -14,16 +14,15 @@ from typing import Any
 
 from . import report_plots as plots
 from .corpus import load_questions, read_corpus
-from .errors import DataError
 from .evaluation import episode_from_json, load_answers
 from .methods import METHODS
 from .profile import Profile
 from .records import Document, Score
 from .report_experiments import cost_table, paper_table
 from .report_html import Cell, Rich, Row, episode_html, style, table, templates
-from .results import BOUNDS, Record, main_rivals
+from .results import BOUNDS, Record, main_rivals, read_record
 from .stages import atomic_write
-from .tables import interval, percent
+from .tables import interval, markdown, percent
 
 
 def results_table(results: Mapping[str, Any]) -> Rich:
@@ -77,7 +76,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
             + [f"{method['average']['gen_acc']:.3f} [{low:.3f}, {high:.3f}]"]
             + [f"{method['searches_per_question']:.2f}", f"{method['context_tokens']:.0f}"]
         )
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def markdown_runs(runs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -102,16 +101,12 @@ def markdown_runs(runs: Mapping[str, Mapping[str, Any]]) -> str:
             [name, f"{results['methods']['s3']['average']['gen_acc']:.3f}", *map(_signed, found)]
             + [f"{selection['shrink']:.2f} × shorter", _signed(selection["difference"])]
         )
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def _signed(difference: Mapping[str, Any]) -> str:
     low, high = difference["ci95"]
     return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _best(value: float, best: float, bound: bool) -> Cell:
@@ -300,13 +295,7 @@ def load_results(path: Path, profile: str = "mini") -> dict[str, Any]:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; run `s3mini evaluate --profile {profile}` first") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); delete it and evaluate again") from error
-    return found
+    return read_record(path, f"s3mini evaluate --profile {profile}")
 
 
 def read_seeds(profile: Profile) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from . import paper
 from .claims import Claim, points
 from .report_html import Cell, Rich, Row, table
 from .report_plots import COLOURS, STYLE, Plot
-from .tables import interval, percent
+from .tables import interval, markdown, percent
 
 MARKS = {"shown": "✓", "not shown": "?", "contradicted": "✗", "not measured": "–"}
 
@@ -132,7 +132,7 @@ def markdown_claims(board: Sequence[Claim]) -> str:
         [c.text, c.theirs, c.ours, str(c.n or "–"), f"{c.verdict}: {c.why}" if c.why else c.verdict]
         for c in board
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown(rows)
 
 
 def markdown_ablation(experiments: Mapping[str, Any]) -> str:
@@ -150,7 +150,7 @@ def markdown_ablation(experiments: Mapping[str, Any]) -> str:
                 + [points(arm["difference"]) if number else "–", f"{arm['context_tokens']:.0f}"]
                 + [_theirs(paper.ablation(study, number))]
             )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown(rows)
 
 
 def agreement_table(found: Mapping[str, Any], counts: tuple[int, int]) -> Rich:

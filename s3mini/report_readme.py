@@ -11,7 +11,7 @@ from .errors import DataError
 from .experiments import FILE, read_experiments
 from .report import load_results, markdown_runs, markdown_table
 from .report_experiments import markdown_ablation, markdown_claims
-from .results import BOUNDS
+from .results import best_rival
 
 RUNS = ("seed0", "seed1", "seed2", "fresh-world")
 BEGIN, END = "<!-- written by `s3mini readme` from data/mini/results/ -->\n", "<!-- end -->\n"
@@ -75,8 +75,7 @@ def _headline(results: Mapping[str, Any]) -> str:
 
 def _differences(results: Mapping[str, Any]) -> str:
     methods, pairs = results["methods"], results["differences"]
-    rivals = [m for m in methods if m not in ("s3", "s3-untrained", *BOUNDS)]
-    best = max(rivals, key=lambda name: methods[name]["average"]["gen_acc"])
+    best = best_rival(methods)
     untrained, selection = pairs["s3 - s3-untrained"], results["selection"]
     return (
         "Paired differences in points, with 95 % bootstrap intervals: against `s3-untrained`, the same loop before training, "

@@ -19,9 +19,12 @@ wrote, ``generator_tokens`` those the frozen generator read, prompt and question
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from .errors import DataError
 from .profile import Profile
 from .stages import JsonlLog, machine, read_manifest, stage_times, versions
 from .statistics import bootstrap_average, paired_difference
@@ -128,11 +131,31 @@ def differences(
     return found
 
 
+def best_rival(methods: Mapping[str, Mapping[str, Any]], but: tuple[str, ...] = ()) -> str | None:
+    """The best method that is not s3, its untrained loop, a bound, or one of ``but``; None where there is none."""
+    others = [name for name in methods if name not in ("s3", "s3-untrained", *BOUNDS, *but)]
+    return max(others, key=lambda name: methods[name]["average"]["gen_acc"], default=None)
+
+
 def main_rivals(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Whom s3 is measured against first: the same loop untrained, the best method besides, naive RAG."""
-    others = [name for name in methods if name not in ("s3", "s3-untrained", "rag-dense", *BOUNDS)]
-    best = sorted(others, key=lambda name: -methods[name]["average"]["gen_acc"])[:1]
-    return [name for name in ("s3-untrained", *best, "rag-dense") if name in methods]
+    first = ("s3-untrained", best_rival(methods, but=("rag-dense",)), "rag-dense")
+    return [name for name in first if name is not None and name in methods]
+
+
+def read_record(path: Path, command: str) -> dict[str, Any]:
+    """A JSON record, such as ``results.json``, that ``command`` writes.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run `{command}` first") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); delete it and run `{command}` again") from error
+    return found
 
 
 def selection_effect(

@@ -19,6 +19,11 @@ def interval(found: Mapping[str, Any]) -> str:
     return f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the heads and the dashes under them included, as a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def rows_table(rows: Sequence[Mapping[str, Any]], note: str = "") -> Rich:
     """A table of mappings: the first key names each row, the others are its columns.
 
