@@ -34,7 +34,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(s3mini.profile, "ROOT", tmp_path)
-    monkeypatch.setattr(s3mini.cli, "ROOT", tmp_path)
+    monkeypatch.setattr(s3mini.cli.base, "ROOT", tmp_path)
     return tmp_path
 
 

@@ -1,0 +1,50 @@
+"""The command line, ``s3mini``: the same steps as the notebooks, on a profile.
+
+Each command loads only what it needs (``ask`` never imports the training stack). An expected failure is one
+line on stderr and exit code 1; wrong usage is exit code 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from ..errors import S3Error
+
+from . import use, road, make  # isort: skip  # their commands, in the order of --help
+from .base import app, find_searcher
+
+__all__ = ["app", "find_searcher", "main", "make", "road", "use"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: expected failures become one line on stderr and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="s3mini")
+    except S3Error as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu"}.get(
+            error.name or ""
+        )
+        if extra is None:
+            raise
+        _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")
+    except OSError as error:
+        from ..stages import disk_error
+
+        told = disk_error(error, Path(os.curdir))
+        if told is None:
+            raise
+        _fail(str(told))
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(1)

@@ -1,0 +1,5 @@
+"""``python -m s3mini.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,49 @@
+"""Commands that make what ships: a fictional world, the mini model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import DataError
+from ..machine import cap_threads
+from .base import Seed, app
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    seed: Seed = 0,
+) -> None:
+    """Write a fresh fictional encyclopedia and its question sets."""
+    import json
+
+    card = out / "world.json"
+    if card.is_file() and json.loads(card.read_text(encoding="utf-8")).get("seed") != seed:
+        raise DataError(f"{out}: holds the world of another seed; name another folder")
+    from ..world import make_world
+
+    made = make_world(seed, out).resolve()
+    typer.echo(f"{made}: {json.loads(card.read_text(encoding='utf-8'))['documents']} documents")
+    typer.echo("To use it, give any command:")
+    typer.echo(
+        f"  --set name=world{seed} --set data.corpus={made}/corpus.jsonl --set data.questions={made}/questions"
+    )
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder of checkpoint, record and model; resumes what is there.")],
+    seed: Seed = 0,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to see.")] = 30_000_000,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Pretrain the mini model from scratch, then examine it on an unseen world; resumable."""
+    cap_threads()
+    from ..pretrain.exam import examine, write_card
+    from ..pretrain.train import pretrain as run
+
+    model = run(out, tokens=tokens, seed=seed, device=device)
+    typer.echo(f"model: {model}; its card: {write_card(model, out / 'record.csv', examine(model))}")

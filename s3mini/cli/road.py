@@ -1,0 +1,137 @@
+"""The road's steps: index, precompute, train, evaluate, experiment; reproduce runs them as notebooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import ProfileName, Seed, Sets, Settings, app, opened, pairs
+
+
+@app.command()
+def index(
+    profile_name: ProfileName = "mini",
+    settings: Settings = None,
+    kind: Annotated[str, typer.Option(help="lexical, dense, or all.")] = "all",
+) -> None:
+    """Build the indexes: BM25 (Lucene) and dense (FAISS)."""
+    if kind not in ("lexical", "dense", "all"):
+        raise typer.BadParameter(f"{kind!r} is not one of lexical, dense, all", param_hint="--kind")
+    profile = opened(profile_name, settings)
+    from ..retrieval import build_index
+
+    for one in ("lexical", "dense") if kind == "all" else (kind,):
+        build_index(profile, one)
+        typer.echo(f"{one} index: {profile.build / 'index' / one}")
+
+
+@app.command()
+def precompute(
+    profile_name: ProfileName = "mini",
+    settings: Settings = None,
+    sets: Sets = None,
+    split: Annotated[list[str] | None, typer.Option("--split", help="train, dev, test; repeatable.")] = None,
+) -> None:
+    """Answer every question by naive RAG (the reward's second term); resumable."""
+    profile = opened(profile_name, settings)
+    from ..corpus import load_questions
+    from ..rag import precompute as run
+    from ..rag import training_filter
+
+    splits = tuple(split or ("train", "test"))
+    cache = run(profile, sets, splits)
+    typer.echo(f"naive RAG: {len(cache)} answers under {profile.build}")
+    if "train" in splits:
+        questions = [
+            q for name in sets or profile.data.train_sets for q in load_questions(profile, name, "train")
+        ]
+        typer.echo(str(training_filter(questions, cache)[1]))
+
+
+@app.command()
+def train(
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+    protocol: Annotated[str, typer.Option(help="s3, search-r1 or deepretrieval.")] = "s3",
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run; its folder is train/<run>-seed<seed>. [protocol]")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
+) -> None:
+    """Train the searcher by GRPO; goes on from its last checkpoint."""
+    profile = opened(profile_name, settings)
+    from ..grpo import train as learn
+
+    typer.echo(f"searcher: {learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)}")
+
+
+@app.command()
+def evaluate(
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="A method; repeatable.")] = None,
+    sets: Sets = None,
+    searcher: Annotated[
+        Path | None, typer.Option(help="Folder of a trained searcher to use instead.")
+    ] = None,
+) -> None:
+    """Evaluate methods on the test sets; writes results.json and report.html."""
+    profile = opened(profile_name, settings)
+    from ..evaluation import evaluate as run
+    from ..report import differences_table, results_table, write_report
+
+    results = run(profile, method, sets, seed, searcher)
+    typer.echo(results_table(results).text)
+    if results["differences"]:
+        typer.echo(differences_table(results).text)
+    typer.echo(f"{profile.build / 'results.json'}\n{write_report(profile, results)}")
+
+
+@app.command()
+def experiment(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(help="turns, loop, reward, filter, steps, generator, efficiency. [all]"),
+    ] = None,
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+    timed: Annotated[bool, typer.Option("--timed", help="Record seconds: nothing else runs here.")] = False,
+) -> None:
+    """Run the paper's ablations, another generator, data efficiency; adds to experiments.json."""
+    profile = opened(profile_name, settings)
+    from ..experiments import FILE, STUDIES
+    from ..experiments import experiment as run
+    from ..report_experiments import ablation_table, efficiency_plot
+
+    for study in studies or STUDIES:
+        found = run(profile, study, seed, timed=timed)
+        shown = efficiency_plot(found).caption if study == "efficiency" else ablation_table(study, found).text
+        typer.echo(shown)
+    typer.echo(str(profile.build / FILE))
+
+
+@app.command()
+def reproduce(
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter. Repeatable."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Beginning of a notebook's name, e.g. 01. Repeatable.")
+    ] = None,
+) -> None:
+    """Run the notebooks in order, into build/<profile>/notebooks/."""
+    from ..notebooks import reproduce as run
+
+    parameters = pairs(parameter, "--parameter")
+    name = str(parameters.pop("PROFILE", profile_name))
+    chosen_seed = parameters.pop("SEED", seed)
+    run(name, chosen_seed, pairs(settings, "--set"), parameters, tuple(only or ()), tell=typer.echo)

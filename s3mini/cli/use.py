@@ -1,0 +1,72 @@
+"""Commands for using what there is: ask a question, print or publish results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..profile import ROOT
+from .base import ProfileName, Seed, Settings, app, find_searcher, opened
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+    searcher: Annotated[Path | None, typer.Option(help="Folder of a searcher to use instead.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Use the searcher before training.")] = False,
+) -> None:
+    """Answer a question with the trained searcher, and show its search."""
+    if not question.strip():
+        raise typer.BadParameter("the question is empty", param_hint="QUESTION")
+    profile = opened(profile_name, settings)
+    from transformers.utils import logging as transformers_logging
+
+    from ..methods import Bench, Collected
+    from ..records import Question
+    from ..report_html import episode_html
+
+    folder, origin = (searcher, str(searcher)) if searcher else find_searcher(profile, seed)
+    if untrained:
+        folder, origin = None, "untrained, as asked"
+    transformers_logging.disable_progress_bar()
+    typer.echo(f"searcher: {origin}", err=True)
+    bench = Bench(profile, seed, folder)
+    asked = Question("asked", question, ())
+    (episode,) = bench.episodes("s3", folder is not None, [asked])
+    (answer,) = bench.answer([asked], [Collected(episode.context, episode)])
+    typer.echo(episode_html(episode).text)
+    typer.echo(f"Answer: {answer}")
+
+
+@app.command()
+def table(
+    results: Annotated[list[Path], typer.Argument(help="A results.json; several: a row for each.")],
+) -> None:
+    """Print the table of a results.json in Markdown, or one of several runs, as the README shows them."""
+    from ..report import load_results, markdown_runs, markdown_table
+
+    read = {path.stem: load_results(path) for path in results}
+    typer.echo(markdown_runs(read) if len(read) > 1 else markdown_table(*read.values()))
+
+
+@app.command()
+def readme(
+    profile_name: ProfileName = "mini",
+    settings: Settings = None,
+) -> None:
+    """Write the results of data/mini/results into README.md."""
+    profile = opened(profile_name, settings)
+    from ..labelled import LABELLED, agreement, read_labelled
+    from ..models.local import load_model
+    from ..report_readme import results_section, write_readme
+    from ..reward import Judge
+
+    judge = Judge(load_model(profile.judge), profile.judge.wordings)
+    people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
+    write_readme(ROOT / "README.md", results_section(ROOT / "data/mini/results", people))
+    typer.echo(str(ROOT / "README.md"))
