@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .paper import ablation, average, paper
+from .paper import TRAINED_ON, ablation, average, general, paper
 from .results import best_rival
 
 Verdict = Literal["shown", "not shown", "contradicted", "not measured"]
@@ -86,10 +86,9 @@ def _gap(a: str, b: str) -> str:
 
 
 def _transfer_gap() -> str:
-    rows = paper()["general"]["claude-3-haiku"]
-    moved = [a - b for a, b, name in zip(rows["s3"], rows["rag-dense"], paper()["sets"], strict=True)
-             if name not in ("nq", "hotpotqa")]  # fmt: skip
-    return f"{sum(moved) / len(moved):+.1f}"
+    ours, rag = general("s3"), general("rag-dense")
+    moved = [ours[name] - rag[name] for name in ours if name not in TRAINED_ON]
+    return f"{100 * sum(moved) / len(moved):+.1f}"
 
 
 def _difference(results: Mapping[str, Any], pair: str, group: str, text: str, theirs: str) -> Claim:

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from .corpus import load_questions
 from .errors import DataError
 from .evaluation import answer_set, load_answers
+from .machine import cores
 from .methods import METHODS, Bench, Collected, Method
 from .profile import Profile, changed
 from .records import Question
@@ -191,7 +192,7 @@ def efficiency(
     On the first `ALONG` test questions of each set: there are many points.
 
     Returns:
-        ``{"seed", "n", "curves": {METHOD: [{"step", "examples", "seconds", "gen_acc", "ci95"}, …]}}``, seconds
+        ``{"seed", "n", "threads", "curves": {METHOD: [{"step", "examples", "seconds", "gen_acc", "ci95"}, …]}}``, seconds
         of training alone, None unless ``timed``.
     """
     from .grpo import train
@@ -220,7 +221,7 @@ def efficiency(
                     "valid_format": summary["valid_format"],
                 }
             )
-    return {"seed": seed, "n": n, "curves": curves}
+    return {"seed": seed, "n": n, "threads": profile.threads or cores(), "curves": curves}
 
 
 def _seconds(folder: Path) -> list[float]:

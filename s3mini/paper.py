@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 GENERATOR = "claude-3-haiku"  # the only column that has every method
+TRAINED_ON = ("nq", "hotpotqa")  # the other four sets measure transfer
 
 
 @cache

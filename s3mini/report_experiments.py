@@ -76,16 +76,18 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
         Cell("searches"),
         Cell("paper", "average"),
     ]
-    return table(
-        heads, rows, f"n = {entry['n']}, seed {entry['seed']}, one training each; paired differences."
-    )
+    trained = any(arm["seconds"] for arm in entry["arms"].values())
+    each = "one training each" if trained else "nothing trained anew"
+    return table(heads, rows, f"n = {entry['n']}, seed {entry['seed']}, {each}; paired differences.")
 
 
 def efficiency_plot(entry: Mapping[str, Any]) -> Plot:
     """GenAcc against training examples, and against seconds where they were timed, for every trained method."""
     with rc_context(STYLE):
         timed = all(point["seconds"] is not None for curve in entry["curves"].values() for point in curve)
-        labels = {"examples": "training examples", **({"seconds": "seconds of training"} if timed else {})}
+        labels = {"examples": "training examples"}
+        if timed:
+            labels["seconds"] = f"seconds of training, threads: {entry['threads']}"
         figure = Figure(figsize=(4.8 * len(labels) + 1, 3.4), layout="constrained")
         panels = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
         for axes, (key, label) in zip(panels, labels.items(), strict=True):

@@ -60,7 +60,9 @@ def test_an_ablation_shows_difference_and_the_papers_average() -> None:
 
 def test_the_efficiency_plot_says_the_best_of_each() -> None:
     curve = [{"examples": x, "seconds": x, "gen_acc": y, "ci95": [y, y]} for x, y in ((0, 0.4), (100, 0.8))]
-    plot = efficiency_plot({"seed": 0, "n": 10, "curves": {"s3": curve, "search-r1": curve[:1]}})
+    plot = efficiency_plot(
+        {"seed": 0, "n": 10, "threads": 1, "curves": {"s3": curve, "search-r1": curve[:1]}}
+    )
     assert "s3 80.0 %" in plot.caption and "search-r1 40.0 %" in plot.caption
     assert plot.png().startswith(b"\x89PNG")
 
