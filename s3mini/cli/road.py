@@ -61,11 +61,14 @@ def train(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
-    """Train the searcher by GRPO; goes on from its last checkpoint."""
+    """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/processes.py."""
     profile = opened(profile_name, settings)
     from ..grpo import train as learn
+    from ..processes import join
 
-    typer.echo(f"searcher: {learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)}")
+    folder = learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)
+    if join().main:
+        typer.echo(f"searcher: {folder}")
 
 
 @app.command()
