@@ -224,7 +224,7 @@ def _update_until_done(
 
     def gather() -> None:
         if processes.sharded:
-            gather_weights(trainer.model, parts.model)
+            gather_weights(trainer.model, parts.model)  # type: ignore[arg-type]  # there is one
 
     try:
         if recorder is not None:
@@ -296,6 +296,7 @@ def trl_config(
         dataloader_pin_memory=not on_cpu,
         report_to="none",
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
     )
 
 
