@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from .records import Question
+from .results import Record
 from .stages import JsonlLog, Stage
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 ANSWERS = "answers.jsonl"
 
-Record = dict[str, Any]
 Work = Callable[["Bench", Sequence[Question]], list[Record]]
 """What is done with a block of questions: one record each, with the question's ``id``, in their order."""
 Engine = Callable[[Work, "Bench", Iterable[Sequence[Question]]], Iterator[list[Record]]]

@@ -16,6 +16,7 @@ each hold the index and the models need much memory: at scale let servers hold t
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -33,6 +34,8 @@ AHEAD = 4
 """Blocks per actor that may be finished before the one whose turn it is."""
 RETRIES = 3
 """Times a block is given to a new process after its process died: more often, and it is the block that kills."""
+STARTS = 3
+"""Tries to start: on a busy machine Ray may not be up within the 15 seconds it gives itself."""
 STORE = 256 * 2**20
 """Bytes of shared memory of an own Ray: only questions and records pass through."""
 
@@ -74,18 +77,9 @@ class RayEngine:
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayEngine:
+        _begin()
         import ray
 
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False)
-        else:
-            ray.init(
-                num_cpus=cores(),
-                include_dashboard=False,
-                log_to_driver=False,
-                object_store_memory=STORE,
-                _node_ip_address="127.0.0.1",
-            )
         try:
             self._start(ray.cluster_resources())
         except BaseException:
@@ -159,6 +153,37 @@ class RayEngine:
             number, actor = running.pop(ready)
             free.append(actor)
             done[number] = _fetched(ready)
+
+
+def _begin() -> None:
+    """Join the cluster named by ``RAY_ADDRESS``, else start a Ray of our own, reachable from this machine only.
+
+    Raises:
+        StageError: it does not start, in several tries.
+    """
+    own = not os.environ.get("RAY_ADDRESS")
+    if own:  # read when ray is imported, here and in its processes
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # false means the loopback address, everywhere
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would give way to everything else here
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    for left in reversed(range(STARTS)):
+        try:
+            if own:
+                ray.init(
+                    num_cpus=cores(), include_dashboard=False, log_to_driver=False, object_store_memory=STORE
+                )
+            else:
+                ray.init(log_to_driver=False)
+            return
+        except Exception as error:  # what Ray raises here has no type of its own
+            ray.shutdown()
+            if not left:
+                raise StageError(
+                    f"Ray does not start: {error} (its logs: /tmp/ray/session_latest/logs)"
+                ) from error
 
 
 def _fetched(ready: Any) -> list[Record]:
