@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,8 +47,9 @@ class Runner(Protocol):
         temperature: float = 0.0,
         seed: int = 0,
         progress: bool = True,
+        before: Mapping[str, int] | None = None,
     ) -> list[Episode]:
-        """``n`` episodes per question, side by side."""
+        """``n`` episodes per question, side by side; ``before``: how many of a question's are run elsewhere."""
         ...
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .blocks import Engine, here
 from .corpus import fingerprint, read_corpus
 from .errors import DataError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
@@ -25,6 +26,7 @@ from .stages import read_manifest
 if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
     from .models.base import ChatModel
     from .protocols import Protocol
+    from .rag import RagCache
     from .retrieval.base import Retriever
     from .reward import Judge
 
@@ -58,6 +60,7 @@ class Bench:
         self.seed = seed
         self._searcher = {protocol: Path(searcher)} if searcher is not None else {}
         self._retrievers: dict[str, Retriever] = {}
+        self._naive: dict[tuple[str, str], RagCache] = {}
 
     @cached_property
     def documents(self) -> dict[str, Document]:
@@ -88,6 +91,16 @@ class Bench:
         if kind not in self._retrievers:
             self._retrievers[kind] = open_retriever(self.profile, kind)
         return self._retrievers[kind]
+
+    def naive_rag(self, kind: str, set_name: str, engine: Engine = here) -> RagCache:
+        """Naive RAG's answers to a test split, from (and into) its cache, read once."""
+        from .rag import precompute
+
+        if (kind, set_name) not in self._naive:
+            self._naive[kind, set_name] = precompute(
+                self.profile, [set_name], ("test",), kind, self, progress=False, engine=engine
+            )
+        return self._naive[kind, set_name]
 
     def checkpoint(self, protocol: str, trained: bool) -> ModelSpec:
         """The model behind a protocol: as it came, or trained.
@@ -223,6 +236,8 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
 Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]
 """Bench, name of the question set, questions of its test split -> what the method collected for each."""
 Inputs = Callable[[Bench], dict[str, str]]
+First = Callable[[Bench, str, Engine], object]
+"""Bench, name of the question set, engine: done once for the whole set, before its questions are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +249,7 @@ class Method:
     collect: Collect
     inputs: Inputs
     seeded: bool = False  # its outcome depends on the training seed
+    first: First = lambda bench, set_name, engine: None
 
 
 def retrieval_settings(profile: Profile, kind: str) -> str:
@@ -257,10 +273,11 @@ def no_context(name: str, about: str) -> Method:
 def naive(name: str, about: str, kind: str) -> Method:
     """Naive RAG: the top `rag.k` documents for the question itself, from (and into) its cache."""
 
-    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
-        from .rag import precompute
+    def first(bench: Bench, set_name: str, engine: Engine) -> RagCache:
+        return bench.naive_rag(kind, set_name, engine)
 
-        cache = precompute(bench.profile, [set_name], ("test",), kind, bench, progress=False)
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        cache = bench.naive_rag(kind, set_name)
         seconds = cache_seconds(bench.profile, kind, set_name) / max(1, len(cache))
         found = [cache[question] for question in questions]
         return [
@@ -271,7 +288,7 @@ def naive(name: str, about: str, kind: str) -> Method:
     def inputs(bench: Bench) -> dict[str, str]:
         return {"retriever": retrieval_settings(bench.profile, kind), "k": str(bench.profile.rag.k)}
 
-    return Method(name, about, collect, inputs)
+    return Method(name, about, collect, inputs, first=first)
 
 
 def cache_seconds(profile: Profile, kind: str, set_name: str) -> float:

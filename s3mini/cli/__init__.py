@@ -30,9 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except S3Error as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        extra = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu"}.get(
-            error.name or ""
-        )
+        extra = {
+            "trl": "train",
+            "datasets": "train",
+            "papermill": "notebooks",
+            "faiss": "cpu",
+            "ray": "ray",
+        }.get(error.name or "")
         if extra is None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")

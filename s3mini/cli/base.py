@@ -36,6 +36,12 @@ Sets = Annotated[
     list[str] | None, typer.Option("--sets", help="A question set; repeatable. Default: the profile's.")
 ]
 
+EngineName = Annotated[str, typer.Option("--engine", help="Who answers: local (this process) or ray (many).")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Ray's processes; each opens the models. [one per GPU, else per core]"),
+]
+
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
     """``["a=1", "b=[x, y]"]`` as a dict, values read as YAML.
@@ -62,6 +68,17 @@ def opened(profile_name: str, settings: Sequence[str] | None) -> Profile:
     profile = load_profile(profile_name, **pairs(settings, "--set"))
     cap_threads(profile.threads)
     return profile
+
+
+def known_engine(name: str) -> str:
+    """``name``, one of local and ray.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if name not in ("local", "ray"):
+        raise typer.BadParameter(f"{name!r} is not one of local, ray", param_hint="--engine")
+    return name
 
 
 def find_searcher(profile: Profile, seed: int) -> tuple[Path | None, str]:
