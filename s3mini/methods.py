@@ -83,11 +83,10 @@ class Bench:
         return Judge(load_model(self.profile.judge), self.profile.judge.wordings)
 
     def retriever(self, kind: str | None = None) -> Retriever:
-        """The profile's retriever of a kind; None, and "dense" where it is remote, mean the profile's own."""
+        """The profile's retriever of a kind, see `kind_of_index`."""
         from .retrieval import open_retriever
 
-        if kind is None or (kind == "dense" and self.profile.retrieval.kind == "remote"):
-            kind = self.profile.retrieval.kind
+        kind = kind_of_index(self.profile, kind)
         if kind not in self._retrievers:
             self._retrievers[kind] = open_retriever(self.profile, kind)
         return self._retrievers[kind]
@@ -252,11 +251,29 @@ class Method:
     first: First = lambda bench, set_name, engine: None
 
 
+def kind_of_index(profile: Profile, kind: str | None) -> str:
+    """Which index serves what asks for ``kind``: None means the profile's own.
+
+    Where the profile's own is remote, the server stands in for the dense index; lexical and boolean stay here.
+    """
+    own = profile.retrieval.kind
+    return own if kind is None or (kind == "dense" and own == "remote") else kind
+
+
 def retrieval_settings(profile: Profile, kind: str) -> str:
-    """What, with the corpus, decides what a retriever returns; read without opening its index."""
+    """What, with the corpus, decides what a retriever returns; read without opening its index.
+
+    Of a remote one it is asked: a server keeps its URL when its index changes, and its index when it moves.
+
+    Raises:
+        RetrievalError: the server does not answer.
+    """
+    from .retrieval import connect
+
     spec = profile.retrieval
-    if spec.kind == "remote" and kind in ("dense", "remote"):
-        return f"remote {spec.url}"
+    kind = kind_of_index(profile, kind)
+    if kind == "remote":
+        return f"remote {connect(profile).fingerprint}"
     settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
     return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size'})}"
 
@@ -274,11 +291,12 @@ def naive(name: str, about: str, kind: str) -> Method:
     """Naive RAG: the top `rag.k` documents for the question itself, from (and into) its cache."""
 
     def first(bench: Bench, set_name: str, engine: Engine) -> RagCache:
-        return bench.naive_rag(kind, set_name, engine)
+        return bench.naive_rag(kind_of_index(bench.profile, kind), set_name, engine)
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
-        cache = bench.naive_rag(kind, set_name)
-        seconds = cache_seconds(bench.profile, kind, set_name) / max(1, len(cache))
+        own = kind_of_index(bench.profile, kind)
+        cache = bench.naive_rag(own, set_name)
+        seconds = cache_seconds(bench.profile, own, set_name) / max(1, len(cache))
         found = [cache[question] for question in questions]
         return [
             Collected(tuple(bench.documents[i] for i in f.context), score=f.score, seconds=seconds)

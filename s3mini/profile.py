@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ProfileError
 
@@ -54,8 +54,16 @@ class LexicalSpec(_Spec):
 class RetrievalSpec(_Spec):
     kind: Literal["dense", "lexical", "remote"] = "dense"  # what the searcher and rag use
     url: str | None = None  # for "remote"
+    timeout: float = Field(60.0, gt=0)  # seconds to wait for one answer of the server
+    patience: float = Field(300.0, ge=0)  # seconds to go on trying when there is none
     dense: DenseSpec
     lexical: LexicalSpec = LexicalSpec()
+
+    @model_validator(mode="after")
+    def _has_url(self) -> RetrievalSpec:
+        if self.kind == "remote" and not self.url:
+            raise ValueError("kind remote needs a url: set retrieval.url, e.g. http://127.0.0.1:8000")
+        return self
 
 
 class ModelSpec(_Spec):

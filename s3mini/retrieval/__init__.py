@@ -1,4 +1,4 @@
-"""The retriever: frozen, deterministic, behind one interface (`Retriever`), lexical or dense.
+"""The retriever: frozen, deterministic, behind one interface (`Retriever`), lexical, dense, or at a server.
 
 ``open_retriever(profile)`` is all a caller needs. Indexes live under ``build/<profile>/index/<kind>/`` and
 belong to one corpus and one encoder: an index of another is an error, never a wrong result.
@@ -7,7 +7,7 @@ belong to one corpus and one encoder: an index of another is an error, never a w
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..corpus import fingerprint, read_corpus
@@ -20,18 +20,22 @@ from .cache import CachedRetriever
 from .dense import DenseRetriever, build_dense
 from .encoder import Encoder
 from .lexical import LexicalRetriever, build_lexical
+from .remote import RemoteRetriever
 
 __all__ = [
     "CachedRetriever",
     "DenseRetriever",
     "Encoder",
     "LexicalRetriever",
+    "RemoteRetriever",
     "Retriever",
     "build_index",
+    "corpus_size",
     "open_retriever",
 ]
 
 KINDS = ("dense", "lexical")
+REMOTE = "remote"
 BOOLEAN = "boolean"
 """Not an index of its own: the lexical one, queries read as boolean expressions."""
 
@@ -48,6 +52,11 @@ def _corpus(profile: Profile) -> tuple[str, Sequence[Document]]:
     return content, _documents(path, content)
 
 
+def corpus_size(profile: Profile) -> int:
+    """Documents of the profile's corpus."""
+    return len(_corpus(profile)[1])
+
+
 def _stage(profile: Profile, kind: str) -> Stage:
     inputs = {"corpus": fingerprint(profile.resolve(profile.data.corpus))}
     if kind == "lexical":
@@ -60,6 +69,10 @@ def _stage(profile: Profile, kind: str) -> Stage:
             "max_passage_tokens": spec.max_passage_tokens,
         }
         return Stage(profile, f"index/{kind}", inputs, settings)
+    if kind == REMOTE:
+        raise RetrievalError(
+            "a remote index is built where its server runs: s3mini index, s3mini serve retriever"
+        )
     raise RetrievalError(f"unknown kind of retriever {kind!r}: choose one of {', '.join(KINDS)}")
 
 
@@ -90,14 +103,18 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
 
     Args:
         profile: says which corpus, encoder and parameters.
-        kind: "dense", "lexical", or "boolean" (BM25 over the lexical index, the query a boolean expression).
+        kind: "dense", "lexical", "boolean" (BM25 over the lexical index, the query a boolean expression), or "remote":
+            whatever the server at ``retrieval.url`` has, its documents held against the corpus.
         cache: keep answers in memory (`CachedRetriever`); False to measure the bare engine.
 
     Raises:
         RetrievalError: the index on disk belongs to another corpus or encoder (names both); unknown kind or
-            encoder; no Java; a damaged index.
+            encoder; no Java; a damaged index; a remote one without a url.
     """
     kind = kind or profile.retrieval.kind
+    if kind == REMOTE:
+        remote = connect(profile, {document.id: document for document in _corpus(profile)[1]})
+        return CachedRetriever(remote) if cache else remote
     boolean, kind = kind == BOOLEAN, "lexical" if kind == BOOLEAN else kind
     stage = _stage(profile, kind)
     if not stage.done:
@@ -112,6 +129,14 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
     else:
         retriever = DenseRetriever(stage.path, documents, Encoder(profile.retrieval.dense), content)
     return CachedRetriever(retriever) if cache else retriever
+
+
+def connect(profile: Profile, known: Mapping[str, Document] | None = None) -> RemoteRetriever:
+    """The retriever at ``retrieval.url``; see `RemoteRetriever`."""
+    spec = profile.retrieval
+    if spec.url is None:
+        raise RetrievalError("no server is named: set retrieval.url, e.g. http://127.0.0.1:8000")
+    return RemoteRetriever(spec.url, known, spec.timeout, spec.patience)
 
 
 def _refuse_foreign(stage: Stage, profile: Profile, kind: str) -> None:
