@@ -17,7 +17,11 @@ Departures from the paper, all deliberate:
 Several processes (`processes`) share a step's questions: each rolls out and scores its own, with the seeds that
 one process would use, and the first writes what is recorded of all. The number of processes changes no result.
 
-Not covered here: vLLM rollouts.
+Rollouts on vLLM (``grpo.vllm``): its kernels give log-probabilities that differ from the trained model's, so that
+training would be slightly off-policy. TRL weighs each sampled token by the ratio of the two; here that ratio is
+cut at `RATIO_CAP` token by token (``token_truncate``). TRL's default multiplies the ratios of a whole episode and
+drops it when the product is out of bounds, which would drop just the long episodes: several hundred small
+differences add up.
 """
 
 from __future__ import annotations
@@ -45,6 +49,9 @@ from .stages import Stage, atomic_dir
 
 if TYPE_CHECKING:  # a finished run is found without loading torch
     from .grpo_records import Recorder, Report
+
+RATIO_CAP = 2.0
+"""The most a token sampled by vLLM counts; unlike a mask, a cap loses no token, and bounds the variance."""
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
 
@@ -128,11 +135,13 @@ class Loop:
 
         group = self.spec.num_generations
         step = trainer.state.global_step // self.spec.num_iterations + 1
-        asked = [self.questions[prompt[-1]["id"]] for prompt in prompts[::group]]
-        if self.processes.sharded:
+        if self.spec.vllm != "off":
+            self._roll_out_on_vllm(trainer)
+        elif self.processes.sharded:
             from .grpo_trainer import gather_weights
 
             gather_weights(trainer.model, self.parts.model)
+        asked = [self.questions[prompt[-1]["id"]] for prompt in prompts[::group]]
         earlier = self.processes.everywhere(lambda: [q.id for q in asked])[: self.processes.rank]
         before = Counter(i for ids in earlier for i in ids for _ in range(group))
         played: list[tuple[list[Episode], list[Outcome]]] = []
@@ -179,6 +188,16 @@ class Loop:
             self.parts.model.train()
         limit = self.spec.max_completion_length
         return [shortened(episode, limit) for episode in episodes]
+
+    def _roll_out_on_vllm(self, trainer: Any) -> None:
+        """TRL has just given its engine the policy's weights: the episodes are sampled there."""
+        from .episodes import Engine
+        from .models.colocated import rollout_sampler
+
+        if not hasattr(self, "_sampler"):
+            assert isinstance(self.parts.engine, Engine)
+            self._sampler = rollout_sampler(trainer, self.parts.engine.max_length)
+            self.parts.engine.sampler = self._sampler
 
     def _kl(self, episodes: Sequence[Episode]) -> tuple[float, int] | None:
         """Without a KL term TRL has no reference: the start model reads one micro-batch of the step's episodes.
@@ -233,7 +252,14 @@ def _update_until_done(
         trainer = LeanGRPOTrainer(
             model=model,
             processing_class=parts.tokenizer,
-            args=trl_config(spec, seed, home / CHECKPOINTS, str(parts.model.device), processes),
+            args=trl_config(
+                spec,
+                seed,
+                home / CHECKPOINTS,
+                str(parts.model.device),
+                processes,
+                max_length=getattr(parts.engine, "max_length", None),
+            ),  # fmt: skip
             train_dataset=data_order(parts.questions, seed, spec.steps * spec.questions_per_step),
             rollout_func=Loop(parts, spec, seed, recorder, processes),  # type: ignore[arg-type]  # prompts are messages
             reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
@@ -257,7 +283,13 @@ def _update_until_done(
 
 
 def trl_config(
-    spec: GrpoSpec, seed: int, folder: Path, device: str = "cpu", processes: Processes = ALONE
+    spec: GrpoSpec,
+    seed: int,
+    folder: Path,
+    device: str = "cpu",
+    processes: Processes = ALONE,
+    *,
+    max_length: int | None = None,
 ) -> Any:
     """TRL's settings: one generation batch and one optimizer step (``num_iterations`` of them) per step.
 
@@ -286,6 +318,13 @@ def trl_config(
         epsilon=spec.epsilon,
         loss_type=spec.loss_type,
         scale_rewards=spec.scale_rewards,
+        use_vllm=spec.vllm != "off",
+        vllm_mode="server" if spec.vllm == "server" else "colocate",
+        vllm_server_base_url=spec.vllm_url if spec.vllm == "server" else None,
+        vllm_gpu_memory_utilization=spec.vllm_memory,
+        vllm_max_model_length=max_length,
+        vllm_importance_sampling_mode="token_truncate",
+        vllm_importance_sampling_clip_max=RATIO_CAP,
         shuffle_dataset=False,  # `data_order` has drawn it, once for the whole run, so that resuming is exact
         save_strategy="steps",
         save_steps=spec.save_steps * spec.num_iterations,

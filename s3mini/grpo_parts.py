@@ -174,7 +174,7 @@ def identity(
     settings = {
         "seed": seed,
         "protocol": protocol,
-        **profile.grpo.model_dump(exclude={"save_steps", "keep_steps"}),
+        **profile.grpo.model_dump(exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory"}),
         "reward": reward,
         **({"s3": profile.s3} if protocol == "s3" else {"numbers": method_spec(profile, protocol)}),
         "rag": profile.rag,

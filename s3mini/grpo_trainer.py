@@ -27,6 +27,7 @@ COMPLETION_KEYS = (
     "old_per_token_logps",
     "ref_per_token_logps",
     "sampling_per_token_logps",
+    "importance_sampling_ratio",
 )
 
 Batch = dict[str, Any]

@@ -70,17 +70,17 @@ class Bench:
     @cached_property
     def generator(self) -> ChatModel:
         """The frozen generator."""
-        from .models.local import load_model
+        from .models import open_model
 
-        return load_model(self.profile.generator)
+        return open_model(self.profile.generator)
 
     @cached_property
     def judge(self) -> Judge:
         """The judge that is asked where the span match fails."""
-        from .models.local import load_model
+        from .models import open_model
         from .reward import Judge
 
-        return Judge(load_model(self.profile.judge), self.profile.judge.wordings)
+        return Judge(open_model(self.profile.judge), self.profile.judge.wordings)
 
     def retriever(self, kind: str | None = None) -> Retriever:
         """The profile's retriever of a kind, see `kind_of_index`."""
@@ -129,10 +129,11 @@ class Bench:
     def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
         """One greedy episode per question."""
         from .episodes import Engine
-        from .models.local import load_model
+        from .models import open_model
 
         spec = self.checkpoint(protocol, trained)
-        model = load_model(spec)
+        model = open_model(spec)
+        assert model.tokenizer is not None  # a profile whose searcher gives no tokens is refused
         engine = Engine(
             model,
             model.tokenizer,
@@ -178,14 +179,19 @@ class Bench:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        """The generator's; behind an endpoint it has none here, then the searcher's."""
-        from .models.local import load_model
+        """The generator's; a black box has none here, then the searcher's."""
+        from .models.tokenizer import open_tokenizer, source_of
 
         found = getattr(self.generator, "tokenizer", None)
-        return found if found is not None else load_model(self.profile.searcher).tokenizer
+        return found if found is not None else open_tokenizer(source_of(self.profile.searcher))
 
     def fingerprint(self, spec: ModelSpec) -> str:
-        """What tells two models apart: the files of a folder, or a name on the hub."""
+        """What tells two models apart: the files of a folder, a name on the hub, or a black box's name and url.
+
+        Not who runs it: a model's greedy answers are the same served and in this process, up to rounding.
+        """
+        if spec.engine == "served" and spec.api == "chat":
+            return f"{spec.url} {spec.path}"
         folder = self.profile.resolve(spec.path)
         files = sorted(p for p in folder.glob("*") if p.suffix in {".json", ".safetensors", ".jinja"})
         return fingerprint(files) if files else spec.path

@@ -67,17 +67,33 @@ class RetrievalSpec(_Spec):
 
 
 class ModelSpec(_Spec):
-    """A chat model. ``wordings``: "brief" prompts for the mini model, "full" for instruct models."""
+    """A chat model. ``wordings``: "brief" prompts for the mini model, "full" for instruct models.
+
+    Served, it is asked at ``url`` (an OpenAI-compatible base url, usually ending in /v1), where ``path`` is its name
+    and ``batch_size`` the number of requests at a time; see `models.served` for ``api``.
+    """
 
     path: str
     wordings: Literal["brief", "full"] = "full"
     engine: Literal["local", "served"] = "local"
-    url: str | None = None
+    url: str | None = Field(None, pattern="^https?://")
+    api: Literal["tokens", "chat"] = "tokens"  # token ids (vLLM), or messages (any server, a black box)
+    key_variable: str = (
+        "S3MINI_API_KEY"  # the environment variable that holds the key, if the server wants one
+    )
+    timeout: float = Field(600, gt=0)  # seconds for one answer
+    patience: float = Field(600, ge=0)  # seconds to go on trying while the server answers nothing
     device: str = "auto"
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     max_length: int = Field(8192, ge=64)
     batch_size: int = Field(64, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _served_somewhere(self) -> ModelSpec:
+        if self.engine == "served" and self.url is None:
+            raise ValueError("engine: served needs the server's url, e.g. http://127.0.0.1:8000/v1")
+        return self
 
 
 class S3Spec(_Spec):
@@ -127,6 +143,11 @@ class GrpoSpec(_Spec):
     keep_steps: tuple[int, ...] = ()  # steps after which the model is kept, for curves over training
     reward: str = "gbr"
     filtered: bool = True  # train only on what naive RAG fails
+    vllm: Literal["off", "colocate", "server"] = "off"  # rollouts on vLLM: on the training GPUs, or on others
+    vllm_url: str = Field(
+        "http://127.0.0.1:8000", pattern="^https?://"
+    )  # of `s3mini serve searcher`, for "server"
+    vllm_memory: float = Field(0.3, gt=0, lt=1)  # share of the GPU's memory that vLLM takes, for "colocate"
 
 
 class EvaluationSpec(_Spec):
@@ -150,6 +171,14 @@ class Profile(_Spec):
     protocols: dict[str, MethodSpec] = {}  # the other methods'
     grpo: GrpoSpec = GrpoSpec()
     evaluation: EvaluationSpec
+
+    @model_validator(mode="after")
+    def _searchers_give_tokens(self) -> Profile:
+        methods = {f"protocols.{name}.model": spec.model for name, spec in self.protocols.items()}
+        for key, model in {"searcher": self.searcher, **methods}.items():
+            if model is not None and (model.engine, model.api) == ("served", "chat"):
+                raise ValueError(f"{key}: a searcher is read token by token: serve it with vLLM, api: tokens")
+        return self
 
     @property
     def build(self) -> Path:

@@ -62,11 +62,11 @@ def readme(
     """Write the results of data/mini/results into README.md."""
     profile = opened(profile_name, settings)
     from ..labelled import LABELLED, agreement, read_labelled
-    from ..models.local import load_model
+    from ..models import open_model
     from ..report_readme import results_section, write_readme
     from ..reward import Judge
 
-    judge = Judge(load_model(profile.judge), profile.judge.wordings)
+    judge = Judge(open_model(profile.judge), profile.judge.wordings)
     people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
     write_readme(ROOT / "README.md", results_section(ROOT / "data/mini/results", people))
     typer.echo(str(ROOT / "README.md"))
