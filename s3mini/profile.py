@@ -34,6 +34,7 @@ class DataSpec(_Spec):
     train_sets: tuple[str, ...]
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
+    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of download.TABLE
 
 
 class DenseSpec(_Spec):
@@ -114,6 +115,7 @@ class GrpoSpec(_Spec):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     num_iterations: int = Field(1, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
+    lora_rank: int = Field(0, ge=0)  # adapters of this rank are trained (peft); 0 trains every weight
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)
     keep_steps: tuple[int, ...] = ()  # steps after which the model is kept, for curves over training

@@ -16,10 +16,10 @@ import typer
 
 from ..errors import S3Error
 
-from . import use, road, make  # isort: skip  # their commands, in the order of --help
+from . import use, road, make, hub  # isort: skip  # their commands, in the order of --help
 from .base import app, find_searcher
 
-__all__ = ["app", "find_searcher", "main", "make", "road", "use"]
+__all__ = ["app", "find_searcher", "hub", "main", "make", "road", "use"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
