@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, DownloadError, S3Error
+from .errors import DataError, DownloadError
 from .hub import Hub, HubFile, Source
 from .profile import ROOT, ModelSpec, Profile
 from .sizes import shape_of
@@ -56,7 +56,14 @@ def _questions(set_name: str, folder: str, size: float) -> Item:
     source = Source(_FLASHRAG, (f"{folder}/*.jsonl",))
     target = f"{{questions}}/{set_name}"
     return Item(
-        "questions", f"{set_name}: questions", (source,), target, "questions", size, size, f"questions-{set_name}"
+        "questions",
+        f"{set_name}: questions",
+        (source,),
+        target,
+        "questions",
+        size,
+        size,
+        f"questions-{set_name}",
     )
 
 
@@ -120,6 +127,9 @@ TABLE: tuple[Item, ...] = (
     ),
 )
 """What the hub holds for this project. Sizes in bytes, as seen or computed; what the hub lists is what counts."""
+
+MIRAGE = {"medqa": 1273, "medmcqa": 4183, "pubmedqa": 500, "bioasq": 618, "mmlu": 1089}
+"""The benchmark's sets and how many questions each has (Xiong et al., 2024)."""
 
 NAMES = (*dict.fromkeys(item.name for item in TABLE), "models")
 
@@ -241,10 +251,14 @@ def _present(item: Item, target: Path, facts: dict[str, Any]) -> bool:
         return all(isinstance(p, str) and Path(p).stat().st_size == size for p, size in found)
     made = facts.get("made", {})
     root = target.parent
-    return bool(made) and all((root / p).is_file() and (root / p).stat().st_size == n for p, n in made.items())
+    return bool(made) and all(
+        (root / p).is_file() and (root / p).stat().st_size == n for p, n in made.items()
+    )
 
 
-def plan(profile: Profile, only: Sequence[str] = (), hub: Hub | None = None, guess: bool = False) -> list[Planned]:
+def plan(
+    profile: Profile, only: Sequence[str] = (), hub: Hub | None = None, guess: bool = False
+) -> list[Planned]:
     """Every item with what the hub lists for it; ``guess`` puts the table's sizes where the hub cannot be asked.
 
     Raises:
@@ -341,7 +355,9 @@ def download(
         except DownloadError as error:
             failed.append(str(error))
     if lacking := room_lacking(planned):
-        told = "; ".join(f"{where}: {need / GB:.1f} GB needed, {free / GB:.1f} free" for where, need, free in lacking)
+        told = "; ".join(
+            f"{where}: {need / GB:.1f} GB needed, {free / GB:.1f} free" for where, need, free in lacking
+        )
         raise DownloadError(
             f"too little room on the disk: {told}. Free some, fetch less at a time (--only), or put the data elsewhere "
             "(--set data.corpus=…, HF_HOME for models)"
@@ -371,7 +387,9 @@ def fetch(one: Planned, hub: Hub) -> dict[str, Any]:
             raw = stage.dir / "files"
             got = [hub.fetch(file, raw / file.source.repo) for file in one.files]
             facts = UNPACKERS[item.how](got, one.target)
-            facts["made"] = {p.relative_to(one.target.parent).as_posix(): p.stat().st_size for p in _made(one.target)}
+            facts["made"] = {
+                p.relative_to(one.target.parent).as_posix(): p.stat().st_size for p in _made(one.target)
+            }
             shutil.rmtree(raw)
         facts["files"] = {file.path: file.size for file in one.files}
         facts["commits"] = {file.source.repo: file.commit or file.source.url for file in one.files}

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .adapters import lora_config, save_whole
 from .errors import DataError, StageError
 from .grpo_parts import Outcome, Parts, identity, open_parts
 from .machine import cap_threads
@@ -163,7 +164,7 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
     recorder = Recorder(stage.dir, spec.steps, done, progress)
 
     def save(folder: Path) -> None:
-        parts.model.save_pretrained(folder)
+        save_whole(parts.model, folder)
         parts.tokenizer.save_pretrained(folder)
 
     try:
@@ -176,6 +177,7 @@ def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, 
             rollout_func=Loop(parts, spec, seed, recorder),  # type: ignore[arg-type]  # prompts are messages
             reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
             callbacks=[recorder],
+            peft_config=lora_config(spec),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import DownloadError
 
@@ -95,9 +95,9 @@ class Hub:
         from huggingface_hub import HfApi
 
         def ask() -> list[HubFile]:
-            info = HfApi(endpoint=self.endpoint).repo_info(
-                source.repo, repo_type=source.kind, revision=source.revision, files_metadata=True
-            )
+            api = HfApi(endpoint=self.endpoint)
+            about = api.dataset_info if source.kind == "dataset" else api.model_info
+            info: Any = about(source.repo, revision=source.revision, files_metadata=True)
             found = [
                 HubFile(source, s.rfilename, s.size, info.sha, s.lfs.sha256 if s.lfs else None, s.blob_id)
                 for s in info.siblings or ()
@@ -112,7 +112,9 @@ class Hub:
         for file in found:
             parts = PurePosixPath(file.path).parts
             if ".." in parts or file.path.startswith("/"):
-                raise DownloadError(f"{source.repo}: lists {file.path!r}, outside its own folder; not fetched")
+                raise DownloadError(
+                    f"{source.repo}: lists {file.path!r}, outside its own folder; not fetched"
+                )
         return found
 
     def _plain(self, source: Source) -> HubFile:

@@ -71,6 +71,9 @@ class ModelSpec(_Spec):
     max_length: int = Field(8192, ge=64)
     batch_size: int = Field(64, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+    max_rows: int = Field(
+        512, ge=1
+    )  # a searcher's episodes in flight at a time: their cache must fit in memory
 
 
 class S3Spec(_Spec):
@@ -123,6 +126,14 @@ class GrpoSpec(_Spec):
     filtered: bool = True  # train only on what naive RAG fails
 
 
+class GpuSpec(_Spec):
+    """The GPUs that a profile is laid out for; what `doctor` computes with where there is none to look at."""
+
+    card: str  # a name of needs.CARDS
+    count: int = Field(1, ge=1)
+    memory_gb: float = Field(gt=0)
+
+
 class EvaluationSpec(_Spec):
     methods: tuple[str, ...]
     bootstrap: int = Field(2000, ge=100)
@@ -134,6 +145,7 @@ class Profile(_Spec):
     name: str
     description: str
     threads: int | None = Field(None, ge=1)  # None: the machine's cores
+    gpu: GpuSpec | None = None  # None: none is needed
     data: DataSpec
     retrieval: RetrievalSpec
     generator: ModelSpec

@@ -64,7 +64,9 @@ class Shape:
         return 2.0 * 2 * self.layers * self.kv_heads * self.head_dim
 
 
-def _qwen(layers: int, hidden: int, intermediate: int, heads: int, kv: int, vocabulary: int, tied: bool) -> Shape:
+def _qwen(
+    layers: int, hidden: int, intermediate: int, heads: int, kv: int, vocabulary: int, tied: bool
+) -> Shape:
     return Shape(layers, hidden, intermediate, heads, kv, hidden // heads, vocabulary, tied)
 
 
@@ -173,11 +175,19 @@ def trained(shape: Shape, spec: ModelSpec, grpo: GrpoSpec, tokens: int) -> list[
         reference = shape.parameters * 4.0
         parts.append(Part("reference of the KL term", reference, f"{shape.parameters / 1e9:.2f} B × 4 bytes"))
     start = shape.weight_bytes(each)
-    parts.append(Part("model it began as", start, f"{shape.parameters / 1e9:.2f} B × {each:g} bytes, kept to measure the KL"))
+    parts.append(
+        Part(
+            "model it began as",
+            start,
+            f"{shape.parameters / 1e9:.2f} B × {each:g} bytes, kept to measure the KL",
+        )
+    )
     rows = grpo.micro_batch
     kept = rows * tokens * shape.layers * shape.hidden * 2.0
     layer = rows * tokens * (shape.hidden * 8 + shape.intermediate * 4) * 2.0
-    parts.append(Part("activations", kept + layer, f"{rows} × {tokens} tokens: each layer's input, one layer whole"))
+    parts.append(
+        Part("activations", kept + layer, f"{rows} × {tokens} tokens: each layer's input, one layer whole")
+    )
     logits = rows * min(tokens, grpo.max_completion_length) * shape.vocabulary * 4.0 / 8
     parts.append(Part("logits", logits, f"{rows} × {tokens} × {shape.vocabulary} × 4 bytes, in 8 pieces"))
     return parts

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 from tqdm.auto import tqdm
 
-from .corpus import iter_corpus, iter_objects, read_questions, write_questions
+from .corpus import iter_corpus, json_lines, read_questions, write_questions
+from .download import MIRAGE
 from .errors import DataError
 from .records import Document, Question
 
@@ -30,9 +31,6 @@ _BLOCK = 1 << 22
 _LOOK = 1000  # documents of a corpus that are read for a check; its lines are all counted
 _FLAT = b"IxFI"  # how FAISS marks a flat inner-product index
 _HEADER = 45  # bytes before its vectors
-
-MIRAGE = {"medqa": 1273, "medmcqa": 4183, "pubmedqa": 500, "bioasq": 618, "mmlu": 1089}
-"""The benchmark's sets and how many questions each has (Xiong et al., 2024)."""
 
 
 def gunzip(sources: Sequence[Path], target: Path) -> Facts:
@@ -46,7 +44,9 @@ def gunzip(sources: Sequence[Path], target: Path) -> Facts:
                     lines += block.count(b"\n")
                     out.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{source}: not a whole gzip file ({error}); delete it and fetch it again") from error
+            raise DataError(
+                f"{source}: not a whole gzip file ({error}); delete it and fetch it again"
+            ) from error
     return {"lines": lines, **_look(target)}
 
 
@@ -90,13 +90,15 @@ def medcorp(sources: Sequence[Path], target: Path) -> Facts:
     lines = 0
     with _whole(target) as out:
         for source in tqdm(sources, desc=target.name, unit="file"):
-            for place, record in iter_objects(source):
+            for place, record in json_lines(source):
                 try:
                     title, text = " ".join(record["title"].split()), record["content"]
                     kept = {"id": record["id"], "contents": Document("", title, text).contents}
                     out.write(json.dumps(kept, ensure_ascii=False).encode("utf-8") + b"\n")
                 except (KeyError, AttributeError, UnicodeEncodeError) as error:
-                    raise DataError(f"{place}: not a MedRAG snippet: id, title and content expected") from error
+                    raise DataError(
+                        f"{place}: not a MedRAG snippet: id, title and content expected"
+                    ) from error
                 lines += 1
     return {"lines": lines, **_look(target)}
 
@@ -124,12 +126,12 @@ def mirage(sources: Sequence[Path], target: Path) -> Facts:
             f"{source}: not MIRAGE's benchmark.json ({error}); delete it and fetch it again"
         ) from error
     if found != MIRAGE:
-        raise DataError(f"{source}: {found} questions where the benchmark has {MIRAGE}; delete it and fetch it again")
+        raise DataError(
+            f"{source}: {found} questions where the benchmark has {MIRAGE}; delete it and fetch it again"
+        )
     for name in MIRAGE:
         rows = benchmark[name]
-        write_questions(
-            target / name / "test.jsonl", [_choice(name, key, rows[key], source) for key in rows]
-        )
+        write_questions(target / name / "test.jsonl", [_choice(name, key, rows[key], source) for key in rows])
     return {"questions": found}
 
 
@@ -153,7 +155,9 @@ def processed(sources: Sequence[Path], target: Path) -> Facts:
     made: dict[tuple[str, str], dict[str, Question]] = defaultdict(dict)
     for source in sources:
         file = parquet.ParquetFile(source)
-        wanted = [name for name in ("data_source", "reward_model", "extra_info") if name in file.schema_arrow.names]
+        wanted = [
+            name for name in ("data_source", "reward_model", "extra_info") if name in file.schema_arrow.names
+        ]
         if len(wanted) < 3:
             raise DataError(
                 f"{source}: data_source, reward_model and extra_info expected; it has {', '.join(file.schema_arrow.names)}"
@@ -218,4 +222,3 @@ def _bar(name: str, raw: BinaryIO) -> Iterator[Any]:
     size = os.fstat(raw.fileno()).st_size
     with tqdm.wrapattr(raw, "read", total=size, desc=name, unit="B", unit_scale=True) as shown:
         yield shown
-

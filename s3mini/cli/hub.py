@@ -27,7 +27,7 @@ def download(
     from ..download import plan, room_lacking
 
     if dry_run:
-        from ..doctor_text import show, downloads_table
+        from ..doctor_text import downloads_table, show
 
         planned = plan(profile, only or (), guess=True)
         show(downloads_table(planned))
