@@ -33,7 +33,7 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
 
 
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
@@ -135,7 +135,7 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
             duplicate id, invalid UTF-8, damaged gzip.
     """
     seen: dict[str, str] = {}
-    for place, record in _objects(Path(path)):
+    for place, record in json_lines(Path(path)):
         identifier = _text(record, "id", place, "id and contents")
         _unique(seen, identifier, place)
         title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
@@ -178,7 +178,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     seen: dict[str, str] = {}
     questions = []
-    for place, record in _objects(Path(path)):
+    for place, record in json_lines(Path(path)):
         wanted = "id, question and golden_answers"
         identifier = _text(record, "id", place, wanted)
         _unique(seen, identifier, place)

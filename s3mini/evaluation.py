@@ -108,7 +108,9 @@ def evaluate_choice(
     for kind in ("lexical", "dense"):
         build_index(other, kind, progress)
     folder = profile.build / "train" / f"s3-seed{seed}"
-    return evaluate(other, methods, None, seed, folder, progress=progress)
+    published = (s3 := other.protocols.get("s3")) is not None and s3.checkpoint is not None
+    trained = None if published and not folder.is_dir() else folder
+    return evaluate(other, methods, None, seed, trained, progress=progress)
 
 
 def check_methods(names: Sequence[str]) -> list[str]:

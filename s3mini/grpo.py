@@ -38,7 +38,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, StageError
+from .adapters import lora_config, save_whole
+from .errors import DataError, ProfileError, StageError
 from .grpo_parts import Outcome, Parts, identity, open_parts
 from .machine import cap_threads
 from .methods import kind_of
@@ -226,6 +227,10 @@ def _update_until_done(
     spec = profile.grpo
     if not parts.questions:
         raise DataError("no question to train on: give more or harder training questions")
+    if processes.sharded and spec.lora_rank:
+        raise ProfileError(
+            "adapters are not sharded: launch with s3mini/accelerate/ddp.yaml, or set grpo.lora_rank=0"
+        )
     home = processes.from_main(lambda: stage.dir)
     if processes.from_main((home / MODEL).exists):  # killed between saving and finishing
         if processes.main:
@@ -238,7 +243,7 @@ def _update_until_done(
     model = copy.deepcopy(parts.model).float() if processes.sharded else parts.model
 
     def save(folder: Path) -> None:
-        parts.model.save_pretrained(folder)
+        save_whole(parts.model, folder)
         parts.tokenizer.save_pretrained(folder)
 
     def gather() -> None:
@@ -264,6 +269,7 @@ def _update_until_done(
             rollout_func=Loop(parts, spec, seed, recorder, processes),  # type: ignore[arg-type]  # prompts are messages
             reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
             callbacks=[together, *([recorder] if recorder else [])],
+            peft_config=lora_config(spec),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

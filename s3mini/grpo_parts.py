@@ -140,7 +140,10 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
     questions = training_filter(asked, cache)[0] if drop else asked
     spec = bench.checkpoint(protocol, trained=False)
     frozen = load_model(spec)  # shared with whoever uses the same weights, so never trained
-    policy = LocalModel(spec, copy.deepcopy(frozen.model).train(), frozen.tokenizer)
+    trained = copy.deepcopy(frozen.model).train()
+    if not profile.grpo.lora_rank:
+        trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
+    policy = LocalModel(spec, trained, frozen.tokenizer)
     engine = Engine(
         policy,
         policy.tokenizer,
@@ -148,6 +151,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
         make_protocol(protocol, profile, reader=frozen),
         method_spec(profile, protocol).max_turn_tokens,
         spec.max_length,
+        spec.max_rows,
     )
     scorer = (
         RecallScorer(bench, make_reward("gen_acc"), cache)

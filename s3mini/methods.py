@@ -141,6 +141,7 @@ class Bench:
             make_protocol(protocol, self.profile, reader=model),
             method_spec(self.profile, protocol).max_turn_tokens,
             spec.max_length,
+            spec.max_rows,
         )
         return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
 

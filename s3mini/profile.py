@@ -34,6 +34,7 @@ class DataSpec(_Spec):
     train_sets: tuple[str, ...]
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
+    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of download.TABLE
 
 
 class DenseSpec(_Spec):
@@ -88,6 +89,9 @@ class ModelSpec(_Spec):
     max_length: int = Field(8192, ge=64)
     batch_size: int = Field(64, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+    max_rows: int = Field(
+        512, ge=1
+    )  # a searcher's episodes in flight at a time: their cache must fit in memory
 
     @model_validator(mode="after")
     def _served_somewhere(self) -> ModelSpec:
@@ -138,6 +142,7 @@ class GrpoSpec(_Spec):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     num_iterations: int = Field(1, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
+    lora_rank: int = Field(0, ge=0)  # adapters of this rank are trained (peft); 0 trains every weight
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)
     keep_steps: tuple[int, ...] = ()  # steps after which the model is kept, for curves over training
@@ -148,6 +153,14 @@ class GrpoSpec(_Spec):
         "http://127.0.0.1:8000", pattern="^https?://"
     )  # of `s3mini serve searcher`, for "server"
     vllm_memory: float = Field(0.3, gt=0, lt=1)  # share of the GPU's memory that vLLM takes, for "colocate"
+
+
+class GpuSpec(_Spec):
+    """The GPUs that a profile is laid out for; what `doctor` computes with where there is none to look at."""
+
+    card: str  # a name of needs.CARDS
+    count: int = Field(1, ge=1)
+    memory_gb: float = Field(gt=0)
 
 
 class EvaluationSpec(_Spec):
@@ -161,6 +174,7 @@ class Profile(_Spec):
     name: str
     description: str
     threads: int | None = Field(None, ge=1)  # None: the machine's cores
+    gpu: GpuSpec | None = None  # None: none is needed
     data: DataSpec
     retrieval: RetrievalSpec
     generator: ModelSpec

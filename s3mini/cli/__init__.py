@@ -16,10 +16,10 @@ import typer
 
 from ..errors import S3Error
 
-from . import use, road, make, serve, serve_generator  # isort: skip  # their commands, in the order of --help
+from . import use, road, make, serve, serve_generator, hub  # isort: skip  # in the order of --help
 from .base import app, find_searcher
 
-__all__ = ["app", "find_searcher", "main", "make", "road", "serve", "serve_generator", "use"]
+__all__ = ["app", "find_searcher", "hub", "main", "make", "road", "serve", "serve_generator", "use"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

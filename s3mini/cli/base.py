@@ -81,15 +81,18 @@ def known_engine(name: str) -> str:
     return name
 
 
-def find_searcher(profile: Profile, seed: int) -> tuple[Path | None, str]:
+def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
     """The best searcher there is for a profile, and a word on where it comes from.
 
-    First what training of this seed left, then the shipped one (when the profile starts from the shipped
-    base model), else None: the untrained one.
+    First what training of this seed left (a folder), then the checkpoint that the profile names (as it names it), then
+    the shipped one (when the profile starts from the shipped base model), else None: the untrained one.
     """
     trained = profile.build / "train" / f"s3-seed{seed}" / "model"
     if (trained / "config.json").is_file():
         return trained, f"trained here, seed {seed}"
+    named = profile.protocols.get("s3")
+    if named is not None and named.checkpoint is not None:
+        return named.checkpoint, f"trained, {named.checkpoint}"
     shipped = ROOT / SHIPPED_SEARCHER
     if profile.searcher.path == SHIPPED_BASE and (shipped / "config.json").is_file():
         return shipped, "trained, shipped with the repository"

@@ -35,7 +35,7 @@ def ask(
         folder, origin = None, "untrained, as asked"
     transformers_logging.disable_progress_bar()
     typer.echo(f"searcher: {origin}", err=True)
-    bench = Bench(profile, seed, folder)
+    bench = Bench(profile, seed, folder if isinstance(folder, Path) else None)
     asked = Question("asked", question, ())
     (episode,) = bench.episodes("s3", folder is not None, [asked])
     (answer,) = bench.answer([asked], [Collected(episode.context, episode)])
