@@ -248,7 +248,7 @@ def test_profile_names_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         open_retriever(evaluation_profile(), "remote")
     documents = read_corpus(tmp_path / "data" / "corpus.jsonl")
     toy = ToyRetriever(documents)
-    with serving(make_app(toy, documents=len(documents))) as url:
+    with serving(make_app(toy, documents=len(documents), cache=0)) as url:
         profile = remote_profile(url)
         bench = Bench(profile)
         found = bench.retriever("dense")  # the server stands in for the dense index

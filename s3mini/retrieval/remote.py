@@ -163,13 +163,14 @@ class RemoteRetriever:
         document = Document(identifier or "", title, text)
         if self._known is None:
             return document
-        if identifier is None or self._known.get(identifier) != document:
+        own = self._known.get(document.id)
+        if own != document:
             shown = repr(given) if given is not None else f"{contents[:40]!r} …"
             raise RetrievalError(
                 f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "
                 "another one; serve the same corpus, or name the server's in data.corpus"
             )
-        return document
+        return own
 
     @cached_property
     def _by_contents(self) -> dict[str, str]:
