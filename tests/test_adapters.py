@@ -72,20 +72,20 @@ def test_without_adapters_the_model_is_saved_as_ever(tmp_path: Path) -> None:
 
 
 def lora_profile(**more: Any) -> Any:
-    return grpo_profile(**{"grpo.lora_rank": 8, "grpo.learning_rate": 5e-2, **more})
+    return grpo_profile(**{"grpo.lora_rank": 8, "grpo.learning_rate": 0.1, **more})
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.001])
-def test_training_adapters_raises_the_reward_and_leaves_a_whole_model(world: Path, beta: float) -> None:
+def test_training_adapters_raises_the_reward_and_leaves_a_whole_model(world: Path) -> None:
     pytest.importorskip("peft", reason="peft is not installed (pip install 's3mini[train]')")
-    profile = lora_profile(**{"grpo.beta": beta, "grpo.keep_steps": [3]})
+    many = {"grpo.num_generations": 16, "grpo.micro_batch": 32, "grpo.lr_scheduler_type": "constant"}
+    profile = lora_profile(**many, **{"grpo.keep_steps": [3]})
     parts = grpo_parts(profile)
     start = {name: value.clone() for name, value in parts.model.state_dict().items()}
     folder = train(profile, 0, "toy", progress=False, parts=parts)
     with JsonlLog(folder / "curve.jsonl") as log:
         curve = list(log)
     rewards = [step["reward"] for step in curve]
-    assert sum(rewards[-2:]) > sum(rewards[:2]), "it learned"
+    assert rewards[-1] > rewards[0] + 0.2, "it learned"
     assert curve[-1]["kl"] > curve[0]["kl"]
     state = parts.model.state_dict()
     for name, value in start.items():
@@ -102,9 +102,10 @@ def test_training_adapters_raises_the_reward_and_leaves_a_whole_model(world: Pat
 
 
 def test_training_adapters_resumes(world: Path) -> None:
-    """Stopped behind a checkpoint, it goes on to the same weights as a run in one piece."""
+    """Stopped behind a checkpoint, it goes on to the same weights as a run in one piece; the KL term's reference is the
+    model with its adapters switched off."""
     pytest.importorskip("peft", reason="peft is not installed (pip install 's3mini[train]')")
-    profile = lora_profile()
+    profile = lora_profile(**{"grpo.beta": 0.001, "grpo.steps": 4})
     whole = AutoModelForCausalLM.from_pretrained(
         train(profile, 0, "whole", progress=False, parts=grpo_parts(profile)) / MODEL
     )
