@@ -113,7 +113,7 @@ def join() -> Processes:
         ProfileError: launched with an engine, or a setting of it, that episodes cannot be rolled out with.
     """
     if "LOCAL_RANK" not in os.environ:
-        return Processes()
+        return ALONE
     if _on("ACCELERATE_USE_DEEPSPEED"):
         raise ProfileError(
             "DeepSpeed is not supported: launch with s3mini/accelerate/fsdp.yaml, which shards alike"
@@ -131,7 +131,10 @@ def join() -> Processes:
     import torch
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available() or _on("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+    on_cpu = not torch.cuda.is_available() or _on("ACCELERATE_USE_CPU")
+    if on_cpu:  # not "cpu:0", which torch.load does not know when a checkpoint is read
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    PartialState(cpu=on_cpu, timeout=PATIENCE)
     return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), sharded)
 
 

@@ -15,6 +15,7 @@ each hold the index and the models need much memory: at scale let servers hold t
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,8 @@ STARTS = 3
 """Tries to start: on a busy machine Ray may not be up within the 15 seconds it gives itself."""
 STORE = 256 * 2**20
 """Bytes of shared memory of an own Ray: only questions and records pass through."""
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
 class _Worker:
@@ -77,6 +80,8 @@ class RayEngine:
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayEngine:
+        if not os.environ.get("RAY_ADDRESS"):
+            self._check(cores())
         _begin()
         import ray
 
@@ -91,11 +96,8 @@ class RayEngine:
         import ray
 
         processors, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-        workers = self._wanted or gpus or processors
-        if workers > processors:
-            raise DataError(
-                f"{workers} workers on {processors} processors: give --workers {processors} or fewer"
-            )
+        workers = self._wanted or min(gpus, processors) or processors
+        self._check(processors)
         threads = processors // workers
         actor = ray.remote(_Worker).options(
             num_cpus=threads,
@@ -112,14 +114,18 @@ class RayEngine:
         )
         self._actors = [actor.remote(self._open_bench, threads) for _ in range(workers)]
 
+    def _check(self, processors: int) -> None:
+        if self._wanted and self._wanted > processors:
+            raise DataError(
+                f"{self._wanted} workers on {processors} processors: give --workers {processors} or fewer"
+            )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         import ray
 
-        for actor in self._actors:
-            ray.kill(actor)
-        ray.shutdown()
+        ray.shutdown()  # ends the actors, in a cluster too
 
     def __call__(
         self, work: Work, bench: Bench, blocks: Iterable[Sequence[Question]]
@@ -135,7 +141,7 @@ class RayEngine:
         waiting = enumerate(blocks)
         free = self._actors * 2  # one block in the making, one on the way
         running: dict[Any, tuple[int, Any]] = {}
-        done: dict[int, list[Record]] = {}
+        done: dict[int, Any] = {}
         turn = 0
         while True:
             while free and len(running) + len(done) < AHEAD * len(self._actors):
@@ -145,14 +151,16 @@ class RayEngine:
                 actor = free.pop(0)
                 running[actor.answer.remote(shared.hex(), [shared], block)] = number, actor
             while turn in done:
-                yield done.pop(turn)
+                yield _fetched(
+                    done.pop(turn)
+                )  # a failure waits its turn, so that what came before it is kept
                 turn += 1
             if not running:
                 return
             (ready,), _ = ray.wait(list(running), num_returns=1)
             number, actor = running.pop(ready)
             free.append(actor)
-            done[number] = _fetched(ready)
+            done[number] = ready
 
 
 def _begin() -> None:
@@ -172,11 +180,9 @@ def _begin() -> None:
     for left in reversed(range(STARTS)):
         try:
             if own:
-                ray.init(
-                    num_cpus=cores(), include_dashboard=False, log_to_driver=False, object_store_memory=STORE
-                )
+                ray.init(num_cpus=cores(), include_dashboard=False, object_store_memory=STORE, **QUIET)
             else:
-                ray.init(log_to_driver=False)
+                ray.init(**QUIET)
             return
         except Exception as error:  # what Ray raises here has no type of its own
             ray.shutdown()

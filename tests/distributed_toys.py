@@ -4,8 +4,8 @@ Run by the launcher, in a root where `rag_toys.make_world` has been::
 
     S3MINI_ROOT=DIR torchrun --nproc_per_node 2 tests/distributed_toys.py RUN [CASE]
 
-CASE: "killed" ends the second process during the third step as ``kill -9`` would, "fails" has its scorer raise there,
-"sharded" shards the model in training (FSDP).
+CASE: "killed" ends the second process during the third step as ``kill -9`` would, "sharded" shards the model in
+training (FSDP); before that its second process fails on purpose, and both tell what they made of it.
 """
 
 from __future__ import annotations
@@ -17,33 +17,45 @@ from collections.abc import Sequence
 
 from grpo_toys import grpo_parts, grpo_profile, score_low_ids
 
-from s3mini.errors import ModelError
+from s3mini.errors import ModelError, S3Error
 from s3mini.grpo import train
 from s3mini.grpo_parts import Outcome
+from s3mini.processes import join
 from s3mini.profile import Profile
 from s3mini.records import Episode
 
 
-def shared_profile(steps: int = 3) -> Profile:
-    """Groups of 4 for 8 questions a step out of 20: some steps ask a question again."""
+def shared_profile() -> Profile:
+    """Six questions a step out of seven, so that some step asks one again, in another process's share."""
     return grpo_profile(
-        **{"grpo.steps": steps, "grpo.questions_per_step": 6, "data.train_limit": 7, "grpo.keep_steps": [1]}
+        **{"grpo.steps": 3, "grpo.questions_per_step": 6, "data.train_limit": 7, "grpo.keep_steps": [1]}
     )
 
 
-def failing_scorer(case: str, step: int = 3) -> object:
-    """Scores until the given step, then dies or raises."""
-    calls: list[int] = []
+class DyingScorer:
+    """Scores until the third step, then ends its process."""
 
-    def score(episodes: Sequence[Episode]) -> list[Outcome]:
-        calls.append(1)
-        if len(calls) == step and case == "killed":
+    calls = 0
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        self.calls += 1
+        if self.calls == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        if len(calls) == step and case == "fails":
-            raise ModelError("the generator of the second process is gone")
         return score_low_ids(episodes)
 
-    return score
+
+def fail_together() -> None:
+    """Every process prints how it fails when the second one does."""
+    processes = join()
+
+    def work() -> None:
+        if not processes.main:
+            raise ModelError("the generator is gone")
+
+    try:
+        processes.everywhere(work)
+    except S3Error as error:
+        print(f"{processes.rank}: {type(error).__name__}: {error}", flush=True)
 
 
 def pretend_gpus() -> None:
@@ -69,10 +81,11 @@ def main() -> None:
     run, case = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
     if case == "sharded":
         pretend_gpus()
+        fail_together()
     profile = shared_profile()
     parts = grpo_parts(profile)
-    if os.environ["RANK"] == "1":
-        parts.score = failing_scorer(case)  # type: ignore[assignment]
+    if case == "killed" and os.environ["RANK"] == "1":
+        parts.score = DyingScorer()
     train(profile, 0, run, progress=False, parts=parts)
 
 
