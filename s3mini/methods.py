@@ -9,13 +9,13 @@ paper's "(Ret)" rows); a method with ``own`` is scored on its own answer instead
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .corpus import fingerprint, read_corpus
+from .corpus import fingerprint
 from .errors import DataError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
@@ -60,9 +60,11 @@ class Bench:
         self._retrievers: dict[str, Retriever] = {}
 
     @cached_property
-    def documents(self) -> dict[str, Document]:
+    def documents(self) -> Mapping[str, Document]:
         """The corpus by document id."""
-        return {d.id: d for d in read_corpus(self.profile.resolve(self.profile.data.corpus))}
+        from .retrieval import open_corpus
+
+        return open_corpus(self.profile).by_id
 
     @cached_property
     def generator(self) -> ChatModel:
@@ -80,10 +82,10 @@ class Bench:
         return Judge(load_model(self.profile.judge), self.profile.judge.wordings)
 
     def retriever(self, kind: str | None = None) -> Retriever:
-        """The profile's retriever of a kind; None, and "dense" where it is remote, mean the profile's own."""
+        """The profile's retriever of a kind; None, and "dense" where it is remote or Milvus, mean its own."""
         from .retrieval import open_retriever
 
-        if kind is None or (kind == "dense" and self.profile.retrieval.kind == "remote"):
+        if kind is None or (kind == "dense" and self.profile.retrieval.kind in ("remote", "milvus")):
             kind = self.profile.retrieval.kind
         if kind not in self._retrievers:
             self._retrievers[kind] = open_retriever(self.profile, kind)
@@ -241,8 +243,11 @@ def retrieval_settings(profile: Profile, kind: str) -> str:
     spec = profile.retrieval
     if spec.kind == "remote" and kind in ("dense", "remote"):
         return f"remote {spec.url}"
+    kind = "milvus" if spec.kind == "milvus" and kind == "dense" else kind
     settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
-    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size'})}"
+    # Keys that came later count where they are not as they were before there were any.
+    later = {key for key in ("dtype", "index") if getattr(settings, key, None) in ("float32", "flat")}
+    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size', 'search', *later})}"
 
 
 def _nothing(bench: Bench) -> dict[str, str]:
