@@ -48,7 +48,7 @@ def build_compressed(folder: Path, kind: str, vectors: Any, seed: int = 0, progr
     if kind == "ivf-pq" and dimension % 4:
         raise RetrievalError(f"ivf-pq cuts vectors into groups of 4 numbers; {dimension} is no multiple of 4")
     factory = KINDS[kind][0].format(cells=cells, codes=dimension // 4)
-    index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     sample = min(number, max(10_000, 40 * cells))
     rows = np.sort(np.random.default_rng(seed).choice(number, sample, replace=False))
     index.train(vectors[rows].astype(np.float32))

@@ -32,6 +32,8 @@ INDEX = "flat.faiss"
 IDS = "ids.json"
 TIE = 2e-6
 """Scores this close are one score: copies of a passage differ by some 1e-7, by batch, padding and kernel."""
+HALF_TIE = 2e-5
+"""The same where vectors are kept in half precision: a last bit there moves a score by some 1e-6."""
 CANDIDATES = 4
 """How many times k an inexact index is asked for; the best of them are found by their exact scores."""
 PART_BYTES = 64 << 20
@@ -123,6 +125,7 @@ class VectorRetriever:
 
     name: str
     fingerprint: str
+    tie = TIE
 
     def __init__(self, encoder: Encoder, documents: Sequence[Document], dimension: int) -> None:
         self.encoder = encoder
@@ -157,7 +160,7 @@ class VectorRetriever:
         while len(open_):
             wanted = min(fetch, total)
             scores, rows = self.best(vectors[open_], wanted)
-            ready = np.array([wanted == total or settled(line, k, TIE) for line in scores.tolist()])
+            ready = np.array([wanted == total or settled(line, k, self.tie) for line in scores.tolist()])
             for position, line, places in zip(open_[ready], scores[ready], rows[ready], strict=True):
                 hits[position] = self._cut(line, places, k)
             open_, fetch = open_[~ready], fetch * 2
@@ -166,7 +169,7 @@ class VectorRetriever:
     def _cut(self, scores: Vectors, rows: Rows, k: int) -> list[Hit]:
         by_id = {document.id: document for document in (self._documents[row] for row in rows.tolist())}
         pairs = list(zip(scores.tolist(), by_id, strict=True))
-        return [Hit(by_id[identifier], score) for score, identifier in rank(pairs, TIE)[:k]]
+        return [Hit(by_id[identifier], score) for score, identifier in rank(pairs, self.tie)[:k]]
 
 
 class DenseRetriever(VectorRetriever):
@@ -216,10 +219,14 @@ class DenseRetriever(VectorRetriever):
             )
         self.stored = stored(self.index)
         exact = self.stored.dtype == np.float32
-        self.blas_threshold = calibrate(self.vectors) if exact else _ALWAYS_SCAN
+        self.tie = TIE if exact else HALF_TIE
+        self.blas_threshold = (
+            calibrate(self.vectors) if exact else _ALWAYS_SCAN
+        )  # halves know no matrix product
         parts = min(faiss.omp_get_max_threads(), self.stored.nbytes // PART_BYTES)
         self._shards = sharded(self.index, parts) if parts > 1 else None
-        label, self.candidates = compressed or ("flat", None)
+        label, packed = compressed or ("flat", None)
+        self.candidates: Any = packed
         self.on_gpu = use_gpu(search, self.candidates or self.index)
         if self.on_gpu:
             self.candidates = to_gpus(self.candidates or self.index, label)

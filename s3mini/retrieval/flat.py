@@ -98,7 +98,7 @@ def open_flat(path: Path) -> Any:
     import faiss
 
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except (OSError, RuntimeError) as error:
         raise RetrievalError(
             f"{path}: not a readable index ({' '.join(str(error).split())[:300]}); delete the folder and build the index again"
@@ -113,13 +113,21 @@ def open_flat(path: Path) -> Any:
     return index
 
 
+class _Held:
+    """Memory of an index as an array that keeps the index: without it, numpy would read what is unmapped."""
+
+    def __init__(self, index: Any, codes: npt.NDArray[np.uint8]) -> None:
+        self.index = index
+        self.__array_interface__ = codes.__array_interface__
+
+
 def stored(index: Any) -> npt.NDArray[Any]:
     """The vectors of a flat index, shape (documents, dimension), float32 or float16: a view, not a copy."""
     import faiss
 
     codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
     dtype = np.float32 if isinstance(index, faiss.IndexFlat) else np.float16
-    view: npt.NDArray[Any] = codes.view(dtype).reshape(index.ntotal, index.d)
+    view: npt.NDArray[Any] = np.asarray(_Held(index, codes)).view(dtype).reshape(index.ntotal, index.d)
     return view
 
 
@@ -143,7 +151,8 @@ def sharded(index: Any, parts: int) -> Any:
     """
     import faiss
 
-    shards = faiss.IndexShards(index.d, True, True)
+    make: Any = faiss.IndexShards
+    shards = make(index.d, True, True)
     bounds = [i * index.ntotal // parts for i in range(parts + 1)]
     for first, last in pairwise(bounds):
         shards.add_shard(part(index, first, last))
@@ -189,7 +198,8 @@ def to_gpus(index: Any, label: str = "flat") -> Any:
         ):  # FAISS shards no halves by itself
             count = faiss.get_num_gpus()
             bounds = [i * index.ntotal // count for i in range(count + 1)]
-            shards = faiss.IndexShards(index.d, True, True)
+            make: Any = faiss.IndexShards
+            shards = make(index.d, True, True)
             for device, (first, last) in enumerate(pairwise(bounds)):
                 view, resources = part(index, first, last), faiss.StandardGpuResources()
                 shards.add_shard(faiss.index_cpu_to_gpu(resources, device, view, options))
