@@ -35,11 +35,16 @@ def _open(path: Path) -> BinaryIO:
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message."""
+    return ((place, record) for _, place, record in _placed(path))
+
+
+def _placed(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """As `json_lines`, with the byte (of the unpacked file) at which the line begins in front."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
     if not path.is_file():
         raise DataError(f"{path}: no such file (check the profile's data section, or the path you gave)")
-    number = 0
+    number = offset = 0
     empty = True
     try:
         with _open(path) as lines:
@@ -47,7 +52,8 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 line = _decode(raw, f"{path}:{number}", first=number == 1)
                 if line.strip():
                     empty = False
-                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+                    yield offset, f"{path}:{number}", _parse(line, f"{path}:{number}")
+                offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path}:{number + 1}: the gzip file is damaged or cut short (fetch it again)"
@@ -136,14 +142,37 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
     """
     seen: dict[str, str] = {}
     for place, record in json_lines(Path(path)):
-        identifier = _text(record, "id", place, "id and contents")
-        _unique(seen, identifier, place)
-        title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
-        if not title.strip() and not text.strip():
-            raise DataError(
-                f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
-            )
-        yield Document(identifier, title, text)
+        document = _document(record, place)
+        _unique(seen, document.id, place)
+        yield document
+
+
+def iter_placed(path: str | Path) -> Iterator[tuple[int, Document]]:
+    """As `iter_corpus`, each document with the byte at which its line begins, and ids that may repeat.
+
+    For an index of the file (`retrieval.store`): nothing is kept, however long the file is.
+    """
+    for offset, place, record in _placed(Path(path)):
+        yield offset, _document(record, place)
+
+
+def parse_document(line: bytes, place: str, first: bool = False) -> Document:
+    """The document of one line of a corpus; ``first``: the file's first line, which may begin with a mark.
+
+    Raises:
+        DataError: as `iter_corpus`; ``place`` leads the message.
+    """
+    return _document(_parse(_decode(line, place, first), place), place)
+
+
+def _document(record: dict[str, Any], place: str) -> Document:
+    identifier = _text(record, "id", place, "id and contents")
+    title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
+    if not title.strip() and not text.strip():
+        raise DataError(
+            f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
+        )
+    return Document(identifier, title, text)
 
 
 def read_corpus(path: str | Path) -> list[Document]:

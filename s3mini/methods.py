@@ -9,14 +9,14 @@ paper's "(Ret)" rows); a method with ``own`` is scored on its own answer instead
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .blocks import Engine, here
-from .corpus import fingerprint, read_corpus
+from .corpus import fingerprint
 from .errors import DataError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
@@ -63,9 +63,11 @@ class Bench:
         self._naive: dict[tuple[str, str], RagCache] = {}
 
     @cached_property
-    def documents(self) -> dict[str, Document]:
+    def documents(self) -> Mapping[str, Document]:
         """The corpus by document id."""
-        return {d.id: d for d in read_corpus(self.profile.resolve(self.profile.data.corpus))}
+        from .retrieval import open_corpus
+
+        return open_corpus(self.profile).by_id
 
     @cached_property
     def generator(self) -> ChatModel:
@@ -261,10 +263,10 @@ class Method:
 def kind_of_index(profile: Profile, kind: str | None) -> str:
     """Which index serves what asks for ``kind``: None means the profile's own.
 
-    Where the profile's own is remote, the server stands in for the dense index; lexical and boolean stay here.
+    Where the profile's own is remote or Milvus, it stands in for the dense index; lexical and boolean stay here.
     """
     own = profile.retrieval.kind
-    return own if kind is None or (kind == "dense" and own == "remote") else kind
+    return own if kind is None or (kind == "dense" and own in ("remote", "milvus")) else kind
 
 
 def retrieval_settings(profile: Profile, kind: str) -> str:
@@ -282,7 +284,9 @@ def retrieval_settings(profile: Profile, kind: str) -> str:
     if kind == "remote":
         return f"remote {connect(profile).fingerprint}"
     settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
-    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size'})}"
+    # Keys that came later count where they are not as they were before there were any.
+    later = {key for key in ("dtype", "index") if getattr(settings, key, None) in ("float32", "flat")}
+    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size', 'search', *later})}"
 
 
 def _nothing(bench: Bench) -> dict[str, str]:

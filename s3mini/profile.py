@@ -45,6 +45,11 @@ class DenseSpec(_Spec):
     max_passage_tokens: int = Field(180, ge=1)
     batch_size: int = Field(64, ge=1)
     device: str = "auto"
+    dtype: Literal["float32", "float16"] = "float32"  # of the vectors on the disk
+    index: Literal["flat", "sq8", "ivf-sq8", "ivf-pq"] = (
+        "flat"  # what finds candidates; exact scores rank them
+    )
+    search: Literal["auto", "cpu", "gpu"] = "auto"  # auto: on GPUs that faiss-gpu finds and the index fits
 
 
 class LexicalSpec(_Spec):
@@ -53,8 +58,8 @@ class LexicalSpec(_Spec):
 
 
 class RetrievalSpec(_Spec):
-    kind: Literal["dense", "lexical", "remote"] = "dense"  # what the searcher and rag use
-    url: str | None = None  # for "remote"
+    kind: Literal["dense", "lexical", "remote", "milvus"] = "dense"  # what the searcher and rag use
+    url: str | None = None  # for "remote"; for "milvus" a cluster, or a file of milvus-lite
     timeout: float = Field(60.0, gt=0)  # seconds to wait for one answer of the server
     patience: float = Field(300.0, ge=0)  # seconds to go on trying when there is none
     dense: DenseSpec

@@ -15,17 +15,23 @@ from .base import EngineName, ProfileName, Seed, Sets, Settings, Workers, app, k
 def index(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
-    kind: Annotated[str, typer.Option(help="lexical, dense, or all.")] = "all",
+    kind: Annotated[str, typer.Option(help="lexical, dense, milvus, or all: lexical and dense.")] = "all",
+    adopt: Annotated[
+        Path | None,
+        typer.Option("--from", help="A prebuilt flat FAISS index of the corpus, taken instead of encoding."),
+    ] = None,
 ) -> None:
-    """Build the indexes: BM25 (Lucene) and dense (FAISS)."""
-    if kind not in ("lexical", "dense", "all"):
-        raise typer.BadParameter(f"{kind!r} is not one of lexical, dense, all", param_hint="--kind")
+    """Build the indexes: BM25 (Lucene) and dense (FAISS, Milvus)."""
+    if kind not in ("lexical", "dense", "milvus", "all"):
+        raise typer.BadParameter(f"{kind!r} is not one of lexical, dense, milvus, all", param_hint="--kind")
+    if adopt is not None and kind == "lexical":
+        raise typer.BadParameter("a lexical index is not built from vectors", param_hint="--from")
     profile = opened(profile_name, settings)
     from ..retrieval import build_index
 
     for one in ("lexical", "dense") if kind == "all" else (kind,):
-        build_index(profile, one)
-        typer.echo(f"{one} index: {profile.build / 'index' / one}")
+        folder = build_index(profile, one, adopt=None if one == "lexical" else adopt)
+        typer.echo(f"{one} index: {folder}")
 
 
 @app.command()

@@ -43,7 +43,7 @@ def retriever(
     if topk > max_topk:
         raise typer.BadParameter(f"{topk} is above --max-topk {max_topk}", param_hint="--topk")
     profile = opened(profile_name, settings)
-    from ..retrieval import corpus_size, open_retriever
+    from ..retrieval import open_corpus, open_retriever
     from ..retrieval.server import bind, make_app, run
     from ..retrieval.wire import Limits
 
@@ -51,7 +51,7 @@ def retriever(
     limits = Limits(queries=max_queries, k=max_topk, batch=max_batch, waiting=max_waiting)
     engine = open_retriever(profile, kind, cache=False)
     engine.search(["warm up"], 1)  # loads the encoder, and shows before anybody asks that it works
-    size = corpus_size(profile)
+    size = len(open_corpus(profile))
     address, real_port = bound.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     typer.echo(f"{engine.name} retriever over {size} documents: http://{shown}:{real_port}/retrieve")
