@@ -16,10 +16,10 @@ import typer
 
 from ..errors import S3Error
 
-from . import use, road, make  # isort: skip  # their commands, in the order of --help
+from . import use, road, owndata, make  # isort: skip  # their commands, in the order of --help
 from .base import app, find_searcher
 
-__all__ = ["app", "find_searcher", "main", "make", "road", "use"]
+__all__ = ["app", "find_searcher", "main", "make", "owndata", "road", "use"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except S3Error as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        extra = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu"}.get(
-            error.name or ""
-        )
+        extras = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu"}
+        extras |= {"pyarrow": "data", "bs4": "data"}
+        extra = extras.get(error.name or "")
         if extra is None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")

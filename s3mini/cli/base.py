@@ -68,11 +68,14 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | None, str]:
     """The best searcher there is for a profile, and a word on where it comes from.
 
     First what training of this seed left, then the shipped one (when the profile starts from the shipped
-    base model), else None: the untrained one.
+    base model), else None: the one that the profile starts from.
     """
     trained = profile.build / "train" / f"s3-seed{seed}" / "model"
     if (trained / "config.json").is_file():
         return trained, f"trained here, seed {seed}"
+    named = profile.protocols.get("s3")
+    if named is not None and named.model is not None:
+        return None, f"{named.model.path}, where the profile starts from"
     shipped = ROOT / SHIPPED_SEARCHER
     if profile.searcher.path == SHIPPED_BASE and (shipped / "config.json").is_file():
         return shipped, "trained, shipped with the repository"
