@@ -15,7 +15,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -33,12 +33,19 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message."""
-    return ((place, record) for _, place, record in _placed(path))
+def json_lines(
+    path: Path, bad: Callable[[DataError], None] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message.
+
+    ``bad`` is told of a malformed line instead of its being raised.
+    """
+    return ((place, record) for _, place, record in _placed(path, bad))
 
 
-def _placed(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _placed(
+    path: Path, bad: Callable[[DataError], None] | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """As `json_lines`, with the byte (of the unpacked file) at which the line begins in front."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
@@ -49,10 +56,18 @@ def _placed(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     try:
         with _open(path) as lines:
             for number, raw in enumerate(lines, 1):
-                line = _decode(raw, f"{path}:{number}", first=number == 1)
-                if line.strip():
+                place = f"{path}:{number}"
+                try:
+                    line = _decode(raw, place, first=number == 1)
+                    record = _parse(line, place) if line.strip() else None
+                except DataError as error:
+                    if bad is None:
+                        raise
+                    bad(error)
+                    empty, record = False, None
+                if record is not None:
                     empty = False
-                    yield offset, f"{path}:{number}", _parse(line, f"{path}:{number}")
+                    yield offset, place, record
                 offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
@@ -100,10 +115,15 @@ def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
         raise DataError(f"{place}: field {key!r} is a {type(value).__name__}, not text (expected {wanted})")
     if not value.strip():
         raise DataError(f"{place}: field {key!r} is empty (fill it in, or remove the line)")
-    return _encodable(value, key, place)
+    return encodable(value, key, place)
 
 
-def _encodable(value: str, key: str, place: str) -> str:
+def encodable(value: str, key: str, place: str) -> str:
+    """``value``, which UTF-8 can hold.
+
+    Raises:
+        DataError: it cannot.
+    """
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -227,7 +247,7 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
             raise DataError(
                 f"{place}: field 'golden_answers' holds {answer!r} (each answer must be non-empty text)"
             )
-        _encodable(answer, "golden_answers", place)
+        encodable(answer, "golden_answers", place)
     return tuple(answers)
 
 

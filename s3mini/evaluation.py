@@ -66,6 +66,8 @@ def evaluate(
     """
     names = check_methods(methods if methods is not None else profile.evaluation.methods)
     chosen = tuple(sets if sets is not None else profile.data.sets)
+    if not chosen:
+        raise DataError(f"profile {profile.name}: no question set to evaluate on (data.sets, or --sets)")
     bench = bench or Bench(profile, seed, searcher)
     questions = {name: load_questions(profile, name, "test") for name in chosen}
     answers: dict[str, dict[str, list[Record]]] = {}

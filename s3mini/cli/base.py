@@ -85,7 +85,7 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
     """The best searcher there is for a profile, and a word on where it comes from.
 
     First what training of this seed left (a folder), then the checkpoint that the profile names (as it names it), then
-    the shipped one (when the profile starts from the shipped base model), else None: the untrained one.
+    the shipped one (when the profile starts from the shipped base model), else None: the one that it starts from.
     """
     trained = profile.build / "train" / f"s3-seed{seed}" / "model"
     if (trained / "config.json").is_file():
@@ -93,6 +93,8 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
     named = profile.protocols.get("s3")
     if named is not None and named.checkpoint is not None:
         return named.checkpoint, f"trained, {named.checkpoint}"
+    if named is not None and named.model is not None:
+        return None, f"{named.model.path}, where the profile starts from"
     shipped = ROOT / SHIPPED_SEARCHER
     if profile.searcher.path == SHIPPED_BASE and (shipped / "config.json").is_file():
         return shipped, "trained, shipped with the repository"
