@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except ModuleNotFoundError as error:
         extras = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu", "ray": "ray"}
-        extras |= {"pyarrow": "data", "bs4": "data"}
+        extras |= {"pyarrow": "data", "bs4": "data", "pymilvus": "milvus", "peft": "train"}
+        extras |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "serve")
         extra = extras.get(error.name or "")
         if extra is None:
             raise
