@@ -62,7 +62,7 @@ def own(
     from ..owndata import own as run
     from ..owndata.road import shown
 
-    begin = searcher
+    begin: Path | str | None = searcher
     if begin is None and not untrained:
         begin = find_searcher(base, seed)[0]
     made = run(

@@ -184,7 +184,9 @@ def _check_name(name: str, profile: Profile) -> None:
 def _start(base: Profile, searcher: str | Path | None) -> dict[str, Any]:
     """What s3 begins with here: a trained searcher, or the one that ``base`` starts from."""
     spec = method_spec(base, "s3")
-    path = spec.checkpoint if searcher is None else _short(Path(searcher), base)
+    path = spec.checkpoint if searcher is None else str(searcher)
+    if searcher is not None and Path(searcher).is_dir():  # else a name, as profiles write it
+        path = _short(Path(searcher), base)
     if path is None:
         return {}
     model = (spec.model or base.searcher).model_copy(update={"path": path})
