@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .blocks import Engine, here
 from .corpus import fingerprint
-from .errors import DataError, StageError
+from .errors import DataError, RetrievalError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
 from .records import Document, Episode, Question, Score
@@ -85,13 +85,23 @@ class Bench:
         return Judge(open_model(self.profile.judge), self.profile.judge.wordings)
 
     def retriever(self, kind: str | None = None) -> Retriever:
-        """The profile's retriever of a kind, see `kind_of_index`."""
+        """The profile's retriever of a kind, see `kind_of_index`.
+
+        Raises:
+            RetrievalError: it cannot be opened; dense retrieval asked of a server that has BM25.
+        """
         from .retrieval import open_retriever
 
-        kind = kind_of_index(self.profile, kind)
-        if kind not in self._retrievers:
-            self._retrievers[kind] = open_retriever(self.profile, kind)
-        return self._retrievers[kind]
+        index = kind_of_index(self.profile, kind)
+        if index not in self._retrievers:
+            self._retrievers[index] = open_retriever(self.profile, index)
+        found = self._retrievers[index]
+        if index == "remote" and kind == "dense" and found.name.startswith("bm25"):
+            raise RetrievalError(
+                f"{self.profile.retrieval.url} serves {found.name}, dense retrieval is asked for: serve "
+                "--kind dense there, or set retrieval.kind=lexical"
+            )
+        return found
 
     def naive_rag(self, kind: str, set_name: str, engine: Engine = here) -> RagCache:
         """Naive RAG's answers to a test split, from (and into) its cache, read once."""

@@ -259,6 +259,10 @@ def test_profile_names_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert retrieval_settings(profile, "dense") == f"remote {toy.fingerprint}"
         assert retrieval_settings(profile, "lexical").startswith("lexical")
         assert connect(profile).patience == IMPATIENT
+        toy.name = "bm25"
+        with pytest.raises(RetrievalError, match="serves bm25, dense retrieval is asked for"):
+            Bench(profile).retriever("dense")
+        assert Bench(profile).retriever().name == "bm25"  # the profile's own is whatever the server has
         toy.documents[7] = Document("d07", "Town7", "Another text.")
         with pytest.raises(RetrievalError, match="document 'd07' .* is not that of the profile's corpus"):
             open_retriever(profile, cache=False).search(["which river at Town7?", "x at Town6"], 1)

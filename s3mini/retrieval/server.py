@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..errors import RetrievalError
@@ -104,6 +105,9 @@ def make_app(
         except HTTPException as error:
             status = error.status_code
             raise
+        except ClientDisconnect as error:
+            status = 400
+            raise HTTPException(status, "the connection ended inside the request") from error
         except Exception as error:  # the engine's: whatever it raises is told, never an empty answer
             told = str(error) if isinstance(error, RetrievalError) else f"{type(error).__name__}: {error}"
             raise HTTPException(status, f"the retriever failed: {told}") from error
