@@ -85,9 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(
-    answer: Answer, first: Sequence[Reply | float | None] = (), port: int = 0
-) -> Iterator[Server]:
+def serving(answer: Answer, first: Sequence[Reply | float | None] = (), port: int = 0) -> Iterator[Server]:
     server = Server(answer, port, first)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
@@ -98,7 +96,9 @@ def serving(
 
 
 def chat_answer(text: str | None, reason: str = "stop") -> dict[str, Any]:
-    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}]}
+    return {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}]
+    }
 
 
 def toy_generator(path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +162,9 @@ def main() -> None:
             if given > answers:
                 os.kill(os.getpid(), signal.SIGKILL)
             with open(log, "a", encoding="utf-8") as out:
-                out.write(json.dumps([body["model"], body["messages"][-1]["content"].splitlines()[-1]]) + "\n")
+                out.write(
+                    json.dumps([body["model"], body["messages"][-1]["content"].splitlines()[-1]]) + "\n"
+                )
         return found
 
     import rag_toys  # noqa: F401  # before listening: the first answer shall not wait for it

@@ -126,7 +126,9 @@ def test_server_mode_asks_the_server_that_trl_updates() -> None:
 def test_trl_is_told_of_vllm_only_when_it_is_used(tmp_path: Path) -> None:
     off = trl_config(grpo_profile().grpo, 0, tmp_path)
     assert not off.use_vllm
-    on = trl_config(grpo_profile(**{"grpo.vllm": "colocate", "grpo.vllm_memory": 0.4}).grpo, 0, tmp_path, max_length=99)
+    on = trl_config(
+        grpo_profile(**{"grpo.vllm": "colocate", "grpo.vllm_memory": 0.4}).grpo, 0, tmp_path, max_length=99
+    )
     assert on.use_vllm and on.vllm_mode == "colocate" and on.vllm_gpu_memory_utilization == 0.4
     assert on.vllm_importance_sampling_correction and on.vllm_importance_sampling_mode == "token_truncate"
     assert on.vllm_importance_sampling_clip_max == RATIO_CAP and on.vllm_max_model_length == 99

@@ -61,7 +61,9 @@ def test_precompute_stops_and_goes_on(server: Mortal, tmp_path: Path) -> None:
 
     server.start(answers=40)
     server.wait()
-    with pytest.raises(ModelError, match=f"{server.url}/chat/completions: no answer in .*goes on where it stopped"):
+    with pytest.raises(
+        ModelError, match=f"{server.url}/chat/completions: no answer in .*goes on where it stopped"
+    ):
         run()
     files = (profile.build / "rag").rglob("answers.jsonl")
     kept = [json.loads(line) for path in files for line in path.read_text().splitlines()]
@@ -78,7 +80,11 @@ def test_precompute_stops_and_goes_on(server: Mortal, tmp_path: Path) -> None:
             assert found.score.gen_acc == float(i % 2 == 0)
     for record in kept:  # what was answered before the kill was right, and stayed
         assert json.loads(json.dumps(cache[question_of(record)].as_json())) == record
-    lines = [line for path in (profile.build / "rag").rglob("answers.jsonl") for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in (profile.build / "rag").rglob("answers.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert max(Counter(json.loads(line)["id"] for line in lines).values()) == 1 and len(lines) == 80
     asked = Counter(line for line in server.answered() if '"toy"' in line)
     assert len(asked) == 80 and sum(asked.values()) <= 80 + 8  # only the batch in flight was asked again

