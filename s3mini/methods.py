@@ -107,11 +107,10 @@ class Bench:
         """Naive RAG's answers to a test split, from (and into) its cache, read once."""
         from .rag import precompute
 
-        if (kind, set_name) not in self._naive:
-            self._naive[kind, set_name] = precompute(
-                self.profile, [set_name], ("test",), kind, self, progress=False, engine=engine
-            )
-        return self._naive[kind, set_name]
+        key = kind, set_name
+        if key not in self._naive:
+            self._naive[key] = precompute(self.profile, [set_name], ("test",), kind, self, False, engine)
+        return self._naive[key]
 
     def checkpoint(self, protocol: str, trained: bool) -> ModelSpec:
         """The model behind a protocol: as it came, or trained.

@@ -14,9 +14,11 @@ from served_toys import Reply, Server, chat_answer, free_port, serving
 from toy_model import toy_local
 
 from s3mini.errors import ModelError, ProfileError
+from s3mini.methods import Bench
 from s3mini.models.local import LocalModel
 from s3mini.models.served import ServedModel
 from s3mini.profile import ModelSpec, load_profile
+from s3mini.records import Document, Question
 
 TALKS = [[{"role": "user", "content": f"Question: number {i} x{'x' * (i * 7 % 11)}"}] for i in range(9)]
 
@@ -303,3 +305,19 @@ def test_profiles_that_cannot_work_are_refused() -> None:
     with pytest.raises(ProfileError, match=r"protocols\.ircot\.model: a searcher"):
         model = {"path": "x", "engine": "served", "url": "http://x/v1", "api": "chat"}
         load_profile("mini", **{"protocols.ircot.model": model})
+
+
+def test_a_black_box_is_measured_in_the_searchers_tokens_and_known_by_its_url() -> None:
+    keys = {"path": "some-model", "engine": "served", "url": "https://api.example/v1", "api": "chat"}
+    black, local = Bench(load_profile("mini", generator=keys)), Bench(load_profile("mini"))
+    document, question = Document("1", "A title", "Some text."), Question("q", "who?", ("x",))
+    assert isinstance(black.generator, ServedModel) and black.generator.tokenizer is None
+    assert black.count_tokens([document]) == local.count_tokens([document]) > 0
+    assert black.prompt_tokens(question, [document]) > black.count_tokens([document])
+    assert black.fingerprint(black.profile.generator) == "https://api.example/v1 some-model"
+    by_tokens = local.profile.generator.model_copy(
+        update={"engine": "served", "url": "http://127.0.0.1:1/v1"}
+    )
+    assert local.fingerprint(by_tokens) == local.fingerprint(
+        local.profile.generator
+    )  # the same model, who ever runs it

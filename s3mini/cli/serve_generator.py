@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -13,7 +14,10 @@ from .base import ProfileName, Seed, Settings, opened
 from .serve import serve
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Port to listen on. [that of the profile's url, else 8001]"),
+]
 MORE = {"allow_extra_args": True, "ignore_unknown_options": True}  # vLLM has many options: they are handed on
 
 
@@ -23,7 +27,7 @@ def generator(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
     host: Host = "127.0.0.1",
-    port: Port = 8000,
+    port: Port = None,
 ) -> None:
     """Serve the profile's generator with vLLM; options it does not know go to `vllm serve`."""
     _become_vllm(opened(profile_name, settings).generator, host, port, False, context.args)
@@ -36,7 +40,7 @@ def searcher(
     seed: Seed = 0,
     settings: Settings = None,
     host: Host = "127.0.0.1",
-    port: Port = 8000,
+    port: Port = None,
     trained: Annotated[bool, typer.Option("--trained", help="As training left it, for evaluation.")] = False,
     folder: Annotated[Path | None, typer.Option("--searcher", help="Folder of a searcher instead.")] = None,
     training: Annotated[
@@ -51,11 +55,12 @@ def searcher(
     _become_vllm(spec, host, port, training, context.args)
 
 
-def _become_vllm(spec: ModelSpec, host: str, port: int, training: bool, more: list[str]) -> None:
+def _become_vllm(spec: ModelSpec, host: str, port: int | None, training: bool, more: list[str]) -> None:
     import torch
 
     from ..models.vllm_server import serve_command
 
+    port = port or (urlsplit(spec.url).port if spec.url else None) or 8001  # the retriever has 8000
     cpu = not torch.cuda.is_available()
     command, environment = serve_command(spec, host, port, cpu=cpu, trained=training, more=more)
     typer.echo(f"{spec.path} at http://{host}:{port}/v1: {' '.join(command)}", err=True)
