@@ -22,11 +22,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from . import needs
-from .download import GB, Planned, items, look
+from .download import Planned, items, look
 from .errors import S3Error
 from .machine import cores, machine
 from .needs import CARDS, Speed
 from .profile import ROOT, ModelSpec, Profile
+from .published import GB
 from .sizes import Part
 
 State = Literal["ok", "note", "missing"]

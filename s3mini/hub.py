@@ -87,9 +87,12 @@ class Hub:
         from huggingface_hub import constants
 
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self._away: DownloadError | None = None  # what asking ended with, when nobody answered
 
     def list(self, source: Source) -> list[HubFile]:
         """The source's files, in order of their names, with sizes in bytes and hashes."""
+        if self._away is not None:
+            raise self._away
         if source.url is not None:
             return [self._plain(source)]
         from huggingface_hub import HfApi
@@ -225,10 +228,13 @@ class Hub:
                 failures = 1 if now > before else failures + 1
                 before = max(before, now)
                 if failures >= TRIES:
-                    raise DownloadError(
+                    gone = DownloadError(
                         f"{what}: {self.endpoint} cannot be reached or keeps failing ({type(error).__name__}: {error}); "
                         "what came is kept: run the same command again to go on"
-                    ) from error
+                    )
+                    if isinstance(error, httpx.ConnectError):
+                        self._away = gone
+                    raise gone from error
                 log.warning("%s: %s; trying again", what, error)
                 time.sleep(WAIT * 2 ** (failures - 1))
 

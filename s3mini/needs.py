@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from .download import MIRAGE, data_folder
+from .download import data_folder
 from .profile import ROOT, ModelSpec, Profile
+from .published import MIRAGE
 from .sizes import ENCODERS, Part, Shape, served, shape_of, trained
 from .stages import read_manifest, stage_times
 

@@ -34,7 +34,7 @@ class DataSpec(_Spec):
     train_sets: tuple[str, ...]
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
-    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of download.TABLE
+    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of published.TABLE
 
 
 class DenseSpec(_Spec):

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 from tqdm.auto import tqdm
 
 from .corpus import iter_corpus, json_lines, read_questions, write_questions
-from .download import MIRAGE
 from .errors import DataError
+from .published import MIRAGE
 from .records import Document, Question
 
 Facts = dict[str, Any]

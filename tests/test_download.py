@@ -26,10 +26,11 @@ import s3mini.sizes
 from s3mini import unpack
 from s3mini.cli import main
 from s3mini.corpus import load_questions, read_corpus, read_questions
-from s3mini.download import TABLE, download, items, look, plan
+from s3mini.download import download, items, look, plan
 from s3mini.errors import DataError, DownloadError
 from s3mini.hub import Hub, Source
 from s3mini.profile import Profile, load_profile
+from s3mini.published import TABLE
 
 CHOICE = {"medqa": 3, "mmlu": 2}
 DATA = ("corpus", "index", "questions", "mirage", "medcorp", "s3-data")
@@ -380,6 +381,16 @@ def test_the_command_tells_and_its_exit_code_too(
     assert code == 1
     assert err.startswith("error: 1 of 1 items are not here\n") and "Traceback" not in err
     assert run("download", "--profile", "mini") == (0, "the profile mini needs nothing from the hub\n", "")
+
+
+def test_a_hub_out_of_reach_is_tried_once_not_for_every_item(
+    hub: ToyHub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"8 of 8 items are not here"):
+        download(toy(), ["corpus", "index", "questions"])
+    assert caplog.text.count("trying again") == 4
+    assert not any(one.listed for one in plan(toy(), ["corpus", "index"], guess=True))
 
 
 def test_a_plan_guesses_where_the_hub_cannot_be_asked(hub: ToyHub) -> None:
