@@ -62,9 +62,7 @@ class TestLite:
             "milvus_lite", reason="milvus-lite is not installed: pip install 's3mini[milvus]'"
         )
 
-    def test_equals_flat_faiss_ties_included(
-        self, profile: Profile, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_equals_flat_faiss_ties_included(self, profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
         """The profile's way: vectors encoded once, put into Milvus, found there; "dense" means Milvus too."""
         found = Bench(profile).retriever("dense")
         inner = cast(Any, found).inner

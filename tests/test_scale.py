@@ -364,7 +364,11 @@ def test_compressed_indexes_are_made_from_the_exact_one(
     assert near.fingerprint != plain.fingerprint and near.candidates is not None
     folder = exact.build / f"index/dense-{kind}"
     told = compressed.facts(folder)
-    assert told["recall"] >= (0.75 if kind == "ivf-pq" else 0.95) and told["bytes"] == compressed.weight(folder) and told["per_second"] > 0
+    assert (
+        told["recall"] >= (0.75 if kind == "ivf-pq" else 0.95)
+        and told["bytes"] == compressed.weight(folder)
+        and told["per_second"] > 0
+    )
     assert told["bytes"] < 0.75 * (exact.build / "index/dense/flat.faiss").stat().st_size
     texts = [d.title for d in documents[:40]]
     for one, two in zip(plain.search(texts, 10), near.search(texts, 10), strict=True):
