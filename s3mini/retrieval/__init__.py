@@ -166,7 +166,8 @@ def _adopt(folder: Path, source: Path, documents: DocumentStore, encoder: Encode
     if not source.is_file():
         raise RetrievalError(f"{source}: no such file; give the prebuilt index (parts joined into one file)")
     least = check_adopted(source, open_flat(source), documents, encoder)
-    shutil.rmtree(folder / "shards", ignore_errors=True)
+    shutil.rmtree(folder / "shards", ignore_errors=True)  # of an encoding that was begun
+    (folder / f"{INDEX}.tmp").unlink(missing_ok=True)
     temporary = folder / f"{INDEX}.adopted"
     temporary.unlink(missing_ok=True)
     try:

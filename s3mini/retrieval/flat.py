@@ -231,6 +231,10 @@ def check_adopted(
             f"{path}: vectors of {index.d} numbers, {encoder.spec.encoder!r} makes {encoder.dimension}; "
             "it was made by another encoder"
         )
+    if stored(index).dtype != np.dtype(encoder.spec.dtype):
+        raise RetrievalError(
+            f"{path}: vectors of {stored(index).dtype}; set retrieval.dense.dtype={stored(index).dtype} to adopt them"
+        )
     rows = sorted({int(row) for row in np.linspace(0, len(documents) - 1, looks)})
     looked: Vectors = stored(index)[rows].astype(np.float32)
     made = encoder.passages([documents[row].contents for row in rows])

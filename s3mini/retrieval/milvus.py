@@ -6,6 +6,7 @@ corpus file. Its name is made of what it holds, so that no other corpus or encod
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ def connect(url: str) -> Any:
                 f"retrieval.url {url!r}: give http://host:port, or a file whose name ends in .db"
             )
         Path(url).parent.mkdir(parents=True, exist_ok=True)
+        # It logs as an error, with a traceback, each call of a full server that it has no part for.
+        logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
     remedy = "is it open in another process? (milvus-lite serves one)" if local else "is the cluster up?"
     with _told(f"{url}: Milvus does not open; {remedy}"):
         return MilvusClient(url, token=os.environ.get(TOKEN, ""), timeout=30.0)
