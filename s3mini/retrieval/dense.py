@@ -248,8 +248,9 @@ class DenseRetriever(VectorRetriever):
             if (rows >= 0).sum(1).min() >= wanted:  # else too few in the cells that were looked into
                 return self._rescored(vectors, rows, wanted)
         few = self._shards is not None and len(vectors) < self._shards.count()
+        index: Any = self._shards if few else self.index
         with blas_from(_ALWAYS_SCAN if few else self.blas_threshold):
-            found: tuple[Vectors, Rows] = (self._shards if few else self.index).search(vectors, wanted)
+            found: tuple[Vectors, Rows] = index.search(vectors, wanted)
         return found
 
     def _rescored(self, vectors: Vectors, rows: Rows, wanted: int) -> tuple[Vectors, Rows]:

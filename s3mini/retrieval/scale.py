@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -115,15 +116,13 @@ def measure_size(job: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
         label = None
         if part in ("flat", "float16"):
             dtype: DType = "float32" if part == "flat" else "float16"
-            build = best_time(lambda d=dtype, o=own: _write(o, vectors, number, seed, d), 1)  # type: ignore[misc]
+            build = best_time(partial(_write, own, vectors, number, seed, dtype), 1)
             (own / IDS).write_bytes(documents.ids_json())
             size = (own / INDEX).stat().st_size
         else:
             own.mkdir()
             flat = DenseRetriever(folder / "flat", documents, encoder).stored
-            build = best_time(
-                lambda o=own, v=flat, p=part: compressed.build_compressed(o, p, v, seed, False), 1
-            )  # type: ignore[misc]
+            build = best_time(partial(compressed.build_compressed, own, part, flat, seed, False), 1)
             size, own, label = compressed.weight(own), folder / "flat", own
         before = memory()
         packed = compressed.open_compressed(label, part, number) if label is not None else None
