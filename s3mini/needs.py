@@ -35,6 +35,7 @@ DOCUMENT_TOKENS = 140  # a wiki-18 passage: 100 words
 QUESTION_TOKENS = 120  # a question with the prompt around it
 ANSWER_TOKENS = 20
 TURN_TOKENS = 150  # what a searcher writes in a turn; its limit is far above
+ROWS = 64  # answers written side by side; a server lets more requests than its cache holds wait
 WIKI18 = 21_015_324
 MADE = {"train": {"nq": 79_168, "hotpotqa": 90_447}, "test": {
     "nq": 3_610, "triviaqa": 11_313, "popqa": 14_267, "hotpotqa": 7_405, "2wiki": 12_576, "musique": 2_417,
@@ -126,7 +127,7 @@ def gpu_parts(profile: Profile, training: bool) -> list[tuple[str, list[Part]]] 
         shape = shape_of(frozen.path)
         if shape is None:
             return None
-        found.append((role, served(shape, frozen, answer_tokens(profile), frozen.batch_size)))
+        found.append((role, served(shape, frozen, answer_tokens(profile), min(frozen.batch_size, ROWS))))
     if searcher is None:
         return None
     writing = served(searcher, spec, tokens, spec.max_rows)
@@ -288,7 +289,7 @@ def _computed(profile: Profile, speed: Speed) -> dict[str, tuple[float, str]]:
         return {}
     _, dimension = ENCODERS.get(profile.retrieval.dense.encoder, (0.0, 768))
     search = 2.0 * number * dimension / (speed.processor * 0.5) if profile.retrieval.kind == "dense" else 0.01
-    rows, writers = profile.generator.batch_size, profile.searcher.max_rows
+    rows, writers = min(profile.generator.batch_size, ROWS), profile.searcher.max_rows
     train, test = questions(profile, "train"), questions(profile, "test")
     judged = 0.5  # of the answers, where the span match fails
     naive = QUESTION_TOKENS + profile.rag.k * DOCUMENT_TOKENS

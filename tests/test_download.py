@@ -29,7 +29,8 @@ from s3mini.corpus import load_questions, read_corpus, read_questions
 from s3mini.download import download, items, look, plan
 from s3mini.errors import DataError, DownloadError
 from s3mini.hub import Hub, Source
-from s3mini.profile import Profile, load_profile
+from s3mini.models.local import LocalModel
+from s3mini.profile import ModelSpec, Profile, load_profile
 from s3mini.published import TABLE
 
 CHOICE = {"medqa": 3, "mmlu": 2}
@@ -264,7 +265,7 @@ def models_only(name: str) -> Profile:
 
 
 def test_models_come_as_safetensors_into_the_cache_and_load_offline(
-    hub: ToyHub, model_files: dict[str, bytes]
+    hub: ToyHub, model_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.files["model", "org/toy"] = model_files
     hub.corrupt = {"model.safetensors": 1}
@@ -277,18 +278,11 @@ def test_models_come_as_safetensors_into_the_cache_and_load_offline(
     assert not any("bin" in path or "onnx" in path for path in asked)
     assert len(hub.gets("model.safetensors")) == 2, "it came damaged the first time"
 
-    script = (
-        "from s3mini.models.local import LocalModel; from s3mini.profile import ModelSpec\n"
-        "m = LocalModel(ModelSpec(path='org/toy', wordings='brief', max_length=512, max_new_tokens=2))\n"
-        "print(len(m.reply([[{'role': 'user', 'content': 'hi'}]])))"
-    )
-    from huggingface_hub import constants
-
-    environment = {**os.environ, "HF_HUB_CACHE": constants.HF_HUB_CACHE, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["1"]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    asked_before = len(hub.requests)
+    loaded = LocalModel(ModelSpec(path="org/toy", wordings="brief", max_length=512, max_new_tokens=2))
+    assert len(loaded.reply([[{"role": "user", "content": "hi"}]])) == 1
+    assert len(hub.requests) == asked_before
 
 
 def test_a_model_without_safetensors_is_refused(hub: ToyHub) -> None:
