@@ -530,7 +530,7 @@ def test_the_example_is_the_same_everywhere(tmp_path: Path) -> None:
         p.name: p.read_bytes() for p in other.iterdir()
     }
     assert asked.read_bytes() == table.read_bytes()
-    assert len(asked.read_text().splitlines()) == 241
+    assert len(asked.read_text().splitlines()) == 201
 
 
 def test_wrong_usage_and_failures_of_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,5 +90,10 @@ def own(
         typer.echo(results_table(made.results).text)
         if made.results["differences"]:
             typer.echo(differences_table(made.results).text)
+    if made.profile.generator.wordings == "brief":
+        note = (
+            "note: the mini model has learnt to read its fictional world only; real texts want --profile gpu"
+        )
+        typer.echo(note, err=True)
     if not only_import:
         typer.echo(f'ask: s3mini ask "…" --profile {shown(made.path)}')

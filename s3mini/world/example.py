@@ -11,11 +11,11 @@ from ..stages import atomic_dir, atomic_write
 from .build import SIZES, build_world
 from .questions import ask
 
-SHARE = 8  # of the mini world's size
+SHARE = 12  # of the mini world's size
 KINDS = ("nq", "hotpotqa", "2wiki", "musique")
 
 
-def write_example(seed: int, folder: str | Path, questions: int = 240) -> tuple[Path, Path]:
+def write_example(seed: int, folder: str | Path, questions: int = 200) -> tuple[Path, Path]:
     """Write ``documents/<title>.txt`` and ``questions.csv`` below ``folder``; returns both. The same bytes everywhere.
 
     Raises:
