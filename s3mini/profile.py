@@ -155,7 +155,7 @@ class GrpoSpec(_Spec):
     filtered: bool = True  # train only on what naive RAG fails
     vllm: Literal["off", "colocate", "server"] = "off"  # rollouts on vLLM: on the training GPUs, or on others
     vllm_url: str = Field(
-        "http://127.0.0.1:8000", pattern="^https?://"
+        "http://127.0.0.1:8002", pattern="^https?://"
     )  # of `s3mini serve searcher`, for "server"
     vllm_memory: float = Field(0.3, gt=0, lt=1)  # share of the GPU's memory that vLLM takes, for "colocate"
 

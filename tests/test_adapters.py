@@ -140,7 +140,7 @@ def test_all_weights_are_trained_in_float32(
     tokenizer = toy_tokenizer()
     toy_model(len(tokenizer)).to(torch.bfloat16).save_pretrained(world / "searcher")
     tokenizer.save_pretrained(world / "searcher")
-    monkeypatch.setattr("s3mini.models.local.ROOT", world)
+    monkeypatch.setattr("s3mini.models.tokenizer.ROOT", world)
     monkeypatch.setattr(s3mini.grpo_parts, "precompute", lambda *_, **__: {})
     monkeypatch.setattr(s3mini.grpo_parts, "AnswerScorer", lambda *_: None)
     monkeypatch.setattr(s3mini.grpo_parts, "make_reward", lambda *_: None)

@@ -16,7 +16,7 @@ from .serve import serve
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[
     int | None,
-    typer.Option(min=1, max=65535, help="Port to listen on. [that of the profile's url, else 8001]"),
+    typer.Option(min=1, max=65535, help="Port to listen on. [that of the profile's url, else 8001, 8002]"),
 ]
 MORE = {"allow_extra_args": True, "ignore_unknown_options": True}  # vLLM has many options: they are handed on
 
@@ -30,7 +30,8 @@ def generator(
     port: Port = None,
 ) -> None:
     """Serve the profile's generator with vLLM; options it does not know go to `vllm serve`."""
-    _become_vllm(opened(profile_name, settings).generator, host, port, False, context.args)
+    spec = opened(profile_name, settings).generator
+    _become_vllm(spec, host, port or _port(spec.url) or 8001, False, context.args)
 
 
 @serve.command(context_settings=MORE)
@@ -52,15 +53,19 @@ def searcher(
     from ..methods import Bench
 
     spec = Bench(profile, seed, folder).checkpoint("s3", trained or folder is not None)
+    port = port or _port(profile.grpo.vllm_url if training else spec.url) or 8002
     _become_vllm(spec, host, port, training, context.args)
 
 
-def _become_vllm(spec: ModelSpec, host: str, port: int | None, training: bool, more: list[str]) -> None:
+def _port(url: str | None) -> int | None:
+    return urlsplit(url).port if url else None
+
+
+def _become_vllm(spec: ModelSpec, host: str, port: int, training: bool, more: list[str]) -> None:
     import torch
 
     from ..models.vllm_server import serve_command
 
-    port = port or (urlsplit(spec.url).port if spec.url else None) or 8001  # the retriever has 8000
     cpu = not torch.cuda.is_available()
     command, environment = serve_command(spec, host, port, cpu=cpu, trained=training, more=more)
     typer.echo(f"{spec.path} at http://{host}:{port}/v1: {' '.join(command)}", err=True)
