@@ -39,7 +39,9 @@ def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The weights of a model that peft put adapters into, under their own names, the adapters' product added in float32."""
     from peft.tuners.lora import LoraLayer
 
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    layers: dict[str, Any] = {
+        n: module for n, module in model.named_modules() if isinstance(module, LoraLayer)
+    }
     state = {}
     for key, value in model.state_dict().items():
         if ".lora_" in key:
