@@ -37,8 +37,8 @@ def side(estimate: Mapping[str, Any]) -> Verdict:
 
 def points(estimate: Mapping[str, Any]) -> str:
     """A difference of accuracies in percentage points, with its interval."""
-    low, high = (100 * x for x in estimate["ci95"])
-    return f"{100 * estimate['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    mean, low, high = (round(100 * x, 1) + 0.0 for x in (estimate["mean"], *estimate["ci95"]))  # no -0.0
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def claims(
@@ -180,7 +180,9 @@ def _arm(experiments: Mapping[str, Any], study: str, row: int, text: str) -> Cla
         return Claim(text, theirs)
     given = arms[row]["difference"]
     flipped = {"mean": -given["mean"], "ci95": [-given["ci95"][1], -given["ci95"][0]], "n": given["n"]}
-    return Claim(text, theirs, points(flipped), given["n"], side(flipped))
+    same = study == "reward" and given["ci95"] == [0, 0]
+    why = "this generator answers in bare names, so that every reward pays the same" if same else ""
+    return Claim(text, theirs, points(flipped), given["n"], side(flipped), why)
 
 
 def _more_steps(experiments: Mapping[str, Any]) -> Claim:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from . import paper
 from .claims import Claim, points
+from .experiments import STUDIES
 from .report_html import Cell, Rich, Row, table
 from .report_plots import COLOURS, STYLE, Plot
 from .tables import interval, markdown, percent
@@ -140,7 +141,7 @@ def markdown_claims(board: Sequence[Claim]) -> str:
 def markdown_ablation(experiments: Mapping[str, Any]) -> str:
     """Every ablation's arms for a README: ours, the difference to the study's first arm, the paper's average."""
     rows = [["Study", "Arm", "GenAcc [95 % interval]", "difference", "context tokens", "paper"], ["---"] * 6]
-    for study, entry in experiments.items():
+    for study, entry in sorted(experiments.items(), key=lambda found: STUDIES.index(found[0])):
         for number, (name, arm) in enumerate(entry.get("arms", {}).items()):
             low, high = arm["average"]["ci95"]
             rows.append(
