@@ -108,7 +108,9 @@ def test_overrides_and_seed_reach_training(run: Run, root: Path, monkeypatch: py
 def test_index_builds_both_kinds_unless_one_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[str, str]] = []
     stand_in(
-        monkeypatch, "s3mini.retrieval", build_index=lambda profile, kind, **_: built.append((profile.name, kind))
+        monkeypatch,
+        "s3mini.retrieval",
+        build_index=lambda profile, kind, **_: built.append((profile.name, kind)),
     )
     assert run("index", "--profile", "smoke")[0] == 0
     assert built == [("smoke", "lexical"), ("smoke", "dense")]
