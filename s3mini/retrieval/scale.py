@@ -28,10 +28,9 @@ from ..profile import DenseSpec, Profile
 from ..records import Document
 from ..stages import atomic_write
 from . import compressed
-from .base import Retriever
 from .dense import IDS, INDEX, DenseRetriever
 from .encoder import Encoder, Vectors
-from .flat import DType, join
+from .flat import DType, join, open_flat, stored
 from .lexical import FOLDER, LexicalRetriever, build_lexical
 from .store import DocumentStore, build_store
 from .study import best_time, enlarge, mixed_queries
@@ -94,51 +93,48 @@ def measure_size(job: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     grown_documents(originals, number, seed, source)
     del originals
     (folder / "documents").mkdir()
-    seconds = best_time(lambda: build_store(folder / "documents", source, progress=False), 1)
+    build = _seconds(build_store, folder / "documents", source, False)
     before = memory()
     documents = DocumentStore(folder / "documents", source)
-    rows = [
-        _row("documents", number, seconds, _weight(folder / "documents"), before)
-        | {"latency": {"1": best_time(lambda: documents.by_id[str(number - 1)], 3)}}
-    ]
+    found: dict[str, Any] = {"latency": {"1": _seconds(documents.by_id.get, str(number - 1))}}
+    rows = [_row("documents", number, build, _weight(folder / "documents"), before, found)]
     encoder = cast(Encoder, SimpleNamespace(spec=DenseSpec(encoder="none"), fingerprint_parts={}))
     for part in job["parts"]:
-        before = memory()
         own = folder / part
-        retriever: Retriever
         if part == "bm25":
-            build = best_time(lambda own=own: build_lexical(own, documents, progress=False), 1)  # type: ignore[misc]
-            before = memory()
-            retriever = LexicalRetriever(own, documents)
-            calls = {size: lambda r=retriever, s=size: r.search(texts[:s], K) for size in (1, 64)}
-            rows.append(_row(part, number, build, _weight(own / FOLDER), before) | _latency(calls))
+            build = _seconds(build_lexical, own, documents, False)
+            before = memory()  # with the JVM, which building has started
+            lexical = LexicalRetriever(own, documents)
+            found = _latency(lexical.search, texts)
+            rows.append(_row(part, number, build, _weight(own / FOLDER), before, found))
             continue
-        label = None
-        if part in ("flat", "float16"):
-            dtype: DType = "float32" if part == "flat" else "float16"
-            build = best_time(partial(_write, own, vectors, number, seed, dtype), 1)
+        own.mkdir()
+        packed = None
+        if part in compressed.KINDS:
+            exact = stored(open_flat(folder / "flat" / INDEX))
+            build = _seconds(compressed.build_compressed, own, part, exact, seed, False)
+            size = compressed.weight(own)
+        else:
+            build = _seconds(_write, own, vectors, number, seed, "float32" if part == "flat" else part)
             (own / IDS).write_bytes(documents.ids_json())
             size = (own / INDEX).stat().st_size
-        else:
-            own.mkdir()
-            flat = DenseRetriever(folder / "flat", documents, encoder).stored
-            build = best_time(partial(compressed.build_compressed, own, part, flat, seed, False), 1)
-            size, own, label = compressed.weight(own), folder / "flat", own
         before = memory()
-        packed = compressed.open_compressed(label, part, number) if label is not None else None
-        dense = DenseRetriever(own, documents, encoder, compressed=packed)
-        calls = {n: lambda d=dense, n=n: d.search_vectors(asked[:n], K) for n in (1, 64)}
-        row = _row(part, number, build, size, before) | _latency(calls)
-        if packed is not None:
-            row |= compressed.measured(dense, asked[:64], K)
-        row["mapped"] = memory()["mapped"] - before["mapped"]
-        row["own"] = memory()["own"] - before["own"]
-        rows.append(row)
+        if part in compressed.KINDS:
+            packed = compressed.open_compressed(own, part, number)
+        dense = DenseRetriever(
+            own if packed is None else folder / "flat", documents, encoder, compressed=packed
+        )
+        found = _latency(dense.search_vectors, asked)
+        row = _row(part, number, build, size, before, found)
+        rows.append(row if packed is None else row | compressed.measured(dense, asked[:64], K))
     return [row | {"faiss": faiss.__version__} for row in rows]
 
 
+def _seconds(call: Callable[..., Any], *given: Any) -> float:
+    return best_time(lambda: call(*given), 1)
+
+
 def _write(folder: Path, vectors: Vectors, number: int, seed: int, dtype: DType) -> None:
-    folder.mkdir()
     files, counts = [], []
     for block, start in enumerate(range(0, number, _BLOCK)):
         made = grown_vectors(vectors, block, min(_BLOCK, number - start), seed)
@@ -148,17 +144,20 @@ def _write(folder: Path, vectors: Vectors, number: int, seed: int, dtype: DType)
     join(files, counts, folder / INDEX, dtype)
 
 
-def _row(part: str, number: int, seconds: float, size: int, before: Mapping[str, int]) -> dict[str, Any]:
-    now = memory()
-    return {"part": part, "n": number, "build_seconds": round(seconds, 4), "bytes": size} | {
-        name: now[name] - before[name] for name in now
-    }
+def _row(
+    part: str, number: int, seconds: float, size: int, before: Mapping[str, int], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    grown = {name: value - before[name] for name, value in memory().items()}
+    return {"part": part, "n": number, "build_seconds": round(seconds, 4), "bytes": size, **grown, **found}
 
 
-def _latency(calls: Mapping[int, Callable[[], Any]]) -> dict[str, Any]:
+def _latency(search: Callable[[Any, int], Any], queries: Any) -> dict[str, Any]:
     found = {}
-    for size, call in calls.items():
-        first = best_time(call, 1)  # reads from disk what is mapped, loads what is loaded lazily
+    for size in (1, 64):
+        first = _seconds(
+            search, queries[:size], K
+        )  # reads from disk what is mapped, loads what is loaded lazily
+        call = partial(search, queries[:size], K)
         found[str(size)] = round(best_time(call, 3 if first < _SLOW else 1), 6)
     return {"latency": found}
 
@@ -179,7 +178,7 @@ def measure_scale(
     """Build and search indexes of each size, made from the profile's corpus and questions; needs Linux.
 
     Returns ``{"profile", "seed", "k", "encoder", "dimension", "encoding": {"passages", "words", "per_second"},
-    "machine", "versions", "load", "rows": [{"part", "n", "build_seconds", "bytes", "own", "mapped", "latency": {"1", "64"},
+    "machine", "versions", "threads", "load", "rows": [{"part", "n", "build_seconds", "bytes", "own", "mapped", "latency": {"1", "64"},
     "recall"?, …}]}``: bytes on disk, ``own`` and ``mapped`` (see `memory`) as opening and searching took them, latency
     in seconds a batch, documents included and query encoding not; ``load``: processes that ran before and after (1 minute).
 
@@ -222,6 +221,7 @@ def measure_scale(
         },
         "machine": machine(),
         "versions": versions(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
         "load": [round(before, 2), round(os.getloadavg()[0], 2)],
         "rows": rows,
     }
@@ -272,22 +272,18 @@ def projected(
 
 
 def projection_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows for a table: the projection of every part to wiki-18 under e5-base-v2."""
-    parts = dict.fromkeys(row["part"] for row in result["rows"])
+    """Rows for a table: the projection of every part to wiki-18 under e5-base-v2, to three figures."""
     rows = []
-    for part in parts:
-        one, many = (
-            (projected(result, part, f"latency {n}") if part != "documents" else None) for n in (1, 64)
-        )
+    for part in dict.fromkeys(row["part"] for row in result["rows"]):
+        wanted = {"GB": ("bytes", 1e9), "minutes to build": ("build_seconds", 60.0)}
+        if part != "documents":
+            wanted |= {"s, 1 query": ("latency 1", 1.0), "s, 64 queries": ("latency 64", 1.0)}
+        figures = {
+            head: f"{projected(result, part, what) / unit:.3g}" for head, (what, unit) in wanted.items()
+        }
         rows.append(
-            {
-                "index": part,
-                "bytes ~ n^": round(growth(result, part, "bytes")[0], 3),
-                "GB": round(projected(result, part, "bytes") / 1e9, 1),
-                "minutes to build": round(projected(result, part, "build_seconds") / 60, 1),
-                "s, 1 query": one and round(one, 2),
-                "s, 64 queries": many and round(many, 1),
-            }
+            {"index": part, "bytes ~ n^": round(growth(result, part, "bytes")[0], 3)}
+            | {head: figures.get(head) for head in ("GB", "minutes to build", "s, 1 query", "s, 64 queries")}
         )
     return rows
 
