@@ -293,7 +293,9 @@ def test_cache_asks_each_query_once() -> None:
     cached = CachedRetriever(inner := Counting())
     assert [ids(h) for h in cached.search(["a", "b", "a"], 2)] == [["a"], ["b"], ["a"]]
     assert [ids(h) for h in cached.search(["b", "c"], 2)] == [["b"], ["c"]]
-    cached.search(["a"], 3)[0].clear()  # fewer than asked for were all there are; what is handed out is a copy
+    cached.search(["a"], 3)[
+        0
+    ].clear()  # fewer than asked for were all there are; what is handed out is a copy
     assert ids(cached.search(["a"], 3)[0]) == ["a"]
     assert ids(cached.search(["a"], 1)[0]) == ["a"]
     assert inner.batches == [["a", "b"], ["c"]]
