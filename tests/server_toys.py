@@ -22,14 +22,19 @@ from typing import Any
 
 import httpx
 import uvicorn
+from evaluation_toys import evaluation_profile
 from fastapi import FastAPI
 from rag_toys import ToyRetriever, toy_profile
 
 from s3mini.corpus import read_corpus
+from s3mini.profile import Profile, changed
 from s3mini.records import Document, Hit
 from s3mini.retrieval.server import bind, make_app, run
 
 PATIENCE = 60.0  # seconds for anything to happen on a busy machine
+
+
+IMPATIENT = 1.0  # seconds that a client goes on trying where it is to give up
 
 
 class WordRetriever:
@@ -182,6 +187,11 @@ class TheirServer:
         finally:
             server.shutdown()
             server.server_close()
+
+
+def remote_profile(url: str, patience: float = IMPATIENT) -> Profile:
+    keys = {"retrieval.kind": "remote", "retrieval.url": url, "retrieval.patience": patience}
+    return changed(evaluation_profile(), keys)
 
 
 class SlowToyRetriever(ToyRetriever):
