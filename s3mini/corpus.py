@@ -15,7 +15,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -33,21 +33,42 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
 
 
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message."""
+def json_lines(
+    path: Path, bad: Callable[[DataError], None] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message.
+
+    ``bad`` is told of a malformed line instead of its being raised.
+    """
+    return ((place, record) for _, place, record in _placed(path, bad))
+
+
+def _placed(
+    path: Path, bad: Callable[[DataError], None] | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """As `json_lines`, with the byte (of the unpacked file) at which the line begins in front."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
     if not path.is_file():
         raise DataError(f"{path}: no such file (check the profile's data section, or the path you gave)")
-    number = 0
+    number = offset = 0
     empty = True
     try:
         with _open(path) as lines:
             for number, raw in enumerate(lines, 1):
-                line = _decode(raw, f"{path}:{number}", first=number == 1)
-                if line.strip():
+                place = f"{path}:{number}"
+                try:
+                    line = _decode(raw, place, first=number == 1)
+                    record = _parse(line, place) if line.strip() else None
+                except DataError as error:
+                    if bad is None:
+                        raise
+                    bad(error)
+                    empty, record = False, None
+                if record is not None:
                     empty = False
-                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+                    yield offset, place, record
+                offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path}:{number + 1}: the gzip file is damaged or cut short (fetch it again)"
@@ -94,10 +115,15 @@ def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
         raise DataError(f"{place}: field {key!r} is a {type(value).__name__}, not text (expected {wanted})")
     if not value.strip():
         raise DataError(f"{place}: field {key!r} is empty (fill it in, or remove the line)")
-    return _encodable(value, key, place)
+    return encodable(value, key, place)
 
 
-def _encodable(value: str, key: str, place: str) -> str:
+def encodable(value: str, key: str, place: str) -> str:
+    """``value``, which UTF-8 can hold.
+
+    Raises:
+        DataError: it cannot.
+    """
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -135,15 +161,38 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
             duplicate id, invalid UTF-8, damaged gzip.
     """
     seen: dict[str, str] = {}
-    for place, record in _objects(Path(path)):
-        identifier = _text(record, "id", place, "id and contents")
-        _unique(seen, identifier, place)
-        title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
-        if not title.strip() and not text.strip():
-            raise DataError(
-                f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
-            )
-        yield Document(identifier, title, text)
+    for place, record in json_lines(Path(path)):
+        document = _document(record, place)
+        _unique(seen, document.id, place)
+        yield document
+
+
+def iter_placed(path: str | Path) -> Iterator[tuple[int, Document]]:
+    """As `iter_corpus`, each document with the byte at which its line begins, and ids that may repeat.
+
+    For an index of the file (`retrieval.store`): nothing is kept, however long the file is.
+    """
+    for offset, place, record in _placed(Path(path)):
+        yield offset, _document(record, place)
+
+
+def parse_document(line: bytes, place: str, first: bool = False) -> Document:
+    """The document of one line of a corpus; ``first``: the file's first line, which may begin with a mark.
+
+    Raises:
+        DataError: as `iter_corpus`; ``place`` leads the message.
+    """
+    return _document(_parse(_decode(line, place, first), place), place)
+
+
+def _document(record: dict[str, Any], place: str) -> Document:
+    identifier = _text(record, "id", place, "id and contents")
+    title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
+    if not title.strip() and not text.strip():
+        raise DataError(
+            f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
+        )
+    return Document(identifier, title, text)
 
 
 def read_corpus(path: str | Path) -> list[Document]:
@@ -178,7 +227,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     seen: dict[str, str] = {}
     questions = []
-    for place, record in _objects(Path(path)):
+    for place, record in json_lines(Path(path)):
         wanted = "id, question and golden_answers"
         identifier = _text(record, "id", place, wanted)
         _unique(seen, identifier, place)
@@ -198,7 +247,7 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
             raise DataError(
                 f"{place}: field 'golden_answers' holds {answer!r} (each answer must be non-empty text)"
             )
-        _encodable(answer, "golden_answers", place)
+        encodable(answer, "golden_answers", place)
     return tuple(answers)
 
 

@@ -13,7 +13,7 @@ prompt alone is too long holds that single token, since TRL cannot take an empty
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -91,16 +91,18 @@ class Engine:
         temperature: float = 0.0,
         seed: int = 0,
         progress: bool = True,
+        before: Mapping[str, int] | None = None,
     ) -> list[Episode]:
         """``n`` consecutive episodes per question, in the questions' order.
 
         The same arguments give the same episodes. An episode depends on its question, its number among that
         question's episodes and ``seed``, not on what else is run (up to rounding, see ``Sampler.start``).
+        ``before`` tells, by question id, how many episodes another process runs first: the numbers go on from there.
 
         Raises:
             RetrievalError: the retriever failed or answered another number of queries than asked.
         """
-        seen: Counter[str] = Counter()
+        seen: Counter[str] = Counter(before)
         episodes: list[Episode] = []
         per_wave = max(1, self.max_rows // n)
         with tqdm(

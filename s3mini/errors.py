@@ -23,3 +23,7 @@ class ModelError(S3Error, RuntimeError):
 
 class StageError(S3Error, RuntimeError):
     """A stage cannot be written or resumed: full disk, inputs changed under it."""
+
+
+class DownloadError(S3Error, RuntimeError):
+    """Something on the hub cannot be had: unreachable, gated, damaged, or no room for it."""

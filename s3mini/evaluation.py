@@ -17,13 +17,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from .blocks import ANSWERS, Engine, answer_missing, here
 from .corpus import fingerprint, load_questions
 from .errors import DataError
 from .methods import METHODS, Bench, Collected, Method
@@ -32,8 +34,6 @@ from .protocols.base import everything
 from .records import Document, Episode, Hit, Question, Turn
 from .results import WITHOUT_SELECTION, Record, summarise
 from .stages import JsonlLog, Stage, atomic_write
-
-ANSWERS = "answers.jsonl"
 
 
 def evaluate(
@@ -44,6 +44,7 @@ def evaluate(
     searcher: Path | str | None = None,
     bench: Bench | None = None,
     progress: bool = True,
+    engine: Engine = here,
 ) -> dict[str, Any]:
     """Evaluate methods on the test splits and write ``results.json``; finished answers are reused.
 
@@ -53,6 +54,7 @@ def evaluate(
         seed: of training (which searcher) and of the bootstrap.
         searcher: folder of a trained searcher, instead of the one training left for ``seed``.
         bench: opened parts to use, for tests and for models already in memory.
+        engine: answers the blocks of questions, see `blocks.open_engine`.
 
     Returns:
         The content of ``results.json``; accuracies in [0, 1], lengths in the generator's tokens, times in
@@ -64,6 +66,8 @@ def evaluate(
     """
     names = check_methods(methods if methods is not None else profile.evaluation.methods)
     chosen = tuple(sets if sets is not None else profile.data.sets)
+    if not chosen:
+        raise DataError(f"profile {profile.name}: no question set to evaluate on (data.sets, or --sets)")
     bench = bench or Bench(profile, seed, searcher)
     questions = {name: load_questions(profile, name, "test") for name in chosen}
     answers: dict[str, dict[str, list[Record]]] = {}
@@ -74,7 +78,7 @@ def evaluate(
             answers[method.name] = {}
             for name in chosen:
                 bar.set_description(f"{method.name} {name}")
-                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar)
+                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar, engine)
 
         for name in names:
             answer(METHODS[name])
@@ -106,7 +110,9 @@ def evaluate_choice(
     for kind in ("lexical", "dense"):
         build_index(other, kind, progress)
     folder = profile.build / "train" / f"s3-seed{seed}"
-    return evaluate(other, methods, None, seed, folder, progress=progress)
+    published = (s3 := other.protocols.get("s3")) is not None and s3.checkpoint is not None
+    trained = None if published and not folder.is_dir() else folder
+    return evaluate(other, methods, None, seed, trained, progress=progress)
 
 
 def check_methods(names: Sequence[str]) -> list[str]:
@@ -132,24 +138,19 @@ def answer_set(
     set_name: str,
     questions: Sequence[Question],
     bar: tqdm[Any] | None = None,
+    engine: Engine = here,
 ) -> list[Record]:
     """One record per question, in the questions' order: those in the log, and the missing ones made now."""
     name = stage_name(method, set_name, bench.seed)
+    work = partial(_answer_batch, method=method, set_name=set_name)
     with Stage(bench.profile, name, *_identity(bench, method, questions)) as stage:
-        with JsonlLog(stage.dir / ANSWERS) as log:
-            made: dict[str, Record] = {record["id"]: record for record in log}
-            missing = [q for q in questions if q.id not in made]
-            if bar is not None:
-                bar.update(len(questions) - len(missing))
-            for batch in _batches(missing, bench.profile.generator.batch_size):
-                new = _answer_batch(bench, method, set_name, batch)
-                log.extend(new)
-                made.update((record["id"], record) for record in new)
-                if bar is not None:
-                    bar.update(len(batch))
+        if not stage.done:
+            method.first(bench, set_name, engine)
+        size = bench.profile.generator.batch_size
+        records = answer_missing(stage, questions, size, work, bench, engine, bar)
         if not stage.done:
             stage.finish(questions=len(questions))
-    return [made[q.id] for q in questions]
+    return records
 
 
 def stage_name(method: Method, set_name: str, seed: int) -> str:
@@ -178,12 +179,7 @@ def _identity(
     return inputs, settings
 
 
-def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
-    for first in range(0, len(questions), size):
-        yield questions[first : first + size]
-
-
-def _answer_batch(bench: Bench, method: Method, set_name: str, questions: Sequence[Question]) -> list[Record]:
+def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, set_name: str) -> list[Record]:
     started = time.perf_counter()
     collected = method.collect(bench, set_name, questions)
     open_ones = [i for i, found in enumerate(collected) if found.score is None]

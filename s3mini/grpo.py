@@ -14,31 +14,45 @@ Departures from the paper, all deliberate:
 - A step scores all its episodes in one batch; a generator, judge or retriever that fails stops
   the run, which resumes from its last checkpoint. It never becomes a reward.
 
-Not covered here: vLLM rollouts and several processes.
+Several processes (`processes`) share a step's questions: each rolls out and scores its own, with the seeds that
+one process would use, and the first writes what is recorded of all. The number of processes changes no result.
+
+Rollouts on vLLM (``grpo.vllm``): its kernels give log-probabilities that differ from the trained model's, so that
+training would be slightly off-policy. TRL weighs each sampled token by the ratio of the two; here that ratio is
+cut at `RATIO_CAP` token by token (``token_truncate``). TRL's default multiplies the ratios of a whole episode and
+drops it when the product is out of bounds, which would drop just the long episodes: several hundred small
+differences add up.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, StageError
+from .adapters import lora_config, save_whole
+from .errors import DataError, ProfileError, StageError
 from .grpo_parts import Outcome, Parts, identity, open_parts
 from .machine import cap_threads
 from .methods import kind_of
+from .processes import ALONE, Processes, join
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
 from .stages import Stage, atomic_dir
 
 if TYPE_CHECKING:  # a finished run is found without loading torch
-    from .grpo_records import Recorder
+    from .grpo_records import Recorder, Report
+
+RATIO_CAP = 2.0
+"""The most a token sampled by vLLM counts; unlike a mask, a cap loses no token, and bounds the variance."""
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
 
@@ -68,23 +82,27 @@ def train(
     Raises:
         DataError: no question to train on, unknown protocol or reward.
         RetrievalError, ModelError: a part failed; run again to go on.
-        StageError: full disk, damaged files.
+        StageError: full disk, damaged files, another process failed.
+        ProfileError: launched on several processes in a way that cannot work.
     """
-    spec = profile.grpo
+    processes, spec = join(), profile.grpo
     name = reward or kind_of(protocol).reward or spec.reward
     stage = Stage(profile, f"train/{run or protocol}-seed{seed}", *identity(profile, seed, protocol, name))
-    if not resume:
+    if not resume and processes.main:
         shutil.rmtree(stage.path, ignore_errors=True)
     with stage:
-        if stage.done:
+        if processes.from_main(lambda: stage.done):
             return stage.path
+        processes.share(spec.questions_per_step, "grpo.questions_per_step")  # before anything is opened
         cap_threads(profile.threads)
-        _update_until_done(profile, seed, stage, parts or open_parts(profile, protocol, name), progress)
-        stage.finish(
-            steps=spec.steps,
-            episodes=spec.steps * spec.questions_per_step * spec.num_generations,
-            examples=spec.steps * spec.questions_per_step,
-        )
+        opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name))
+        _update_until_done(profile, seed, stage, opened, progress and processes.main, processes)
+        if processes.main:
+            stage.finish(
+                steps=spec.steps,
+                episodes=spec.steps * spec.questions_per_step * spec.num_generations,
+                examples=spec.steps * spec.questions_per_step,
+            )
     return stage.path
 
 
@@ -94,33 +112,65 @@ def train(
 class Loop:
     """TRL's ``rollout_func``: a step's prompts in, scored completions out."""
 
-    def __init__(self, parts: Parts, spec: GrpoSpec, seed: int, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        spec: GrpoSpec,
+        seed: int,
+        recorder: Recorder | None,
+        processes: Processes = ALONE,
+    ) -> None:
         self.parts = parts
+        self.processes = processes
         self.spec = spec
         self.seed = seed
         self.recorder = recorder
         self.questions = {question.id: question for question in parts.questions}
 
     def __call__(self, prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
-        """Prompts hold each question ``num_generations`` times in a row; one completion is returned per row."""
-        from .grpo_records import shown_episodes, step_record
+        """Prompts hold each question ``num_generations`` times in a row; one completion is returned per row.
+
+        Of several processes each is given its own prompts.
+        """
+        from .grpo_records import Played, Report, shown_episodes, whole_step
 
         group = self.spec.num_generations
         step = trainer.state.global_step // self.spec.num_iterations + 1
-        asked = [self.questions[prompt[-1]["id"]] for prompt in prompts[::group]]
-        started = time.perf_counter()
-        episodes = self.roll_out(asked, step)
-        rolled = time.perf_counter()
-        outcomes = self.parts.score(episodes)
-        scored = time.perf_counter()
-        record = {"step": step, **step_record(episodes, outcomes, group), **self._kl(episodes)}
-        record["seconds_rollout"] = round(rolled - started, 3)
-        record["seconds_score"] = round(scored - rolled, 3)
-        self.recorder.leave(record, shown_episodes(episodes, outcomes, group))
-        return as_completions(episodes, outcomes, self.parts.tokenizer.eos_token_id)
+        if self.spec.vllm != "off":
+            self._roll_out_on_vllm(trainer)
+        elif self.processes.sharded:
+            from .grpo_trainer import gather_weights
 
-    def roll_out(self, questions: Sequence[Question], step: int) -> list[Episode]:
-        """A group of sampled episodes per question, by the policy as it is now."""
+            gather_weights(trainer.model, self.parts.model)
+        asked = [self.questions[prompt[-1]["id"]] for prompt in prompts[::group]]
+        earlier = self.processes.everywhere(lambda: [q.id for q in asked])[: self.processes.rank]
+        before = Counter(i for ids in earlier for i in ids for _ in range(group))
+        played: list[tuple[list[Episode], list[Outcome]]] = []
+
+        def play() -> Report:
+            started = time.perf_counter()
+            episodes = self.roll_out(asked, step, before)
+            rolled = time.perf_counter()
+            outcomes = self.parts.score(episodes)
+            scored = time.perf_counter()
+            played.append((episodes, outcomes))
+            shown = shown_episodes(episodes, outcomes, group)
+            figures = [Played.of(*pair) for pair in zip(episodes, outcomes, strict=True)]
+            return Report(figures, shown, self._kl(episodes), rolled - started, scored - rolled)
+
+        reports = self.processes.everywhere(play)
+        if self.recorder is not None:
+            record, shown = whole_step(reports, group)
+            self.recorder.leave({"step": step, **record}, shown)
+        return as_completions(*played[0], self.parts.tokenizer.eos_token_id)
+
+    def roll_out(
+        self, questions: Sequence[Question], step: int, before: Mapping[str, int] | None = None
+    ) -> list[Episode]:
+        """A group of sampled episodes per question, by the policy as it is now.
+
+        ``before``: how many episodes of a question other processes run, see `Engine.run`.
+        """
         import torch
 
         own = int(np.random.SeedSequence([self.seed, step]).generate_state(1)[0])
@@ -128,76 +178,133 @@ class Loop:
         self.parts.model.eval()  # no gradient checkpointing: it switches the KV cache off
         try:
             episodes = self.parts.engine.run(
-                questions, self.spec.num_generations, self.spec.temperature, own, progress=False
+                questions,
+                self.spec.num_generations,
+                self.spec.temperature,
+                own,
+                progress=False,
+                before=before,
             )
         finally:
             self.parts.model.train()
         limit = self.spec.max_completion_length
         return [shortened(episode, limit) for episode in episodes]
 
-    def _kl(self, episodes: Sequence[Episode]) -> dict[str, float]:
-        """Without a KL term TRL has no reference: the start model reads one micro-batch of the episodes."""
+    def _roll_out_on_vllm(self, trainer: Any) -> None:
+        """TRL has just given its engine the policy's weights: the episodes are sampled there."""
+        from .episodes import Engine
+        from .models.colocated import rollout_sampler
+
+        if not hasattr(self, "_sampler"):
+            assert isinstance(self.parts.engine, Engine)
+            self._sampler = rollout_sampler(trainer, self.parts.engine.max_length)
+            self.parts.engine.sampler = self._sampler
+
+    def _kl(self, episodes: Sequence[Episode]) -> tuple[float, int] | None:
+        """Without a KL term TRL has no reference: the start model reads one micro-batch of the step's episodes.
+
+        The mean over this process's part of them, and that part's tokens.
+        """
         from .grpo_records import kl_to_start
 
         if self.spec.beta > 0 or self.parts.start is None:
-            return {}
-        some = episodes[:: max(1, len(episodes) // self.spec.micro_batch)]
-        return {"kl": round(kl_to_start(self.parts.start, some, self.spec.temperature), 6)}
+            return None
+        every = max(1, len(episodes) * self.processes.count // self.spec.micro_batch)
+        some = episodes[-self.processes.rank * len(episodes) % every :: every]
+        tokens = sum(sum(e.env_mask) for e in some)
+        return (kl_to_start(self.parts.start, some, self.spec.temperature) if tokens else 0.0), tokens
 
 
-def _update_until_done(profile: Profile, seed: int, stage: Stage, parts: Parts, progress: bool) -> None:
+def _update_until_done(
+    profile: Profile, seed: int, stage: Stage, parts: Parts, progress: bool, processes: Processes
+) -> None:
     """TRL's training from the last checkpoint, or the start, to the last step; then the model is saved."""
     from transformers import PrinterCallback
 
-    from .grpo_records import CHECKPOINTS, MODEL, Recorder, latest_checkpoint
-    from .grpo_trainer import LeanGRPOTrainer
+    from .grpo_records import CHECKPOINTS, MODEL, Recorder, Together, latest_checkpoint
+    from .grpo_trainer import LeanGRPOTrainer, gather_weights
 
     spec = profile.grpo
     if not parts.questions:
         raise DataError("no question to train on: give more or harder training questions")
-    if (stage.dir / MODEL).exists():  # killed between saving and finishing
-        shutil.rmtree(stage.dir / CHECKPOINTS, ignore_errors=True)
+    if processes.sharded and spec.lora_rank:
+        raise ProfileError(
+            "adapters are not sharded: launch with s3mini/accelerate/ddp.yaml, or set grpo.lora_rank=0"
+        )
+    home = processes.from_main(lambda: stage.dir)
+    if processes.from_main((home / MODEL).exists):  # killed between saving and finishing
+        if processes.main:
+            shutil.rmtree(home / CHECKPOINTS, ignore_errors=True)
         return
-    checkpoint = latest_checkpoint(stage.dir / CHECKPOINTS)
+    checkpoint = processes.from_main(lambda: latest_checkpoint(home / CHECKPOINTS))
     done = int(checkpoint.name.rpartition("-")[2]) // spec.num_iterations if checkpoint else 0
-    recorder = Recorder(stage.dir, spec.steps, done, progress)
+    recorder = Recorder(home, spec.steps, done, progress) if processes.main else None
+    # Sharded, it can roll out nothing: the parts keep a whole one, brought up to date before each use.
+    model = copy.deepcopy(parts.model).float() if processes.sharded else parts.model
 
     def save(folder: Path) -> None:
-        parts.model.save_pretrained(folder)
+        save_whole(parts.model, folder)
         parts.tokenizer.save_pretrained(folder)
 
+    def gather() -> None:
+        if processes.sharded:
+            gather_weights(trainer.model, parts.model)  # type: ignore[arg-type]  # there is one
+
     try:
-        recorder.keep(spec.keep_steps, save)
+        if recorder is not None:
+            recorder.keep(spec.keep_steps, save)
+        together = Together(processes, gather, [n * spec.num_iterations for n in spec.keep_steps])
         trainer = LeanGRPOTrainer(
-            model=parts.model,
+            model=model,
             processing_class=parts.tokenizer,
-            args=trl_config(spec, seed, stage.dir / CHECKPOINTS, str(parts.model.device)),
+            args=trl_config(
+                spec,
+                seed,
+                home / CHECKPOINTS,
+                str(parts.model.device),
+                processes,
+                max_length=getattr(parts.engine, "max_length", None),
+            ),  # fmt: skip
             train_dataset=data_order(parts.questions, seed, spec.steps * spec.questions_per_step),
-            rollout_func=Loop(parts, spec, seed, recorder),  # type: ignore[arg-type]  # prompts are messages
+            rollout_func=Loop(parts, spec, seed, recorder, processes),  # type: ignore[arg-type]  # prompts are messages
             reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
-            callbacks=[recorder],
+            callbacks=[together, *([recorder] if recorder else [])],
+            peft_config=lora_config(spec),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if len(recorder.curve) != spec.steps:
-            raise StageError(
-                f"{stage.dir}: {len(recorder.curve)} steps recorded of {spec.steps}; train again"
-            )
+        if recorder is not None and len(recorder.curve) != spec.steps:
+            raise StageError(f"{home}: {len(recorder.curve)} steps recorded of {spec.steps}; train again")
     finally:
-        recorder.close()
-    with atomic_dir(stage.dir / MODEL) as folder:
-        save(folder)
-    shutil.rmtree(stage.dir / CHECKPOINTS)
+        if recorder is not None:
+            recorder.close()
+    gather()
+    if processes.main:
+        with atomic_dir(home / MODEL) as folder:
+            save(folder)
+        shutil.rmtree(home / CHECKPOINTS)
 
 
 # -------------------------------------------------------------------------- what TRL is given
 
 
-def trl_config(spec: GrpoSpec, seed: int, folder: Path, device: str = "cpu") -> Any:
-    """TRL's settings: one generation batch and one optimizer step (``num_iterations`` of them) per step."""
+def trl_config(
+    spec: GrpoSpec,
+    seed: int,
+    folder: Path,
+    device: str = "cpu",
+    processes: Processes = ALONE,
+    *,
+    max_length: int | None = None,
+) -> Any:
+    """TRL's settings: one generation batch and one optimizer step (``num_iterations`` of them) per step.
+
+    Raises:
+        ProfileError: the processes cannot share a step's questions evenly.
+    """
     from trl import GRPOConfig
 
-    rows = spec.questions_per_step * spec.num_generations
+    rows = processes.share(spec.questions_per_step, "grpo.questions_per_step") * spec.num_generations
     micro = max(n for n in range(1, min(spec.micro_batch, rows) + 1) if rows % n == 0)
     on_cpu = device == "cpu"
     return GRPOConfig(
@@ -217,6 +324,13 @@ def trl_config(spec: GrpoSpec, seed: int, folder: Path, device: str = "cpu") -> 
         epsilon=spec.epsilon,
         loss_type=spec.loss_type,
         scale_rewards=spec.scale_rewards,
+        use_vllm=spec.vllm != "off",
+        vllm_mode="server" if spec.vllm == "server" else "colocate",
+        vllm_server_base_url=spec.vllm_url if spec.vllm == "server" else None,
+        vllm_gpu_memory_utilization=spec.vllm_memory,
+        vllm_max_model_length=max_length,
+        vllm_importance_sampling_mode="token_truncate",
+        vllm_importance_sampling_clip_max=RATIO_CAP,
         shuffle_dataset=False,  # `data_order` has drawn it, once for the whole run, so that resuming is exact
         save_strategy="steps",
         save_steps=spec.save_steps * spec.num_iterations,
@@ -227,6 +341,7 @@ def trl_config(spec: GrpoSpec, seed: int, folder: Path, device: str = "cpu") -> 
         dataloader_pin_memory=not on_cpu,
         report_to="none",
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,
     )
 
 

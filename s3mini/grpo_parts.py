@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,8 +47,9 @@ class Runner(Protocol):
         temperature: float = 0.0,
         seed: int = 0,
         progress: bool = True,
+        before: Mapping[str, int] | None = None,
     ) -> list[Episode]:
-        """``n`` episodes per question, side by side."""
+        """``n`` episodes per question, side by side; ``before``: how many of a question's are run elsewhere."""
         ...
 
 
@@ -139,7 +140,10 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
     questions = training_filter(asked, cache)[0] if drop else asked
     spec = bench.checkpoint(protocol, trained=False)
     frozen = load_model(spec)  # shared with whoever uses the same weights, so never trained
-    policy = LocalModel(spec, copy.deepcopy(frozen.model).train(), frozen.tokenizer)
+    trained = copy.deepcopy(frozen.model).train()
+    if not profile.grpo.lora_rank:
+        trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
+    policy = LocalModel(spec, trained, frozen.tokenizer)
     engine = Engine(
         policy,
         policy.tokenizer,
@@ -147,6 +151,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
         make_protocol(protocol, profile, reader=frozen),
         method_spec(profile, protocol).max_turn_tokens,
         spec.max_length,
+        spec.max_rows,
     )
     scorer = (
         RecallScorer(bench, make_reward("gen_acc"), cache)
@@ -173,7 +178,7 @@ def identity(
     settings = {
         "seed": seed,
         "protocol": protocol,
-        **profile.grpo.model_dump(exclude={"save_steps", "keep_steps"}),
+        **profile.grpo.model_dump(exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory"}),
         "reward": reward,
         **({"s3": profile.s3} if protocol == "s3" else {"numbers": method_spec(profile, protocol)}),
         "rag": profile.rag,

@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from .evaluation import episode_as_json
 from .grpo_parts import Outcome
 from .grpo_trainer import completion_logprobs
+from .processes import Processes
 from .records import Episode
 from .stages import JsonlLog, atomic_dir, atomic_write
 
@@ -41,35 +43,92 @@ FROM_TRL = {
 }
 
 
-def step_record(episodes: Sequence[Episode], outcomes: Sequence[Outcome], group: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What is recorded of one episode: small enough to be sent to the process that writes."""
+
+    reward: float
+    gen_acc: float
+    gbr: float | None
+    valid_format: float
+    searches: int
+    documents: int
+    context_tokens: int
+    tokens: int  # the model's own
+    surprise: float  # of all of them, nats
+    cut: bool
+
+    @staticmethod
+    def of(episode: Episode, outcome: Outcome) -> Played:
+        """An episode and how it fared."""
+        return Played(
+            outcome.reward,
+            outcome.score.gen_acc,
+            outcome.gbr,
+            episode.valid_format,
+            episode.searches,
+            len(episode.context),
+            outcome.context_tokens,
+            sum(episode.env_mask),
+            -sum(episode.logprobs),
+            episode.end == "length",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one process tells of its share of a step. ``kl`` as a mean and the number of tokens it is over."""
+
+    played: list[Played]
+    shown: list[dict[str, Any]]
+    kl: tuple[float, int] | None
+    seconds_rollout: float
+    seconds_score: float
+
+
+def whole_step(reports: Sequence[Report], group: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record of a step and its shown episodes, as of one process that had done it all.
+
+    The seconds are the slowest's, for which the others wait.
+    """
+    record = step_record([p for report in reports for p in report.played], group)
+    parts = [report.kl for report in reports if report.kl is not None]
+    if parts:
+        tokens = sum(count for _, count in parts)
+        record["kl"] = round(sum(mean * count for mean, count in parts) / max(1, tokens), 6)
+    record["seconds_rollout"] = round(max(report.seconds_rollout for report in reports), 3)
+    record["seconds_score"] = round(max(report.seconds_score for report in reports), 3)
+    differing = (r.shown for r in reports if r.shown[0]["reward"] > r.shown[-1]["reward"])
+    return record, next(differing, reports[0].shown)
+
+
+def step_record(played: Sequence[Played], group: int) -> dict[str, Any]:
     """One step's figures: means over its episodes, ``group`` of them side by side per question.
 
     ``entropy`` is estimated by the sampled tokens' surprise, in nats per model token; ``zero_variance`` is
     the share of groups whose rewards are all alike, which teach nothing; ``cut`` that of episodes
     stopped by the length limit.
     """
-    count = len(episodes)
 
     def mean(values: Sequence[float]) -> float:
         return round(sum(values) / len(values), 6)
 
-    rewards = [outcome.reward for outcome in outcomes]
-    groups = [rewards[i : i + group] for i in range(0, count, group)]
-    gains = [outcome.gbr for outcome in outcomes if outcome.gbr is not None]
-    written = [sum(e.env_mask) for e in episodes]
+    rewards = [p.reward for p in played]
+    groups = [rewards[i : i + group] for i in range(0, len(played), group)]
+    gains = [p.gbr for p in played if p.gbr is not None]
     return {
-        "episodes": count,
+        "episodes": len(played),
         "reward": mean(rewards),
-        "gen_acc": mean([outcome.score.gen_acc for outcome in outcomes]),
+        "gen_acc": mean([p.gen_acc for p in played]),
         "gbr": mean(gains) if gains else None,
-        "valid_format": mean([e.valid_format for e in episodes]),
-        "searches": mean([float(e.searches) for e in episodes]),
-        "documents": mean([float(len(e.context)) for e in episodes]),
-        "context_tokens": mean([float(outcome.context_tokens) for outcome in outcomes]),
-        "zero_variance": mean([float(max(g) - min(g) < 1e-8) for g in groups]),
-        "entropy": round(-sum(sum(e.logprobs) for e in episodes) / max(1, sum(written)), 6),
-        "completion_tokens": mean([float(n) for n in written]),
-        "cut": mean([float(e.end == "length") for e in episodes]),
+        "valid_format": mean([p.valid_format for p in played]),
+        "searches": mean([p.searches for p in played]),
+        "documents": mean([p.documents for p in played]),
+        "context_tokens": mean([p.context_tokens for p in played]),
+        "zero_variance": mean([max(g) - min(g) < 1e-8 for g in groups]),
+        "entropy": round(sum(p.surprise for p in played) / max(1, sum(p.tokens for p in played)), 6),
+        "completion_tokens": mean([p.tokens for p in played]),
+        "cut": mean([p.cut for p in played]),
     }
 
 
@@ -209,3 +268,22 @@ class Recorder(TrainerCallback):
         self.curve.close()
         self.episodes.close()
         self._bar.close()
+
+
+class Together(TrainerCallback):
+    """What every process has a part in, before the main one's `Recorder` writes.
+
+    ``gather`` makes the model whole in each process, where it lies sharded; it is called after each of ``steps``.
+    """
+
+    def __init__(self, processes: Processes, gather: Callable[[], None], steps: Sequence[int]) -> None:
+        self._processes, self._gather, self._steps = processes, gather, frozenset(steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End of a step's update."""
+        if state.global_step in self._steps:
+            self._gather()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Every process has written its part of the checkpoint: only then may it be marked complete."""
+        self._processes.everywhere(lambda: None)

@@ -4,7 +4,8 @@ On a CPU most of TRL's update goes into numbers it then multiplies by zero: the 
 every token (prompts, documents and padding included), micro-batches pad to the longest episode of the
 whole batch, and groups whose rewards are all alike are read although their advantage is zero. This
 subclass leaves those out and changes no result (``tests/test_grpo.py`` compares losses and
-gradients with TRL's own). Tensors are named and shaped as in TRL 1.16: B rows, P prompt and C completion columns,
+gradients with TRL's own). Among several processes only the packing is used: gradients are exchanged in the
+wrapped model's own passes, of which each process makes as many. Tensors are named and shaped as in TRL 1.16: B rows, P prompt and C completion columns,
 prompts padded on the left, completions on the right.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
@@ -25,6 +27,7 @@ COMPLETION_KEYS = (
     "old_per_token_logps",
     "ref_per_token_logps",
     "sampling_per_token_logps",
+    "importance_sampling_ratio",
 )
 
 Batch = dict[str, Any]
@@ -122,6 +125,18 @@ def _read(
     return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
 
 
+@torch.no_grad()
+def gather_weights(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
+    """Copy a model in training, sharded over the processes, into this process's whole one, weight by weight.
+
+    To be called by all processes. Rollouts need it: each process takes as many turns as its own episodes last,
+    while every pass through a sharded model is a joint one.
+    """
+    kept = dict(whole.named_parameters())
+    for name, weight in sharded.named_parameters():
+        kept[name].copy_(weight.full_tensor() if isinstance(weight, DTensor) else weight)
+
+
 class LeanGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` that skips what cannot change the result (see the module). Elsewhere than on a CPU, where
     TRL has kernels of its own, only the packing is used."""
@@ -145,7 +160,8 @@ class LeanGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
-        idle = self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
+        alone = self.accelerator.num_processes == 1 and not self._dist.is_fsdp
+        idle = alone and self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
         if idle and model.training and not inputs["advantages"].any():
             # a zero that reaches every weight, so that the optimizer steps as it would have
             return sum(p.flatten()[0] * 0.0 for p in model.parameters() if p.requires_grad)
@@ -169,6 +185,7 @@ class LeanGRPOTrainer(GRPOTrainer):
             not fits
             or compute_aux_loss
             or input_ids.device.type != "cpu"
+            or self._dist.is_fsdp
             or not isinstance(model, PreTrainedModel)
         ):
             return super()._get_per_token_logps_and_entropies(

@@ -20,6 +20,8 @@ LIBRARIES = (
     "faiss-gpu",
     "sentence-transformers",
     "numpy",
+    "pymilvus",
+    "milvus-lite",
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

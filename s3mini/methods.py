@@ -9,14 +9,15 @@ paper's "(Ret)" rows); a method with ``own`` is scored on its own answer instead
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .corpus import fingerprint, read_corpus
-from .errors import DataError, StageError
+from .blocks import Engine, here
+from .corpus import fingerprint
+from .errors import DataError, RetrievalError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
 from .records import Document, Episode, Question, Score
@@ -25,6 +26,7 @@ from .stages import read_manifest
 if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
     from .models.base import ChatModel
     from .protocols import Protocol
+    from .rag import RagCache
     from .retrieval.base import Retriever
     from .reward import Judge
 
@@ -58,36 +60,57 @@ class Bench:
         self.seed = seed
         self._searcher = {protocol: Path(searcher)} if searcher is not None else {}
         self._retrievers: dict[str, Retriever] = {}
+        self._naive: dict[tuple[str, str], RagCache] = {}
 
     @cached_property
-    def documents(self) -> dict[str, Document]:
+    def documents(self) -> Mapping[str, Document]:
         """The corpus by document id."""
-        return {d.id: d for d in read_corpus(self.profile.resolve(self.profile.data.corpus))}
+        from .retrieval import open_corpus
+
+        return open_corpus(self.profile).by_id
 
     @cached_property
     def generator(self) -> ChatModel:
         """The frozen generator."""
-        from .models.local import load_model
+        from .models import open_model
 
-        return load_model(self.profile.generator)
+        return open_model(self.profile.generator)
 
     @cached_property
     def judge(self) -> Judge:
         """The judge that is asked where the span match fails."""
-        from .models.local import load_model
+        from .models import open_model
         from .reward import Judge
 
-        return Judge(load_model(self.profile.judge), self.profile.judge.wordings)
+        return Judge(open_model(self.profile.judge), self.profile.judge.wordings)
 
     def retriever(self, kind: str | None = None) -> Retriever:
-        """The profile's retriever of a kind; None, and "dense" where it is remote, mean the profile's own."""
+        """The profile's retriever of a kind, see `kind_of_index`.
+
+        Raises:
+            RetrievalError: it cannot be opened; dense retrieval asked of a server that has BM25.
+        """
         from .retrieval import open_retriever
 
-        if kind is None or (kind == "dense" and self.profile.retrieval.kind == "remote"):
-            kind = self.profile.retrieval.kind
-        if kind not in self._retrievers:
-            self._retrievers[kind] = open_retriever(self.profile, kind)
-        return self._retrievers[kind]
+        index = kind_of_index(self.profile, kind)
+        if index not in self._retrievers:
+            self._retrievers[index] = open_retriever(self.profile, index)
+        found = self._retrievers[index]
+        if index == "remote" and kind == "dense" and found.name.startswith("bm25"):
+            raise RetrievalError(
+                f"{self.profile.retrieval.url} serves {found.name}, dense retrieval is asked for: serve "
+                "--kind dense there, or set retrieval.kind=lexical"
+            )
+        return found
+
+    def naive_rag(self, kind: str, set_name: str, engine: Engine = here) -> RagCache:
+        """Naive RAG's answers to a test split, from (and into) its cache, read once."""
+        from .rag import precompute
+
+        key = kind, set_name
+        if key not in self._naive:
+            self._naive[key] = precompute(self.profile, [set_name], ("test",), kind, self, False, engine)
+        return self._naive[key]
 
     def checkpoint(self, protocol: str, trained: bool) -> ModelSpec:
         """The model behind a protocol: as it came, or trained.
@@ -117,10 +140,11 @@ class Bench:
     def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
         """One greedy episode per question."""
         from .episodes import Engine
-        from .models.local import load_model
+        from .models import open_model
 
         spec = self.checkpoint(protocol, trained)
-        model = load_model(spec)
+        model = open_model(spec)
+        assert model.tokenizer is not None  # a profile whose searcher gives no tokens is refused
         engine = Engine(
             model,
             model.tokenizer,
@@ -128,6 +152,7 @@ class Bench:
             make_protocol(protocol, self.profile, reader=model),
             method_spec(self.profile, protocol).max_turn_tokens,
             spec.max_length,
+            spec.max_rows,
         )
         return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
 
@@ -166,14 +191,19 @@ class Bench:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        """The generator's; behind an endpoint it has none here, then the searcher's."""
-        from .models.local import load_model
+        """The generator's; a black box has none here, then the searcher's."""
+        from .models.tokenizer import open_tokenizer, source_of
 
         found = getattr(self.generator, "tokenizer", None)
-        return found if found is not None else load_model(self.profile.searcher).tokenizer
+        return found if found is not None else open_tokenizer(source_of(self.profile.searcher))
 
     def fingerprint(self, spec: ModelSpec) -> str:
-        """What tells two models apart: the files of a folder, or a name on the hub."""
+        """What tells two models apart: the files of a folder, a name on the hub, or a black box's name and url.
+
+        Not who runs it: a model's greedy answers are the same served and in this process, up to rounding.
+        """
+        if spec.engine == "served" and spec.api == "chat":
+            return f"{spec.url} {spec.path}"
         folder = self.profile.resolve(spec.path)
         files = sorted(p for p in folder.glob("*") if p.suffix in {".json", ".safetensors", ".jinja"})
         return fingerprint(files) if files else spec.path
@@ -223,6 +253,8 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
 Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]
 """Bench, name of the question set, questions of its test split -> what the method collected for each."""
 Inputs = Callable[[Bench], dict[str, str]]
+First = Callable[[Bench, str, Engine], object]
+"""Bench, name of the question set, engine: done once for the whole set, before its questions are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +266,36 @@ class Method:
     collect: Collect
     inputs: Inputs
     seeded: bool = False  # its outcome depends on the training seed
+    first: First = lambda bench, set_name, engine: None
+
+
+def kind_of_index(profile: Profile, kind: str | None) -> str:
+    """Which index serves what asks for ``kind``: None means the profile's own.
+
+    Where the profile's own is remote or Milvus, it stands in for the dense index; lexical and boolean stay here.
+    """
+    own = profile.retrieval.kind
+    return own if kind is None or (kind == "dense" and own in ("remote", "milvus")) else kind
 
 
 def retrieval_settings(profile: Profile, kind: str) -> str:
-    """What, with the corpus, decides what a retriever returns; read without opening its index."""
+    """What, with the corpus, decides what a retriever returns; read without opening its index.
+
+    Of a remote one it is asked: a server keeps its URL when its index changes, and its index when it moves.
+
+    Raises:
+        RetrievalError: the server does not answer.
+    """
+    from .retrieval import connect
+
     spec = profile.retrieval
-    if spec.kind == "remote" and kind in ("dense", "remote"):
-        return f"remote {spec.url}"
+    kind = kind_of_index(profile, kind)
+    if kind == "remote":
+        return f"remote {connect(profile).fingerprint}"
     settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
-    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size'})}"
+    # Keys that came later count where they are not as they were before there were any.
+    later = {key for key in ("dtype", "index") if getattr(settings, key, None) in ("float32", "flat")}
+    return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size', 'search', *later})}"
 
 
 def _nothing(bench: Bench) -> dict[str, str]:
@@ -257,11 +310,13 @@ def no_context(name: str, about: str) -> Method:
 def naive(name: str, about: str, kind: str) -> Method:
     """Naive RAG: the top `rag.k` documents for the question itself, from (and into) its cache."""
 
-    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
-        from .rag import precompute
+    def first(bench: Bench, set_name: str, engine: Engine) -> RagCache:
+        return bench.naive_rag(kind_of_index(bench.profile, kind), set_name, engine)
 
-        cache = precompute(bench.profile, [set_name], ("test",), kind, bench, progress=False)
-        seconds = cache_seconds(bench.profile, kind, set_name) / max(1, len(cache))
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        own = kind_of_index(bench.profile, kind)
+        cache = bench.naive_rag(own, set_name)
+        seconds = cache_seconds(bench.profile, own, set_name) / max(1, len(cache))
         found = [cache[question] for question in questions]
         return [
             Collected(tuple(bench.documents[i] for i in f.context), score=f.score, seconds=seconds)
@@ -271,7 +326,7 @@ def naive(name: str, about: str, kind: str) -> Method:
     def inputs(bench: Bench) -> dict[str, str]:
         return {"retriever": retrieval_settings(bench.profile, kind), "k": str(bench.profile.rag.k)}
 
-    return Method(name, about, collect, inputs)
+    return Method(name, about, collect, inputs, first=first)
 
 
 def cache_seconds(profile: Profile, kind: str, set_name: str) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ProfileError
 
@@ -34,6 +34,7 @@ class DataSpec(_Spec):
     train_sets: tuple[str, ...]
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
+    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of published.TABLE
 
 
 class DenseSpec(_Spec):
@@ -44,6 +45,11 @@ class DenseSpec(_Spec):
     max_passage_tokens: int = Field(180, ge=1)
     batch_size: int = Field(64, ge=1)
     device: str = "auto"
+    dtype: Literal["float32", "float16"] = "float32"  # of the vectors on the disk
+    index: Literal["flat", "sq8", "ivf-sq8", "ivf-pq"] = (
+        "flat"  # what finds candidates; exact scores rank them
+    )
+    search: Literal["auto", "cpu", "gpu"] = "auto"  # auto: on GPUs that faiss-gpu finds and the index fits
 
 
 class LexicalSpec(_Spec):
@@ -52,24 +58,51 @@ class LexicalSpec(_Spec):
 
 
 class RetrievalSpec(_Spec):
-    kind: Literal["dense", "lexical", "remote"] = "dense"  # what the searcher and rag use
-    url: str | None = None  # for "remote"
+    kind: Literal["dense", "lexical", "remote", "milvus"] = "dense"  # what the searcher and rag use
+    url: str | None = None  # for "remote"; for "milvus" a cluster, or a file of milvus-lite
+    timeout: float = Field(60.0, gt=0)  # seconds to wait for one answer of the server
+    patience: float = Field(300.0, ge=0)  # seconds to go on trying when there is none
     dense: DenseSpec
     lexical: LexicalSpec = LexicalSpec()
 
+    @model_validator(mode="after")
+    def _has_url(self) -> RetrievalSpec:
+        if self.kind == "remote" and not self.url:
+            raise ValueError("kind remote needs a url: set retrieval.url, e.g. http://127.0.0.1:8000")
+        return self
+
 
 class ModelSpec(_Spec):
-    """A chat model. ``wordings``: "brief" prompts for the mini model, "full" for instruct models."""
+    """A chat model. ``wordings``: "brief" prompts for the mini model, "full" for instruct models.
+
+    Served, it is asked at ``url`` (an OpenAI-compatible base url, usually ending in /v1), where ``path`` is its name
+    and ``batch_size`` the number of requests at a time; see `models.served` for ``api``.
+    """
 
     path: str
     wordings: Literal["brief", "full"] = "full"
     engine: Literal["local", "served"] = "local"
-    url: str | None = None
+    url: str | None = Field(None, pattern="^https?://")
+    api: Literal["tokens", "chat"] = "tokens"  # token ids (vLLM), or messages (any server, a black box)
+    key_variable: str = (
+        "S3MINI_API_KEY"  # the environment variable that holds the key, if the server wants one
+    )
+    timeout: float = Field(600, gt=0)  # seconds for one answer
+    patience: float = Field(600, ge=0)  # seconds to go on trying while the server answers nothing
     device: str = "auto"
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     max_length: int = Field(8192, ge=64)
     batch_size: int = Field(64, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+    max_rows: int = Field(
+        512, ge=1
+    )  # a searcher's episodes in flight at a time: their cache must fit in memory
+
+    @model_validator(mode="after")
+    def _served_somewhere(self) -> ModelSpec:
+        if self.engine == "served" and self.url is None:
+            raise ValueError("engine: served needs the server's url, e.g. http://127.0.0.1:8000/v1")
+        return self
 
 
 class S3Spec(_Spec):
@@ -114,11 +147,25 @@ class GrpoSpec(_Spec):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     num_iterations: int = Field(1, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
+    lora_rank: int = Field(0, ge=0)  # adapters of this rank are trained (peft); 0 trains every weight
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)
     keep_steps: tuple[int, ...] = ()  # steps after which the model is kept, for curves over training
     reward: str = "gbr"
     filtered: bool = True  # train only on what naive RAG fails
+    vllm: Literal["off", "colocate", "server"] = "off"  # rollouts on vLLM: on the training GPUs, or on others
+    vllm_url: str = Field(
+        "http://127.0.0.1:8002", pattern="^https?://"
+    )  # of `s3mini serve searcher`, for "server"
+    vllm_memory: float = Field(0.3, gt=0, lt=1)  # share of the GPU's memory that vLLM takes, for "colocate"
+
+
+class GpuSpec(_Spec):
+    """The GPUs that a profile is laid out for; what `doctor` computes with where there is none to look at."""
+
+    card: str  # a name of needs.CARDS
+    count: int = Field(1, ge=1)
+    memory_gb: float = Field(gt=0)
 
 
 class EvaluationSpec(_Spec):
@@ -132,6 +179,7 @@ class Profile(_Spec):
     name: str
     description: str
     threads: int | None = Field(None, ge=1)  # None: the machine's cores
+    gpu: GpuSpec | None = None  # None: none is needed
     data: DataSpec
     retrieval: RetrievalSpec
     generator: ModelSpec
@@ -142,6 +190,14 @@ class Profile(_Spec):
     protocols: dict[str, MethodSpec] = {}  # the other methods'
     grpo: GrpoSpec = GrpoSpec()
     evaluation: EvaluationSpec
+
+    @model_validator(mode="after")
+    def _searchers_give_tokens(self) -> Profile:
+        methods = {f"protocols.{name}.model": spec.model for name, spec in self.protocols.items()}
+        for key, model in {"searcher": self.searcher, **methods}.items():
+            if model is not None and (model.engine, model.api) == ("served", "chat"):
+                raise ValueError(f"{key}: a searcher is read token by token: serve it with vLLM, api: tokens")
+        return self
 
     @property
     def build(self) -> Path:

@@ -18,11 +18,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from .blocks import Engine, Record, answer_missing, here
 from .corpus import fingerprint, load_questions
 from .errors import DataError, ModelError, StageError
 from .methods import Bench
@@ -31,9 +33,8 @@ from .profile import Profile
 from .protocols.wordings import Wordings, context_messages, render_documents
 from .records import Document, Question, Score
 from .reward import normalize
-from .stages import JsonlLog, Stage, atomic_write
+from .stages import Stage, atomic_write
 
-ANSWERS = "answers.jsonl"
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
 
 
@@ -161,6 +162,7 @@ def precompute(
     kind: str | None = None,
     bench: Bench | None = None,
     progress: bool = True,
+    engine: Engine = here,
 ) -> RagCache:
     """Answer every question of the sets by naive RAG; finished answers are reused.
 
@@ -169,6 +171,7 @@ def precompute(
         splits: any of "train", "dev", "test".
         kind: retriever, "dense" or "lexical"; None takes the profile's.
         bench: opened parts to use, for tests and for models already in memory.
+        engine: answers the blocks of questions, see `blocks.open_engine`.
 
     Returns:
         The cache of exactly these sets and splits.
@@ -188,28 +191,21 @@ def precompute(
     with tqdm(total=sum(len(part[2]) for part in parts), unit="question", disable=not progress) as bar:
         for name, split, questions in parts:
             bar.set_description(f"naive RAG {kind} {name} {split}")
-            for answer in _answer_part(bench, kind, f"{name}-{split}", questions, bar):
+            for answer in _answer_part(bench, kind, f"{name}-{split}", questions, engine, bar):
                 cache.add(answer)
     return cache
 
 
 def _answer_part(
-    bench: Bench, kind: str, name: str, questions: Sequence[Question], bar: tqdm[Any]
+    bench: Bench, kind: str, name: str, questions: Sequence[Question], engine: Engine, bar: tqdm[Any]
 ) -> list[RagAnswer]:
     """The answers to one set and split in the questions' order; the missing ones are made and logged."""
-    profile = bench.profile
-    with Stage(profile, f"rag/{kind}/{name}", *_identity(bench, kind, questions)) as stage:
-        with JsonlLog(stage.dir / ANSWERS) as log:
-            made = {record["id"]: RagAnswer.from_json(record) for record in log}
-            missing = [question for question in questions if question.id not in made]
-            bar.update(len(questions) - len(missing))
-            size = profile.generator.batch_size * BATCHES_PER_FLUSH
-            for first in range(0, len(missing), size):
-                new = _answer_batch(bench, kind, missing[first : first + size])
-                log.extend(answer.as_json() for answer in new)
-                made.update((answer.id, answer) for answer in new)
-                bar.update(len(new))
-        answers = [made[question.id] for question in questions]
+    size = bench.profile.generator.batch_size * BATCHES_PER_FLUSH
+    with Stage(bench.profile, f"rag/{kind}/{name}", *_identity(bench, kind, questions)) as stage:
+        records = answer_missing(
+            stage, questions, size, partial(_answer_batch, kind=kind), bench, engine, bar
+        )
+        answers = [RagAnswer.from_json(record) for record in records]
         if not stage.done:
             stage.finish(**_facts(bench, answers))
     return answers
@@ -236,12 +232,12 @@ def _identity(
     return inputs, settings
 
 
-def _answer_batch(bench: Bench, kind: str, questions: Sequence[Question]) -> list[RagAnswer]:
+def _answer_batch(bench: Bench, questions: Sequence[Question], kind: str) -> list[Record]:
     blocks = bench.retriever(kind).search([q.stem for q in questions], bench.profile.rag.k)
     contexts = [[hit.document for hit in hits] for hits in blocks]
     answers = answer_questions(bench.generator, questions, contexts, bench.profile.generator.wordings)
     return [
-        RagAnswer(question.id, question.question, tuple(d.id for d in documents), score)
+        RagAnswer(question.id, question.question, tuple(d.id for d in documents), score).as_json()
         for question, documents, score in zip(
             questions, contexts, bench.score(answers, questions), strict=True
         )

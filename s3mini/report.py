@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report_plots as plots
-from .corpus import load_questions, read_corpus
+from .corpus import load_questions
 from .evaluation import episode_from_json, load_answers
 from .methods import METHODS
 from .profile import Profile
@@ -21,6 +21,7 @@ from .records import Document, Score
 from .report_experiments import cost_table, paper_table
 from .report_html import Cell, Rich, Row, episode_html, style, table, templates
 from .results import BOUNDS, Record, main_rivals, read_record
+from .retrieval import open_corpus
 from .stages import atomic_write
 from .tables import interval, markdown, percent
 
@@ -257,7 +258,7 @@ def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> l
     Raises:
         DataError: s3 or s3-untrained was not evaluated.
     """
-    documents = {d.id: d for d in read_corpus(profile.resolve(profile.data.corpus))}
+    documents = open_corpus(profile).by_id
     pairs: list[Pair] = []
     for title, before_right, after_right in KINDS:
         wanted = gained if after_right > before_right else 1

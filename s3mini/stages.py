@@ -315,7 +315,8 @@ class Stage:
 
     def finish(self, **facts: Any) -> None:
         """Mark the stage complete; ``facts`` (counts, sizes …) are kept in the manifest under "facts"."""
-        if self.done:
+        if self.done:  # by another process, perhaps, while this one worked
+            self._started = None
             return
         _ = self.dir  # a stage that wrote nothing still gets its folder
         self._write(complete=True, facts=facts)

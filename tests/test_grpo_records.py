@@ -17,7 +17,14 @@ from toy_model import toy_local
 from s3mini import profile as profile_module
 from s3mini.grpo import Loop, data_order, trl_config
 from s3mini.grpo_parts import AnswerScorer
-from s3mini.grpo_records import keep_until, kl_to_start, latest_checkpoint, shown_episodes, step_record
+from s3mini.grpo_records import (
+    Played,
+    keep_until,
+    kl_to_start,
+    latest_checkpoint,
+    shown_episodes,
+    step_record,
+)
 from s3mini.profile import Profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Question
@@ -66,7 +73,7 @@ def test_one_step_is_one_batch_of_episodes_and_one_update(
 def test_step_record_by_hand() -> None:
     episodes = [episode(own=2), episode(own=4, context=3), episode(own=1, end="length"), episode(own=1)]
     outcomes = [outcome(1.0, True, 1.0), outcome(0.0), outcome(0.5), outcome(0.5)]
-    record = step_record(episodes, outcomes, group=2)
+    record = step_record([Played.of(*pair) for pair in zip(episodes, outcomes, strict=True)], group=2)
     assert record["episodes"] == 4 and record["reward"] == 0.5 and record["gen_acc"] == 0.25
     assert record["gbr"] == 1.0  # the mean of the one that is known
     assert record["zero_variance"] == 0.5 and record["cut"] == 0.25 and record["valid_format"] == 0.5

@@ -16,10 +16,21 @@ import typer
 
 from ..errors import S3Error
 
-from . import use, road, make  # isort: skip  # their commands, in the order of --help
+from . import use, road, owndata, make, serve, serve_generator, hub  # isort: skip  # in the order of --help
 from .base import app, find_searcher
 
-__all__ = ["app", "find_searcher", "main", "make", "road", "use"]
+__all__ = [
+    "app",
+    "find_searcher",
+    "hub",
+    "main",
+    "make",
+    "owndata",
+    "road",
+    "serve",
+    "serve_generator",
+    "use",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except S3Error as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        extra = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu"}.get(
-            error.name or ""
-        )
+        extras = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu", "ray": "ray"}
+        extras |= {"pyarrow": "data", "bs4": "data", "pymilvus": "milvus", "peft": "train"}
+        extras |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "serve")
+        extra = extras.get(error.name or "")
         if extra is None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")

@@ -36,6 +36,12 @@ Sets = Annotated[
     list[str] | None, typer.Option("--sets", help="A question set; repeatable. Default: the profile's.")
 ]
 
+EngineName = Annotated[str, typer.Option("--engine", help="Who answers: local (this process) or ray (many).")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Ray's processes; each opens the models. [one per GPU, else per core]"),
+]
+
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
     """``["a=1", "b=[x, y]"]`` as a dict, values read as YAML.
@@ -64,15 +70,31 @@ def opened(profile_name: str, settings: Sequence[str] | None) -> Profile:
     return profile
 
 
-def find_searcher(profile: Profile, seed: int) -> tuple[Path | None, str]:
+def known_engine(name: str) -> str:
+    """``name``, one of local and ray.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if name not in ("local", "ray"):
+        raise typer.BadParameter(f"{name!r} is not one of local, ray", param_hint="--engine")
+    return name
+
+
+def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
     """The best searcher there is for a profile, and a word on where it comes from.
 
-    First what training of this seed left, then the shipped one (when the profile starts from the shipped
-    base model), else None: the untrained one.
+    First what training of this seed left (a folder), then the checkpoint that the profile names (as it names it), then
+    the shipped one (when the profile starts from the shipped base model), else None: the one that it starts from.
     """
     trained = profile.build / "train" / f"s3-seed{seed}" / "model"
     if (trained / "config.json").is_file():
         return trained, f"trained here, seed {seed}"
+    named = profile.protocols.get("s3")
+    if named is not None and named.checkpoint is not None:
+        return named.checkpoint, f"trained, {named.checkpoint}"
+    if named is not None and named.model is not None:
+        return None, f"{named.model.path}, where the profile starts from"
     shipped = ROOT / SHIPPED_SEARCHER
     if profile.searcher.path == SHIPPED_BASE and (shipped / "config.json").is_file():
         return shipped, "trained, shipped with the repository"

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .base import ProfileName, Seed, Sets, Settings, app, opened, pairs
+from .base import EngineName, ProfileName, Seed, Sets, Settings, Workers, app, known_engine, opened, pairs
 
 
 @app.command()
 def index(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
-    kind: Annotated[str, typer.Option(help="lexical, dense, or all.")] = "all",
+    kind: Annotated[str, typer.Option(help="lexical, dense, milvus, or all: lexical and dense.")] = "all",
+    adopt: Annotated[
+        Path | None,
+        typer.Option("--from", help="A prebuilt flat FAISS index of the corpus, taken instead of encoding."),
+    ] = None,
 ) -> None:
-    """Build the indexes: BM25 (Lucene) and dense (FAISS)."""
-    if kind not in ("lexical", "dense", "all"):
-        raise typer.BadParameter(f"{kind!r} is not one of lexical, dense, all", param_hint="--kind")
+    """Build the indexes: BM25 (Lucene) and dense (FAISS, Milvus)."""
+    if kind not in ("lexical", "dense", "milvus", "all"):
+        raise typer.BadParameter(f"{kind!r} is not one of lexical, dense, milvus, all", param_hint="--kind")
+    if adopt is not None and kind == "lexical":
+        raise typer.BadParameter("a lexical index is not built from vectors", param_hint="--from")
     profile = opened(profile_name, settings)
     from ..retrieval import build_index
 
     for one in ("lexical", "dense") if kind == "all" else (kind,):
-        build_index(profile, one)
-        typer.echo(f"{one} index: {profile.build / 'index' / one}")
+        folder = build_index(profile, one, adopt=None if one == "lexical" else adopt)
+        typer.echo(f"{one} index: {folder}")
 
 
 @app.command()
@@ -33,15 +40,21 @@ def precompute(
     settings: Settings = None,
     sets: Sets = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="train, dev, test; repeatable.")] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
 ) -> None:
     """Answer every question by naive RAG (the reward's second term); resumable."""
+    known_engine(engine)
     profile = opened(profile_name, settings)
+    from ..blocks import open_engine
     from ..corpus import load_questions
+    from ..methods import Bench
     from ..rag import precompute as run
     from ..rag import training_filter
 
     splits = tuple(split or ("train", "test"))
-    cache = run(profile, sets, splits)
+    with open_engine(engine, partial(Bench, profile), workers) as chosen:
+        cache = run(profile, sets, splits, engine=chosen)
     typer.echo(f"naive RAG: {len(cache)} answers under {profile.build}")
     if "train" in splits:
         questions = [
@@ -61,11 +74,14 @@ def train(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
-    """Train the searcher by GRPO; goes on from its last checkpoint."""
+    """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/processes.py."""
     profile = opened(profile_name, settings)
     from ..grpo import train as learn
+    from ..processes import join
 
-    typer.echo(f"searcher: {learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)}")
+    folder = learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)
+    if join().main:
+        typer.echo(f"searcher: {folder}")
 
 
 @app.command()
@@ -78,13 +94,19 @@ def evaluate(
     searcher: Annotated[
         Path | None, typer.Option(help="Folder of a trained searcher to use instead.")
     ] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
 ) -> None:
     """Evaluate methods on the test sets; writes results.json and report.html."""
+    known_engine(engine)
     profile = opened(profile_name, settings)
+    from ..blocks import open_engine
     from ..evaluation import evaluate as run
+    from ..methods import Bench
     from ..report import differences_table, results_table, write_report
 
-    results = run(profile, method, sets, seed, searcher)
+    with open_engine(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
+        results = run(profile, method, sets, seed, searcher, engine=chosen)
     typer.echo(results_table(results).text)
     if results["differences"]:
         typer.echo(differences_table(results).text)

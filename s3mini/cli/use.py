@@ -35,7 +35,7 @@ def ask(
         folder, origin = None, "untrained, as asked"
     transformers_logging.disable_progress_bar()
     typer.echo(f"searcher: {origin}", err=True)
-    bench = Bench(profile, seed, folder)
+    bench = Bench(profile, seed, folder if isinstance(folder, Path) else None)
     asked = Question("asked", question, ())
     (episode,) = bench.episodes("s3", folder is not None, [asked])
     (answer,) = bench.answer([asked], [Collected(episode.context, episode)])
@@ -62,11 +62,11 @@ def readme(
     """Write the results of data/mini/results into README.md."""
     profile = opened(profile_name, settings)
     from ..labelled import LABELLED, agreement, read_labelled
-    from ..models.local import load_model
+    from ..models import open_model
     from ..report_readme import results_section, write_readme
     from ..reward import Judge
 
-    judge = Judge(load_model(profile.judge), profile.judge.wordings)
+    judge = Judge(open_model(profile.judge), profile.judge.wordings)
     people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
     write_readme(ROOT / "README.md", results_section(ROOT / "data/mini/results", people))
     typer.echo(str(ROOT / "README.md"))

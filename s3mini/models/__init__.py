@@ -1,5 +1,32 @@
-"""Language models behind two small interfaces: see ``base``; ``local`` runs them with transformers."""
+"""Language models behind two small interfaces: see ``base``.
+
+``local`` runs them with transformers, ``served`` asks an endpoint, ``colocated`` samples on the vLLM of a training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .base import ChatModel, Sample, Sampler, Session, chat_ids, strip_reasoning
 
-__all__ = ["ChatModel", "Sample", "Sampler", "Session", "chat_ids", "strip_reasoning"]
+if TYPE_CHECKING:
+    from ..profile import ModelSpec
+    from .local import LocalModel
+    from .served import ServedModel
+
+__all__ = ["ChatModel", "Sample", "Sampler", "Session", "chat_ids", "open_model", "strip_reasoning"]
+
+
+def open_model(spec: ModelSpec) -> LocalModel | ServedModel:
+    """The model of a spec, run here or asked where it is served, by ``spec.engine``.
+
+    Raises:
+        ModelError: it cannot be loaded. Whether a server answers shows at the first question.
+    """
+    if spec.engine == "served":
+        from .served import ServedModel
+
+        return ServedModel(spec)
+    from .local import load_model
+
+    return load_model(spec)

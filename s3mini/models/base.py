@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import ModelError
 from ..protocols.parsing import strip_reasoning as strip_reasoning
 from ..protocols.wordings import Message
 
@@ -98,3 +99,45 @@ def chat_ids(
     )
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def check_fits(name: str, prompts: Sequence[Sequence[int]], budget: int, positions: int) -> None:
+    """Refuse conversations that do not fit a model with their replies.
+
+    Raises:
+        ModelError: the longest prompt and ``budget`` exceed ``positions`` tokens.
+    """
+    longest = max(map(len, prompts), default=0) + budget
+    if longest > positions:
+        raise ModelError(
+            f"{name}: a conversation needs {longest} tokens with its reply, the limit is "
+            f"{positions}: raise max_length, or give fewer or shorter documents"
+        )
+
+
+def budgets(
+    rows: Sequence[int], lengths: Sequence[int], max_new_tokens: int | Sequence[int], positions: int
+) -> list[int]:
+    """The token budget of each of ``rows``, which hold ``lengths`` tokens.
+
+    Raises:
+        ModelError: rows twice, a budget below 1, or a row that would outgrow ``positions``.
+    """
+    limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    longest = max((n + m for n, m in zip(lengths, limits, strict=True)), default=0)
+    if min(limits, default=1) < 1 or len(set(rows)) != len(rows) or longest > positions:
+        raise ModelError(
+            f"cannot sample {limits[:3]}… tokens in rows {list(rows)[:3]}…: rows must be distinct, budgets at "
+            f"least 1, and prompt plus budget ({longest}) at most the model's {positions} positions"
+        )
+    return limits
+
+
+def check_prompts(prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse empty prompts.
+
+    Raises:
+        ModelError: a prompt without tokens.
+    """
+    if any(not len(p) for p in prompts):
+        raise ModelError("a prompt has no tokens: the chat template rendered nothing")

@@ -7,23 +7,23 @@ sliding-window, linear-attention or recurrent layers are refused, since their ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
-from ..profile import ROOT, ModelSpec
+from ..profile import ModelSpec
 from ..protocols.wordings import Message
-from .base import chat_ids
+from .base import chat_ids, check_fits, check_prompts
 from .cache import ATTENTION, RowCache
 from .session import LocalSession
-
-StopFinder = Callable[[int, list[int]], "str | None"]
+from .stops import Stops
+from .tokenizer import cannot_load, end_ids, open_tokenizer, source_of
 
 
 class LocalModel:
@@ -53,19 +53,13 @@ class LocalModel:
                 f"{spec.path}: layers of kind {sorted(kinds - {'full_attention'})} are not supported by the local "
                 "engine; choose a model with full attention"
             )
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        self.end_ids = frozenset(
-            i
-            for i in (tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends]))
-            if i is not None
-        )
+        self.end_ids = end_ids(tokenizer, model.generation_config)
         # Without a list of layer kinds, a window (Mistral's) bounds every layer: within it, attention is full.
         window = None if kinds else getattr(model.config, "sliding_window", None)
         bounds = (spec.max_length, getattr(model.config, "max_position_embeddings", None), window)
         self.positions = min(bound for bound in bounds if bound)
         """The most tokens a row may have."""
-        self._pieces: list[str] | None = None
-        self._finders: dict[tuple[str, ...], StopFinder] = {}
+        self.stops = Stops(tokenizer, self.end_ids)
 
     @property
     def device(self) -> torch.device:
@@ -79,8 +73,7 @@ class LocalModel:
         Raises:
             ModelError: an empty prompt.
         """
-        if any(not len(p) for p in prompts):
-            raise ModelError("a prompt has no tokens: the chat template rendered nothing")
+        check_prompts(prompts)
         return LocalSession(self, prompts, range(len(prompts)) if seeds is None else seeds)
 
     def forward(
@@ -109,8 +102,7 @@ class LocalModel:
 
     def decode(self, ids: Sequence[int], keep_special: bool = True) -> str:
         """Text of ids; control tokens are shown or dropped."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special)
-        return text if isinstance(text, str) else "".join(text)
+        return self.stops.decode(ids, keep_special)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -124,33 +116,6 @@ class LocalModel:
         finally:
             config._attn_implementation = attention
             self.model.train(training)
-
-    def stop_finder(self, stop: tuple[str, ...]) -> StopFinder:
-        """A function of (last id, this turn's ids) naming the stop string or end token met, or None.
-
-        Text is decoded only after a token that holds the last character of some stop string, and then
-        only the tail that could hold it.
-        """
-        if stop not in self._finders:
-            if self._pieces is None:
-                everything = [[i] for i in range(len(self.tokenizer))]
-                self._pieces = self.tokenizer.batch_decode(everything, skip_special_tokens=False)
-            lasts = {s[-1] for s in stop}
-            if any(not last.isascii() for last in lasts):
-                lasts.add("\ufffd")  # a token may hold only part of the character's bytes
-            triggers = {i for i, piece in enumerate(self._pieces) if lasts & set(piece)}
-            reach = max((len(s.encode()) for s in stop), default=0) + 1
-
-            def find(token: int, ids: list[int]) -> str | None:
-                if token in self.end_ids:
-                    return self.decode([token])
-                if token in triggers:
-                    tail = self.decode(ids[-reach:])
-                    return next((s for s in stop if s in tail), None)
-                return None
-
-            self._finders[stop] = find
-        return self._finders[stop]
 
     # -- ChatModel ----------------------------------------------------------------------------------
 
@@ -170,12 +135,7 @@ class LocalModel:
         """
         budget = max_new_tokens or self.spec.max_new_tokens
         prompts = [tuple(ids) for ids in chat_ids(self.tokenizer, conversations)]
-        too_long = max(map(len, prompts), default=0) + budget
-        if too_long > self.positions:
-            raise ModelError(
-                f"{self.spec.path}: a conversation needs {too_long} tokens with its reply, the limit is "
-                f"{self.positions}: raise max_length, or give fewer or shorter documents"
-            )
+        check_fits(self.spec.path, prompts, budget, self.positions)
         jobs = {(p, 0 if temperature == 0 else seed + i): "" for i, p in enumerate(prompts)}
         order = sorted(jobs, key=lambda job: len(job[0]))  # rows of like length share a batch
         for begin in range(0, len(order), self.spec.batch_size):
@@ -194,8 +154,8 @@ def load_model(spec: ModelSpec) -> LocalModel:
 
 
 def _load(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    folder = ROOT / spec.path  # an absolute path stays as it is
-    source = str(folder) if folder.is_dir() else spec.path
+    source = source_of(spec)
+    folder = Path(source)
     stamp = (
         max((f.stat().st_mtime_ns for f in folder.glob("*.safetensors")), default=0) if folder.is_dir() else 0
     )
@@ -210,17 +170,12 @@ def _load_once(
     source: str, device: str, dtype: str, stamp: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
+    tokenizer = open_tokenizer(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        hint = "give a folder that holds a model, or a hub name this machine can reach"
-        raise ModelError(
-            f"cannot load the model {source!r} ({Path(source).name}): {hint}. Cause: {error}"
-        ) from error
-    if tokenizer.chat_template is None:
-        raise ModelError(f"{source}: the tokenizer has no chat template; choose an instruct model")
+        raise cannot_load(source, error) from error
     torch.nn.Module.to(model, device)
     return model.eval(), tokenizer

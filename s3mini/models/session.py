@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import ModelError
-from .base import Sample
+from .base import Sample, budgets
 from .cache import RowCache
 
 if TYPE_CHECKING:
@@ -101,26 +100,14 @@ class LocalSession:
         """
         if not rows:
             return []
-        limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-        longest = max(len(self.ids[r]) + m for r, m in zip(rows, limits, strict=True))
-        if min(limits) < 1 or len(set(rows)) != len(rows) or longest > self.model.positions:
-            raise ModelError(
-                f"cannot sample {limits[:3]}… tokens in rows {list(rows)[:3]}…: rows must be distinct, budgets at "
-                f"least 1, and prompt plus budget ({longest}) at most the model's {self.model.positions} positions"
-            )
+        limits = budgets(rows, [len(self.ids[r]) for r in rows], max_new_tokens, self.model.positions)
         with self.model.evaluating():
             self._fill(rows)
             written, logprobs, stopped = self._decode(rows, limits, temperature, tuple(stop))
         out = []
         for row in rows:
-            end = stopped[row]
-            shown = (
-                written[row][:-1]
-                if end is not None and written[row][-1] in self.model.end_ids
-                else written[row]
-            )
-            text = self.model.decode(shown)
-            out.append(Sample(tuple(written[row]), tuple(logprobs[row]), text, end))
+            text = self.model.stops.shown(written[row], stopped[row])
+            out.append(Sample(tuple(written[row]), tuple(logprobs[row]), text, stopped[row]))
         return out
 
     def _fill(self, rows: Sequence[int]) -> None:
@@ -167,7 +154,7 @@ class LocalSession:
         written: dict[int, list[int]] = {r: [] for r in rows}
         logprobs: dict[int, list[float]] = {r: [] for r in rows}
         stopped: dict[int, str | None] = dict.fromkeys(rows)
-        finder = self.model.stop_finder(stop)
+        finder = self.model.stops.finder(stop)
         device = self.model.device
         live = list(rows)
         batch: list[int] = []

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
+from .store import ids_json
 
 SPARE = 8
 """Extra documents fetched beyond k, so that a tie across the cut is usually seen whole at once."""
@@ -80,18 +81,25 @@ def settled(scores: Sequence[float], k: int, tolerance: float = 0.0) -> bool:
     return len(scores) > k and scores[k - 1] - scores[-1] > tolerance
 
 
-def same_documents(stored: Sequence[str], documents: Sequence[Document], where: str) -> None:
-    """Check that an index holds exactly these documents, in this order.
+def same_documents(stored: bytes, documents: Sequence[Document], where: str) -> None:
+    """Check that an index holds exactly these documents, in this order; ``stored``: its `ids_json`.
 
     Raises:
         RetrievalError: naming the first difference and the remedy.
     """
-    if len(stored) != len(documents):
+    if stored == ids_json(documents):
+        return
+    try:
+        ids = json.loads(stored)
+    except ValueError as error:
+        remedy = "delete the folder and build the index again"
+        raise RetrievalError(f"{where}: not a readable index (its ids: {error}); {remedy}") from error
+    if len(ids) != len(documents):
         raise RetrievalError(
-            f"{where}: holds {len(stored)} documents, the corpus {len(documents)}; it belongs to another "
+            f"{where}: holds {len(ids)} documents, the corpus {len(documents)}; it belongs to another "
             "corpus: build the index again"
         )
-    for position, (identifier, document) in enumerate(zip(stored, documents, strict=True)):
+    for position, (identifier, document) in enumerate(zip(ids, documents, strict=True)):
         if identifier != document.id:
             raise RetrievalError(
                 f"{where}: document {position} is {identifier!r}, in the corpus {document.id!r}; it belongs to "

@@ -9,20 +9,43 @@ from ..records import Hit
 from .base import Retriever, check_queries
 
 
+class HitCache:
+    """The latest ``size`` answers, by query. An answer for k serves every smaller k: ranks do not depend on k."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        self.size = size
+        self._answers: OrderedDict[str, tuple[int, list[Hit]]] = OrderedDict()
+
+    def get(self, query: str, k: int) -> list[Hit] | None:
+        """The best ``k`` as far as they are known, None where they are not."""
+        known, hits = self._answers.get(query, (0, []))
+        if known < k and (not known or len(hits) == known):  # fewer than asked for: all there are
+            return None
+        self._answers.move_to_end(query)
+        return hits[:k]
+
+    def put(self, query: str, k: int, hits: Sequence[Hit]) -> None:
+        """Keep what a search for ``k`` found, unless more is known; the oldest answers go."""
+        if self._answers.get(query, (0, []))[0] <= k:
+            self._answers[query] = k, list(hits)
+        self._answers.move_to_end(query)
+        while len(self._answers) > self.size:
+            self._answers.popitem(last=False)
+
+
 class CachedRetriever:
-    """Keeps the latest ``size`` answers by (query, k) and searches each distinct query of a batch once.
+    """Keeps the latest ``size`` answers and searches each distinct query of a batch once.
 
     ``asked`` and ``searched`` count queries, to show what the cache saves. Not for concurrent threads.
     """
 
     def __init__(self, inner: Retriever, size: int = 65_536) -> None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1, not {size}")
         self.inner = inner
-        self.size = size
         self.asked = 0
         self.searched = 0
-        self._answers: OrderedDict[tuple[str, int], list[Hit]] = OrderedDict()
+        self._cache = HitCache(size)
 
     @property
     def name(self) -> str:
@@ -37,14 +60,11 @@ class CachedRetriever:
         texts = check_queries(queries, k)
         self.asked += len(texts)
         # Held apart from the cache, which may be smaller than the batch.
-        batch = {text: self._answers[text, k] for text in texts if (text, k) in self._answers}
+        batch = {text: hits for text in texts if (hits := self._cache.get(text, k)) is not None}
         missing = [text for text in dict.fromkeys(texts) if text not in batch]
         if missing:
             batch.update(zip(missing, self.inner.search(missing, k), strict=True))
             self.searched += len(missing)
         for text in texts:
-            self._answers[text, k] = batch[text]
-            self._answers.move_to_end((text, k))
-        while len(self._answers) > self.size:
-            self._answers.popitem(last=False)
+            self._cache.put(text, k, batch[text])
         return [list(batch[text]) for text in texts]

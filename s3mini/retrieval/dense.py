@@ -1,21 +1,23 @@
 """Dense retrieval: unit vectors in a FAISS flat inner-product index, searched exactly (paper, appendix A.2).
 
 Encoding is the long part (21 million passages: GPU hours), so it goes shard by shard into files that a
-later run finds again. The index on disk is ``flat.faiss`` with ``ids.json`` beside it.
+later run finds again, and several processes share the shards out between them. The index on disk is ``flat.faiss``
+with ``ids.json`` beside it; opened, its vectors are mapped, not read.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
@@ -23,12 +25,21 @@ from ..records import Document, Hit
 from ..stages import atomic_write
 from .base import SPARE, check_queries, digest, rank, same_documents, settled
 from .encoder import Encoder, Vectors
+from .flat import GPU_K, DType, join, open_flat, sharded, stored, to_gpus, use_gpu
+from .store import ids_json
 
 INDEX = "flat.faiss"
 IDS = "ids.json"
 TIE = 2e-6
 """Scores this close are one score: copies of a passage differ by some 1e-7, by batch, padding and kernel."""
+HALF_TIE = 2e-5
+"""The same where vectors are kept in half precision: a last bit there moves a score by some 1e-6."""
+CANDIDATES = 4
+"""How many times k an inexact index is asked for; the best of them are found by their exact scores."""
+PART_BYTES = 64 << 20
+"""A single query is shared between threads where each gets at least so much to scan."""
 _ALWAYS_SCAN = 2**31 - 1
+Rows = npt.NDArray[np.int64]
 
 
 def shard_size(documents: int) -> int:
@@ -36,40 +47,61 @@ def shard_size(documents: int) -> int:
     return int(np.clip(documents // 32, 256, 16_384))
 
 
-def build_dense(folder: Path, documents: Sequence[Document], encoder: Encoder, progress: bool = True) -> None:
+def build_dense(
+    folder: Path,
+    documents: Sequence[Document],
+    encoder: Encoder,
+    progress: bool = True,
+    dtype: DType = "float32",
+) -> None:
     """Encode ``documents`` and write the index below ``folder``; goes on from the shards found there.
 
-    Disk: the vectors twice until done, then once (float32; 21M × 768 is 64.5 GB).
+    Processes that run this at once on one folder (one per GPU, say) take shards in turn; a dead one's shard is taken
+    over. Disk: the vectors once and a shard (21M × 768: 64.5 GB in float32, half in float16). Memory: a shard.
 
     Raises:
-        RetrievalError: the encoder cannot be loaded.
+        RetrievalError: the encoder cannot be loaded, or made something that is no number.
         StageError: the disk is full; the shards written stay for the next run.
     """
-    import faiss
-
     if not documents:
         raise RetrievalError(f"{folder}: no documents to index")
     shards = folder / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     step = shard_size(len(documents))
-    files = []
-    with tqdm(total=len(documents), desc="encoding", unit="doc", disable=not progress) as bar:
-        for start in range(0, len(documents), step):
-            part = documents[start : start + step]
-            files.append(shards / f"{start:010d}.npy")
-            if not _is_shard(files[-1], len(part)):
-                buffer = io.BytesIO()
-                np.save(buffer, encoder.passages([document.contents for document in part]))
-                atomic_write(files[-1], buffer.getvalue())
-            bar.update(len(part))
-    index: Any = faiss.IndexFlatIP(np.load(files[0], mmap_mode="r").shape[1])
-    for file in files:
-        index.add(np.load(file, mmap_mode="r"))
-    atomic_write(folder / IDS, json.dumps([document.id for document in documents], ensure_ascii=False))
-    temporary = folder / f"{INDEX}.tmp"
-    faiss.write_index(index, str(temporary))
-    temporary.replace(folder / INDEX)
-    shutil.rmtree(shards)  # with what a killed write may have left
+    starts = range(0, len(documents), step)
+    files = [shards / f"{start:010d}.npy" for start in starts]
+    rows = [min(step, len(documents) - start) for start in starts]
+    joining = folder / f"{INDEX}.tmp"  # begun when every shard was there
+    if not joining.exists() and not (folder / INDEX).exists():
+        with tqdm(total=len(documents), desc="encoding", unit="doc", disable=not progress) as bar:
+            for wait in (False, True):  # first what nobody works at, then what others do
+                for start, file, count in zip(starts, files, rows, strict=True):
+                    try:
+                        with FileLock(f"{file}.lock", timeout=-1 if wait else 0):
+                            over = joining.exists() or (folder / INDEX).exists()
+                            if not over and not _is_shard(file, count):
+                                _encode(file, documents[start : start + count], encoder, dtype)
+                    except Timeout:
+                        continue
+                    bar.update(0 if wait else count)
+    with FileLock(folder / ".joining.lock"):
+        atomic_write(folder / IDS, ids_json(documents))
+        if not (folder / INDEX).exists():
+            join(files, rows, folder / INDEX, dtype)
+        shutil.rmtree(shards, ignore_errors=True)  # with what a killed write may have left
+    (folder / ".joining.lock").unlink(missing_ok=True)
+
+
+def _encode(file: Path, part: Sequence[Document], encoder: Encoder, dtype: DType) -> None:
+    vectors = encoder.passages([document.contents for document in part])
+    if not np.isfinite(vectors).all():
+        bad = part[int((~np.isfinite(vectors)).any(1).argmax())].id
+        raise RetrievalError(
+            f"{encoder.spec.encoder}: the vector of document {bad!r} is no number; encode in float32"
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, vectors.astype(dtype))
+    atomic_write(file, buffer.getvalue())
 
 
 def _is_shard(file: Path, rows: int) -> bool:
@@ -80,52 +112,29 @@ def _is_shard(file: Path, rows: int) -> bool:
     return vectors.ndim == 2 and vectors.shape[0] == rows
 
 
-class DenseRetriever:
-    """Exact inner-product search; see `Retriever`. Scores are cosines, in [-1, 1].
+class VectorRetriever:
+    """What retrievers over vectors share: queries are encoded together, ties are cut by id.
+
+    A subclass has ``name`` and ``fingerprint``, and finds the `best` rows.
 
     Args:
-        folder: where `build_dense` wrote.
-        documents: the corpus the index was built from, in its order.
-        encoder: the one the index was built with.
-        corpus: fingerprint of the corpus.
-
-    Raises:
-        RetrievalError: no index in ``folder``, a damaged one, or one of other documents.
+        encoder: the one the passages were encoded with.
+        documents: the corpus, in the order of the vectors.
+        dimension: numbers per vector.
     """
 
-    name = "dense"
+    name: str
+    fingerprint: str
+    tie = TIE
 
-    def __init__(
-        self, folder: Path, documents: Sequence[Document], encoder: Encoder, corpus: str = ""
-    ) -> None:
-        import faiss
-
+    def __init__(self, encoder: Encoder, documents: Sequence[Document], dimension: int) -> None:
         self.encoder = encoder
+        self.dimension = dimension
         self._documents = documents
-        where = folder / INDEX
-        if not where.is_file():
-            raise RetrievalError(f"{where}: no such index; build it first (s3mini index)")
-        try:
-            ids = json.loads((folder / IDS).read_text(encoding="utf-8"))
-            self.index: Any = faiss.read_index(str(where))
-        except (OSError, ValueError, RuntimeError) as error:
-            remedy = "delete the folder and build the index again"
-            raise RetrievalError(f"{where}: not a readable index ({error}); {remedy}") from error
-        same_documents(ids, documents, str(where))
-        if self.index.ntotal != len(ids):
-            raise RetrievalError(
-                f"{where}: holds {self.index.ntotal} vectors for {len(ids)} ids; it is damaged: build it again"
-            )
-        self.blas_threshold = calibrate(self.vectors)
-        self.fingerprint = digest(kind=self.name, corpus=corpus, **encoder.fingerprint_parts)
 
-    @property
-    def vectors(self) -> Vectors:
-        """The indexed vectors, shape (documents, dimension): a view into the index, not a copy."""
-        import faiss
-
-        flat = faiss.rev_swig_ptr(self.index.get_xb(), self.index.ntotal * self.index.d)
-        return flat.reshape(self.index.ntotal, self.index.d)
+    def best(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
+        """Scores, falling, and rows of the best ``wanted`` documents of each query; shapes (queries, wanted)."""
+        raise NotImplementedError
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`; the batch is encoded at once and searched at once."""
@@ -140,28 +149,116 @@ class DenseRetriever:
         Raises:
             RetrievalError: vectors of another dimension than the index's, i.e. from another encoder.
         """
-        if vectors.shape[1] != self.index.d:
+        if vectors.shape[1] != self.dimension:
             raise RetrievalError(
-                f"queries of {vectors.shape[1]} numbers for an index of {self.index.d}: it was built with "
+                f"queries of {vectors.shape[1]} numbers for an index of {self.dimension}: it was built with "
                 f"another encoder than {self.encoder.spec.encoder!r}; build the index again"
             )
-        total = self.index.ntotal
+        total = len(self._documents)
         hits: list[list[Hit]] = [[] for _ in vectors]
         open_, fetch = np.arange(len(vectors)), k + SPARE
         while len(open_):
             wanted = min(fetch, total)
-            with blas_from(self.blas_threshold):
-                scores, rows = self.index.search(vectors[open_], wanted)
-            ready = np.array([wanted == total or settled(line, k, TIE) for line in scores.tolist()])
+            scores, rows = self.best(vectors[open_], wanted)
+            ready = np.array([wanted == total or settled(line, k, self.tie) for line in scores.tolist()])
             for position, line, places in zip(open_[ready], scores[ready], rows[ready], strict=True):
                 hits[position] = self._cut(line, places, k)
             open_, fetch = open_[~ready], fetch * 2
         return hits
 
-    def _cut(self, scores: Vectors, rows: Any, k: int) -> list[Hit]:
-        by_id = {self._documents[row].id: self._documents[row] for row in rows.tolist()}
+    def _cut(self, scores: Vectors, rows: Rows, k: int) -> list[Hit]:
+        by_id = {document.id: document for document in (self._documents[row] for row in rows.tolist())}
         pairs = list(zip(scores.tolist(), by_id, strict=True))
-        return [Hit(by_id[identifier], score) for score, identifier in rank(pairs, TIE)[:k]]
+        return [Hit(by_id[identifier], score) for score, identifier in rank(pairs, self.tie)[:k]]
+
+
+class DenseRetriever(VectorRetriever):
+    """Inner-product search by FAISS; see `Retriever`. Scores are cosines, in [-1, 1], exact for what is returned.
+
+    Args:
+        folder: where `build_dense` wrote.
+        documents: the corpus the index was built from, in its order.
+        encoder: the one the index was built with.
+        corpus: fingerprint of the corpus.
+        search: "gpu" looks for candidates on all GPUs, in half precision; "auto" where there are any and it fits.
+        compressed: name and index of a smaller index over the same vectors (`compressed`) to look for candidates in.
+
+    Candidates are ranked by their exact scores, from the mapped vectors.
+
+    Raises:
+        RetrievalError: no index in ``folder``, a damaged one, or one of other documents; no GPU.
+    """
+
+    name = "dense"
+
+    def __init__(
+        self,
+        folder: Path,
+        documents: Sequence[Document],
+        encoder: Encoder,
+        corpus: str = "",
+        search: Literal["auto", "cpu", "gpu"] = "cpu",
+        compressed: tuple[str, Any] | None = None,
+    ) -> None:
+        import faiss
+
+        where = folder / INDEX
+        if not where.is_file():
+            raise RetrievalError(f"{where}: no such index; build it first (s3mini index)")
+        try:
+            ids = (folder / IDS).read_bytes()
+        except OSError as error:
+            remedy = "delete the folder and build the index again"
+            raise RetrievalError(f"{where}: not a readable index ({error}); {remedy}") from error
+        self.index: Any = open_flat(where)
+        super().__init__(encoder, documents, self.index.d)
+        same_documents(ids, documents, str(where))
+        if self.index.ntotal != len(documents):
+            raise RetrievalError(
+                f"{where}: holds {self.index.ntotal} vectors for {len(documents)} ids; it is damaged: build it again"
+            )
+        self.stored = stored(self.index)
+        exact = self.stored.dtype == np.float32
+        self.tie = TIE if exact else HALF_TIE
+        self.blas_threshold = (
+            calibrate(self.vectors) if exact else _ALWAYS_SCAN
+        )  # halves know no matrix product
+        parts = min(faiss.omp_get_max_threads(), self.stored.nbytes // PART_BYTES)
+        self._shards = sharded(self.index, parts) if parts > 1 else None
+        label, packed = compressed or ("flat", None)
+        self.candidates: Any = packed
+        self.on_gpu = use_gpu(search, self.candidates or self.index)
+        if self.on_gpu:
+            self.candidates = to_gpus(self.candidates or self.index, label)
+        changed = {} if exact else {"dtype": "float16"}
+        changed |= {} if compressed is None else {"index": label}
+        self.fingerprint = digest(kind=self.name, corpus=corpus, **encoder.fingerprint_parts, **changed)
+
+    @property
+    def vectors(self) -> Vectors:
+        """The indexed vectors in float32, shape (documents, dimension): the mapped file itself where it holds float32."""
+        return self.stored.astype(np.float32, copy=False)
+
+    def best(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
+        """See `VectorRetriever.best`; of an inexact index those that it finds, with exact scores."""
+        total = self.index.ntotal
+        asked = min(CANDIDATES * wanted, total)
+        if self.candidates is not None and wanted < total and not (self.on_gpu and asked > GPU_K):
+            rows = self.candidates.search(vectors, asked)[1]
+            if (rows >= 0).sum(1).min() >= wanted:  # else too few in the cells that were looked into
+                return self._rescored(vectors, rows, wanted)
+        index, threshold = self.index, self.blas_threshold
+        if self._shards is not None and len(vectors) < self._shards.count():
+            index, threshold = self._shards, _ALWAYS_SCAN
+        with blas_from(threshold):
+            found: tuple[Vectors, Rows] = index.search(vectors, wanted)
+        return found
+
+    def _rescored(self, vectors: Vectors, rows: Rows, wanted: int) -> tuple[Vectors, Rows]:
+        found = [self.stored[own].astype(np.float32) @ v for own, v in zip(rows, vectors, strict=True)]
+        scores = np.where(rows < 0, np.float32(-np.inf), np.stack(found))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def calibrate(vectors: Vectors, seconds: float = 0.2) -> int:

@@ -21,6 +21,7 @@ from ..records import Document, Hit
 from ..stages import atomic_dir
 from .base import SPARE, check_queries, digest, rank, settled
 from .java import import_pyserini
+from .store import by_id
 
 FOLDER = "lucene"
 _BATCH = 10_000  # documents per call into Java
@@ -90,7 +91,7 @@ class LexicalRetriever:
                 "to another corpus: build the index again"
             )
         self._searcher.set_bm25(spec.k1, spec.b)
-        self._documents = {document.id: document for document in documents}
+        self._documents = by_id(documents)
         self._threads = threads or cores()
         self._parser = _query_parser() if boolean else None
         self.name = "bm25-boolean" if boolean else "bm25"

@@ -121,3 +121,56 @@ def indexes_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
         axes.tick_params(length=0, which="both")
         figure.legend(loc="outside right center", title="index, and bytes a vector", alignment="left")
     return Plot("Recall of exact search's ten best against speed, per FAISS index", figure)
+
+
+SCALED = {
+    "flat": ("exact, float32", INK),
+    "float16": ("exact, float16", MUTED),
+    "sq8": ("sq8", FAMILIES["SQ"]),
+    "ivf-sq8": ("ivf-sq8", FAMILIES["IVF"]),
+    "ivf-pq": ("ivf-pq", OURS),
+    "bm25": ("BM25 (Lucene)", FAMILIES["PQ"]),
+}
+GROWN = (
+    ("build_seconds", "seconds to build, encoding left out", 1.0),
+    ("bytes", "GB on disk", 1e-9),
+    ("own", "GB of memory of its own", 1e-9),
+    ("latency 1", "milliseconds, 1 query", 1e3),
+    ("latency 64", "milliseconds, 64 queries", 1e3),
+)
+
+
+def scaling_plot(result: Mapping[str, Any]) -> Plot:
+    """Time, disk and memory against the number of documents, and where the growth leads at wiki-18's (dotted, hollow)."""
+    from .scale import WIKI18, projected, series
+
+    far = WIKI18["documents"]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 6.0), layout="constrained")
+        panels = figure.subplots(2, 3).ravel()
+        for axes, (what, title, unit) in zip(panels, GROWN, strict=False):
+            for part in [p for p in SCALED if any(row["part"] == p for row in result["rows"])]:
+                label, colour = SCALED[part]
+                sizes, values = series(result, part, what)
+                points = [(n, unit * v) for n, v in zip(sizes, values, strict=True) if v > 0]
+                if not points:
+                    continue
+                axes.plot(*zip(*points, strict=True), marker="o", ms=4, color=colour, label=label)
+                if what != "own":  # small, and mostly not of the index: no growth to speak of
+                    end = unit * projected(result, part, what)
+                    axes.plot([points[-1][0], far], [points[-1][1], end], ":", color=colour, lw=1.5)
+                    axes.plot([far], [end], "o", ms=6, color=colour, mfc="white")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_title(title)
+            axes.grid(color=GRID)
+            axes.tick_params(length=0, which="both")
+        panels[-1].set_axis_off()
+        handles, labels = panels[0].get_legend_handles_labels()
+        handles += panels[0].plot([], [], "o:", color=MUTED, mfc="white", label="projected")
+        labels.append("projected: wiki-18, e5-base-v2")
+        panels[-1].legend(handles, labels, loc="center left")
+        figure.supxlabel("documents", color=INK, fontsize=10)
+    return Plot(
+        f"Time, disk and memory against documents, measured and projected to {far / 1e6:.0f} million", figure
+    )

@@ -1,0 +1,51 @@
+"""Commands about the machine and the hub: download what a profile needs, examine the machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .base import ProfileName, Settings, app, opened
+
+
+@app.command()
+def download(
+    profile_name: ProfileName = "paper",
+    settings: Settings = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. [what the profile needs]"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would come, fetch nothing.")] = False,
+) -> None:
+    """Fetch what a profile needs from the hub: resumed, verified, unpacked; what is here is found."""
+    profile = opened(profile_name, settings)
+    from ..download import download as run
+    from ..download import plan, room_lacking
+
+    if dry_run:
+        from ..doctor_text import downloads_table, show
+
+        planned = plan(profile, only or (), guess=True)
+        show(downloads_table(planned))
+        raise typer.Exit(1 if room_lacking(planned) else 0)
+    if not run(profile, only or (), tell=typer.echo):
+        typer.echo(f"the profile {profile.name} needs nothing from the hub")
+
+
+@app.command()
+def doctor(
+    profile_name: ProfileName = "mini",
+    settings: Settings = None,
+) -> None:
+    """Say what this machine has, what the profile needs, what is missing and how to get it."""
+    profile = opened(profile_name, settings)
+    from ..doctor import examine
+    from ..doctor_text import show_examination
+
+    found = examine(profile)
+    show_examination(found)
+    raise typer.Exit(0 if found.ready else 1)

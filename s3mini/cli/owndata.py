@@ -1,0 +1,99 @@
+"""Your own documents and questions, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base import ProfileName, Seed, Settings, app, find_searcher, opened, pairs
+
+Field = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The field that holds it. [guessed]", show_default=False)
+]
+
+
+@app.command()
+def own(
+    documents: Annotated[
+        Path,
+        typer.Argument(help="A .jsonl, .json, .csv, .tsv or .parquet file, or a folder of text files."),
+    ],
+    questions: Annotated[
+        Path | None, typer.Option("--questions", "-q", help="A file of questions and answers.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the question set and of the folder below build/. [the documents']")
+    ] = None,
+    profile_name: ProfileName = "mini",
+    seed: Seed = 0,
+    settings: Settings = None,
+    id_field: Field = None,
+    text_field: Field = None,
+    title_field: Field = None,
+    question_field: Field = None,
+    answer_field: Field = None,
+    split_field: Field = None,
+    separator: Annotated[str, typer.Option(help="Between several answers in one text.")] = "|",
+    words: Annotated[int, typer.Option(min=10, help="Longer documents are cut into passages.")] = 100,
+    split_seed: Annotated[int, typer.Option(help="Of the split into train, dev and test.")] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out and count what cannot be used, instead of stopping.")
+    ] = False,
+    searcher: Annotated[
+        Path | None, typer.Option(help="Folder of a trained searcher to begin with. [the profile's]")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Begin with the untrained searcher.")
+    ] = False,
+    only_import: Annotated[bool, typer.Option("--only-import", help="Stop after the import.")] = False,
+    no_train: Annotated[bool, typer.Option("--no-train", help="Evaluate without training.")] = False,
+) -> None:
+    """Use your own documents and questions: import, index, precompute, train, evaluate; resumable.
+
+    Without questions it stops at the indexes, and you can ask. What it makes lies in build/NAME/, with a profile file that
+    every command takes.
+    """
+    if not separator:
+        raise typer.BadParameter("the separator is empty", param_hint="--separator")
+    base = opened(profile_name, settings)
+    from ..owndata import Fields
+    from ..owndata import own as run
+    from ..owndata.road import shown
+
+    begin: Path | str | None = searcher
+    if begin is None and not untrained:
+        begin = find_searcher(base, seed)[0]
+    made = run(
+        documents,
+        questions,
+        name=name,
+        base=profile_name,
+        seed=seed,
+        settings=pairs(settings, "--set"),
+        fields=Fields(
+            id_field, text_field, title_field, question_field, answer_field, split_field, separator
+        ),
+        words=words,
+        split_seed=split_seed,
+        skip_bad=skip_bad,
+        searcher=begin,
+        untrained=untrained,
+        only_import=only_import,
+        training=not no_train,
+        tell=typer.echo,
+    )
+    if made.results is not None:
+        from ..report import differences_table, results_table
+
+        typer.echo(results_table(made.results).text)
+        if made.results["differences"]:
+            typer.echo(differences_table(made.results).text)
+    if made.profile.generator.wordings == "brief":
+        note = (
+            "note: the mini model has learnt to read its fictional world only; real texts want --profile gpu"
+        )
+        typer.echo(note, err=True)
+    if not only_import:
+        typer.echo(f'ask: s3mini ask "…" --profile {shown(made.path)}')

@@ -1,0 +1,67 @@
+"""Where a turn ends: the end token, or a stop string of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Finder = Callable[[int, Sequence[int]], "str | None"]
+
+
+class Stops:
+    """Finds the end of a turn in token ids, alike for every engine.
+
+    ``end_ids`` are the tokens that end the model's turn.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
+        self.tokenizer, self.end_ids = tokenizer, end_ids
+        self._pieces: list[str] | None = None
+        self._finders: dict[tuple[str, ...], Finder] = {}
+
+    def decode(self, ids: Sequence[int], keep_special: bool = True) -> str:
+        """Text of ids; control tokens are shown or dropped."""
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special)
+        return text if isinstance(text, str) else "".join(text)
+
+    def shown(self, ids: Sequence[int], stopped: str | None) -> str:
+        """Text of a turn's ids, without the end token that stopped it."""
+        return self.decode(ids[:-1] if stopped is not None and ids[-1] in self.end_ids else ids)
+
+    def finder(self, stop: tuple[str, ...]) -> Finder:
+        """A function of (last id, this turn's ids) naming the stop string or end token met, or None.
+
+        Text is decoded only after a token that holds the last character of some stop string, and then
+        only the tail that could hold it.
+        """
+        if stop not in self._finders:
+            if self._pieces is None:
+                everything = [[i] for i in range(len(self.tokenizer))]
+                self._pieces = self.tokenizer.batch_decode(everything, skip_special_tokens=False)
+            lasts = {s[-1] for s in stop}
+            if any(not last.isascii() for last in lasts):
+                lasts.add("\ufffd")  # a token may hold only part of the character's bytes
+            triggers = {i for i, piece in enumerate(self._pieces) if lasts & set(piece)}
+            reach = max((len(s.encode()) for s in stop), default=0) + 1
+
+            def find(token: int, ids: Sequence[int]) -> str | None:
+                if token in self.end_ids:
+                    return self.decode([token])
+                if token in triggers:
+                    tail = self.decode(ids[-reach:])
+                    return next((s for s in stop if s in tail), None)
+                return None
+
+            self._finders[stop] = find
+        return self._finders[stop]
+
+    def cut(self, ids: Sequence[int], stop: tuple[str, ...]) -> tuple[int, str | None]:
+        """How many of a turn's ids there are up to its first stop, and that stop (all of them and None without)."""
+        find = self.finder(stop)
+        for count, token in enumerate(ids, 1):
+            if (met := find(token, ids[:count])) is not None:
+                return count, met
+        return len(ids), None

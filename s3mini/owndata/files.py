@@ -1,0 +1,225 @@
+"""Other people's files as rows: JSON lines, JSON, CSV, TSV, parquet, text, Markdown, HTML, or a folder of them.
+
+Every row knows its place (``file:line``), which leads each error message. What cannot be read is handed to
+``bad``, which stops (the default) or counts; nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..corpus import json_lines
+from ..errors import DataError
+
+TABLES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+TEXTS = (".txt", ".md", ".markdown", ".html", ".htm")
+DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
+LONGEST_CELL = 1 << 30  # characters; the csv module refuses more than 131,072 unless told
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+Bad = Callable[[DataError], None]
+
+
+def stop(error: DataError) -> None:
+    """The default of every ``bad``: what cannot be read ends the import."""
+    raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record: where it stands, a name to fall back on where it brings no id, and its fields."""
+
+    place: str
+    name: str
+    values: Mapping[str, Any]
+
+
+def kind(path: Path) -> str:
+    """The suffix that decides how a file is read, "" where it cannot be."""
+    return next((s for s in (*TABLES, *TEXTS) if path.name.lower().endswith(s)), "")
+
+
+def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) -> Iterator[Row]:
+    """Rows of a file, or of every file below a folder, in the order of their names; hidden ones are left alone.
+
+    Args:
+        bad: told of each row or file that cannot be read.
+        without: a file below the folder that is something else (the questions).
+
+    Raises:
+        DataError: no such file, nothing in it, a damaged file; and whatever ``bad`` raises.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and not _hidden(p.relative_to(path))]
+        files = [p for p in files if without is None or p.resolve() != without.resolve()]
+        if not files:
+            raise DataError(f"{path}: the folder holds no file (put {_kinds()} there)")
+        for file in files:
+            yield from _read(file, file.relative_to(path).as_posix(), bad)
+    elif path.is_file():
+        yield from _read(path, path.name, bad)
+    else:
+        raise DataError(f"{path}: no such file or folder (check the path you gave)")
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _kinds() -> str:
+    return ", ".join((*TABLES, *TEXTS))
+
+
+def _read(path: Path, name: str, bad: Bad) -> Iterator[Row]:
+    suffix = kind(path)
+    if not suffix:
+        bad(DataError(f"{path}: files of this kind cannot be read (convert it to one of {_kinds()})"))
+    elif suffix in TEXTS:
+        row = _text(path, name, suffix, bad)
+        if row is not None:
+            yield row
+    elif suffix in DELIMITERS:
+        yield from _csv(path, name, DELIMITERS[suffix], bad)
+    elif suffix == ".parquet":
+        yield from _parquet(path, name)
+    elif suffix == ".json":
+        yield from _json(path, name, bad)
+    else:
+        for place, record in json_lines(path, bad):
+            yield Row(place, f"{name}:{place.rpartition(':')[2]}", record)
+
+
+# ------------------------------------------------------------------------------------ text files
+
+
+def decoded(raw: bytes, path: Path) -> str:
+    """UTF-8 text, a byte-order mark taken off, line ends as ``\\n``.
+
+    Raises:
+        DataError: another encoding, or no text at all; names the line.
+    """
+    if raw.startswith(_WIDE):
+        raise DataError(f"{path}: UTF-16 text (convert the file with iconv -f UTF-16 -t UTF-8)")
+    if b"\0" in raw:
+        line = raw[: raw.index(b"\0")].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: a binary file, not text (leave it out, or give its text)")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}:{line}: invalid UTF-8 (convert the file, for example with iconv -f LATIN1 -t UTF-8)"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _text(path: Path, name: str, suffix: str, bad: Bad) -> Row | None:
+    raw = path.read_bytes()
+    try:
+        if suffix in (".html", ".htm"):
+            title, text = _html(raw)
+        else:
+            title, text = "", decoded(raw, path)
+    except DataError as error:
+        bad(error)
+        return None
+    first, _, rest = text.lstrip().partition("\n")
+    if suffix in (".md", ".markdown") and first.startswith("# "):
+        title, text = first[2:].strip(), rest
+    return Row(str(path), name, {"title": title or path.stem.replace("_", " "), "text": text})
+
+
+def _html(raw: bytes) -> tuple[str, str]:
+    """Title and visible text; the encoding is the page's own."""
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(raw, "html.parser")
+    title = page.title.get_text() if page.title else ""
+    for element in page(["script", "style", "template", "title", "nav"]):
+        element.decompose()
+    return title, page.get_text("\n")
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def _csv(path: Path, name: str, delimiters: str, bad: Bad) -> Iterator[Row]:
+    text = decoded(path.read_bytes(), path)
+    head = text.lstrip().partition("\n")[0]
+    delimiter = max(delimiters, key=head.count)  # the comma, where no line is divided
+    before = csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
+    try:
+        columns = [column.strip() for column in next((row for row in reader if row), [])]
+        if not columns:
+            raise DataError(f"{path}: the file is empty (the first line names the columns)")
+        twice = next((c for c in columns if columns.count(c) > 1), None)
+        if twice is not None:
+            raise DataError(f"{path}:{reader.line_num}: two columns are called {twice!r} (rename one)")
+        begin = reader.line_num + 1
+        for cells in reader:
+            place, begin = begin, reader.line_num + 1
+            if len(cells) == len(columns):
+                yield Row(f"{path}:{place}", f"{name}:{place}", dict(zip(columns, cells, strict=True)))
+            elif cells:
+                bad(
+                    DataError(
+                        f"{path}:{place}: {len(cells)} cells in a row, {len(columns)} columns "
+                        f"({', '.join(columns)}): put cells that hold {delimiter!r} in quotes"
+                    )
+                )
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{reader.line_num}: {error} (a quote is open or misplaced: write quotes inside a cell twice)"
+        ) from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _parquet(path: Path, name: str) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path}:row {number}", f"{name}:{number}", values)
+    except (pyarrow.ArrowException, OSError) as error:
+        cause = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}:row {number + 1}: no parquet file, or a damaged one ({cause}); write it again"
+        ) from error
+
+
+def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
+    """A list of objects, or one object whose only list of objects is it (``{"data": […]}``)."""
+    try:
+        found = json.loads(decoded(path.read_bytes(), path))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}: malformed JSON: {error.msg} (one object a line goes into a .jsonl file)"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{path}: JSON nested too deeply (give a list of flat objects)") from error
+    if isinstance(found, dict):
+        lists = [v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        found = lists[0] if len(lists) == 1 else None
+    if not isinstance(found, list):
+        raise DataError(f"{path}: no list of objects (write [{{…}}, {{…}}], or one object a line as .jsonl)")
+    for number, values in enumerate(found, 1):
+        place = f"{path}:item {number}"
+        if isinstance(values, dict):
+            yield Row(place, f"{name}:{number}", values)
+        else:
+            bad(DataError(f"{place}: a {type(values).__name__}, not an object (write {{…}} for each item)"))

@@ -1,0 +1,270 @@
+"""Rows to the package's own formats: ``build/<name>/import/`` with corpus, question set, sources.
+
+    corpus.jsonl                    passages, in the layout of wiki-18
+    questions/<name>/<split>.jsonl  questions, in FlashRAG's
+    sources.jsonl                   where each passage comes from: file and line, first and last character
+    skipped.txt                     what was left out, when that was asked for
+
+A question's split hangs on its own words and the seed: rows that are added move none of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..corpus import fingerprint, write_corpus, write_questions
+from ..errors import DataError
+from ..profile import Profile
+from ..records import Document, Question
+from ..stages import Stage, atomic_write, read_manifest
+from .fields import Fields, one_line
+from .files import read_rows
+from .passages import WORDS, Cutter
+
+STAGE = "import"
+CORPUS, QUESTIONS, SOURCES, SKIPPED = "corpus.jsonl", "questions", "sources.jsonl", "skipped.txt"
+SHARES = {"train": 0.6, "dev": 0.1, "test": 0.3}
+FEWEST_TO_SPLIT = 40  # with fewer, every question goes to the test
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What came in. ``splits`` counts questions, ``fields`` says what was taken for what, and how often."""
+
+    path: Path
+    documents: int
+    passages: int
+    cut: int
+    words: int
+    splits: dict[str, int]
+    fields: dict[str, int]
+    skipped: int
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per thing counted, for a table."""
+        counts = {
+            "documents": self.documents,
+            "… of them cut": self.cut,
+            "passages": self.passages,
+            "words a passage, on average": round(self.words / self.passages, 1),
+            **{f"questions, {split}": count for split, count in self.splits.items()},
+            "left out": self.skipped,
+        }
+        return [{"what": what, "count": count} for what, count in counts.items()]
+
+    def __str__(self) -> str:
+        questions = ", ".join(f"{count} {split}" for split, count in self.splits.items()) or "none"
+        left = f"; {self.skipped} left out, see {SKIPPED}" if self.skipped else ""
+        return (
+            f"{self.documents} documents, {self.cut} of them cut, make {self.passages} passages; "
+            f"questions: {questions}{left}"
+        )
+
+
+@dataclass
+class Skips:
+    """The ``bad`` of an import: stops at the first that cannot be used, or counts them."""
+
+    allowed: bool
+    reasons: list[str] = field(default_factory=list)
+
+    def __call__(self, error: DataError) -> None:
+        """Raise the error, or note it."""
+        if not self.allowed:
+            raise error
+        self.reasons.append(str(error))
+
+
+def import_data(
+    profile: Profile,
+    documents: str | Path,
+    questions: str | Path | None = None,
+    *,
+    fields: Fields | None = None,
+    words: int = WORDS,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> Imported:
+    """Import documents, and questions if there are any, into the folder of ``profile``; found again if done.
+
+    Args:
+        profile: its name is the question set's, its models decide how long a passage may be.
+        words: of a passage, at most.
+        split_seed: of the split into train, dev and test, for questions that bring none.
+        skip_bad: leave out what cannot be used, and count it, instead of stopping.
+
+    Raises:
+        DataError: a file, row or field that cannot be used, by ``file:line``; no document at all.
+        ModelError: the tokenizer that measures passages cannot be loaded.
+        StageError: the disk is full.
+    """
+    documents, fields = Path(documents), replace(fields or Fields(), used=Counter())
+    questions = None if questions is None else Path(questions)
+    cutter = Cutter.of(profile, words)
+    inputs = {"documents": fingerprint(documents)}
+    if questions is not None:
+        inputs["questions"] = fingerprint(questions)
+    settings = {
+        "name": profile.name,
+        "fields": fields.settings(),
+        "words": words,
+        "tokens": f"{cutter.tokens} of {profile.generator.path}" if cutter.spans else None,
+        "split_seed": split_seed,
+        "skip_bad": skip_bad,
+    }
+    with Stage(profile, STAGE, inputs, settings) as stage:
+        if not stage.done:
+            skips = Skips(skip_bad)
+            facts = _import_documents(stage.dir, documents, questions, fields, cutter, skips, progress)
+            splits = {}
+            if questions is not None:
+                by_split = _split(_read_questions(questions, fields, skips), questions, split_seed)
+                for split, part in by_split.items():
+                    write_questions(stage.dir / QUESTIONS / profile.name / f"{split}.jsonl", part)
+                splits = {split: len(part) for split, part in by_split.items()}
+            if skips.reasons:
+                atomic_write(stage.dir / SKIPPED, "\n".join(skips.reasons) + "\n")
+            stage.finish(**facts, splits=splits, fields=dict(fields.used), skipped=len(skips.reasons))
+    return read_imported(profile)
+
+
+def read_imported(profile: Profile) -> Imported:
+    """What was imported into the folder of a profile.
+
+    Raises:
+        DataError: nothing was.
+    """
+    path = profile.build / STAGE
+    found = read_manifest(path)
+    if not found.get("complete"):
+        raise DataError(f"{path}: nothing was imported here (run `s3mini own` first)")
+    facts = found["facts"]
+    splits = {split: facts["splits"][split] for split in SHARES if split in facts["splits"]}
+    return Imported(path, **{**facts, "splits": splits})
+
+
+# ------------------------------------------------------------------------------------- documents
+
+
+def _import_documents(
+    folder: Path,
+    documents: Path,
+    questions: Path | None,
+    fields: Fields,
+    cutter: Cutter,
+    skips: Skips,
+    progress: bool,
+) -> dict[str, int]:
+    count: Counter[str] = Counter()
+    sources: list[str] = []
+
+    def passages() -> Iterator[Document]:
+        seen: dict[str, str] = {}
+        for row in tqdm(
+            read_rows(documents, skips, questions), "import", unit="document", disable=not progress
+        ):
+            try:
+                identifier = fields.one(row, "id") or row.name
+                title, text = fields.title_and_text(row)
+                spans = cutter.cut(title, text)
+                if not spans:
+                    raise DataError(f"{row.place}: the document has no text (fill it in, or give --skip-bad)")
+                if identifier in seen:
+                    raise DataError(
+                        f"{row.place}: duplicate id {identifier!r}, first used at {seen[identifier]} "
+                        "(make ids unique, or name another field with --id-field)"
+                    )
+            except DataError as error:
+                skips(error)
+                continue
+            seen[identifier] = row.place
+            count.update(documents=1, cut=len(spans) > 1, passages=len(spans))
+            for number, (begin, end) in enumerate(spans):
+                name = f"{identifier}#{number}" if len(spans) > 1 else identifier
+                passage = one_line(text[begin:end])
+                count["words"] += len(passage.split())
+                source = {"id": name, "source": row.place, "begin": begin, "end": end}
+                sources.append(json.dumps(source, ensure_ascii=False))
+                yield Document(name, title, passage)
+
+    write_corpus(folder / CORPUS, passages())
+    if not sources:
+        raise DataError(f"{documents}: no document to import; {_first(skips)}")
+    atomic_write(folder / SOURCES, "\n".join(sources) + "\n")
+    return {name: count[name] for name in ("documents", "passages", "cut", "words")}
+
+
+def _first(skips: Skips) -> str:
+    left = len(skips.reasons)
+    return f"{left} left out, the first: {skips.reasons[0]}" if left else "the file holds no row"
+
+
+# ------------------------------------------------------------------------------------- questions
+
+
+def _read_questions(path: Path, fields: Fields, skips: Skips) -> list[tuple[Question, str | None]]:
+    """Questions, each with the split that its row names."""
+    found: list[tuple[Question, str | None]] = []
+    seen: dict[str, str] = {}
+    for row in read_rows(path, skips):
+        try:
+            text = fields.one(row, "question")
+            assert text is not None  # it is needed, so its absence is a DataError
+            answers, split = fields.answers(row), fields.split_of(row)
+            identifier = fields.one(row, "id") or hashlib.sha256(_same(text).encode()).hexdigest()[:12]
+            if identifier in seen:
+                raise DataError(
+                    f"{row.place}: the same question or id as at {seen[identifier]} (make one of both, "
+                    "with all accepted answers)"
+                )
+        except DataError as error:
+            skips(error)
+            continue
+        seen[identifier] = row.place
+        found.append((Question(identifier, text, answers, {"source": row.place}), split))
+    if not found:
+        raise DataError(f"{path}: no question to import; {_first(skips)}")
+    return found
+
+
+def _same(text: str) -> str:
+    return one_line(text).casefold()
+
+
+def _split(questions: list[tuple[Question, str | None]], path: Path, seed: int) -> dict[str, list[Question]]:
+    """Questions by split, those without any left away.
+
+    Raises:
+        DataError: every question is for training.
+    """
+    parts: dict[str, list[Question]] = {split: [] for split in SHARES}
+    few = len(questions) < FEWEST_TO_SPLIT
+    for question, given in questions:
+        parts[given or ("test" if few else drawn_split(question.question, seed))].append(question)
+    if not parts["test"] and not parts["dev"]:
+        raise DataError(
+            f"{path}: all {len(questions)} questions are for training, none is left to test on (give some the "
+            "split test, or leave the split away: it is drawn then)"
+        )
+    return {split: part for split, part in parts.items() if part}
+
+
+def drawn_split(question: str, seed: int) -> str:
+    """train, dev or test in the proportions of `SHARES`, from the question's words and the seed alone."""
+    digest = hashlib.sha256(f"{seed}\0{_same(question)}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    for split, share in SHARES.items():
+        if place < share:
+            return split
+        place -= share
+    return "test"

@@ -1,0 +1,130 @@
+"""Smaller and faster indexes over the same vectors, built from ``flat.faiss`` in minutes, and how good they are.
+
+One finds `dense.CANDIDATES` times k documents, which are then ranked by their exact scores from the mapped vectors: what
+is lost is only what was no candidate. Recall, size and speed are measured when one is built and stand in its manifest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..errors import RetrievalError
+from ..records import Document
+from .dense import DenseRetriever
+from .encoder import Vectors
+
+KINDS = {
+    "sq8": ("SQ8", "1 byte a number, all scanned"),
+    "ivf-sq8": ("IVF{cells},SQ8", "1 byte a number, the nearest cells scanned"),
+    "ivf-pq": ("IVF{cells},PQ{codes}x4fs", "half a byte for every 4 numbers, the nearest cells scanned"),
+}
+FILE = "candidates.faiss"
+_BLOCK = 65_536  # vectors made float32 at once
+
+
+def cells_of(documents: int) -> int:
+    """Cells of an inverted file: some 4 √n, a power of two, with 39 vectors or more to train each."""
+    return 1 << max(0, int(np.log2(max(1, min(4 * documents**0.5, documents / 39)))))
+
+
+def build_compressed(folder: Path, kind: str, vectors: Any, seed: int = 0, progress: bool = True) -> None:
+    """Train and fill an index of ``kind`` from ``vectors``, shape (documents, dimension), of either float type.
+
+    Memory: the index, and a sample to train on (40 vectors a cell). Killed, it begins again.
+
+    Raises:
+        RetrievalError: the dimension cannot be cut into codes.
+    """
+    import faiss
+
+    number, dimension = vectors.shape
+    cells = cells_of(number)
+    if kind == "ivf-pq" and dimension % 4:
+        raise RetrievalError(f"ivf-pq cuts vectors into groups of 4 numbers; {dimension} is no multiple of 4")
+    factory = KINDS[kind][0].format(cells=cells, codes=dimension // 4)
+    index: Any = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    sample = min(number, max(10_000, 40 * cells))
+    rows = np.sort(np.random.default_rng(seed).choice(number, sample, replace=False))
+    index.train(vectors[rows].astype(np.float32))
+    with tqdm(total=number, desc=f"index {kind}", unit="doc", disable=not progress) as bar:
+        for start in range(0, number, _BLOCK):
+            part = vectors[start : start + _BLOCK].astype(np.float32)
+            index.add(part)
+            bar.update(len(part))
+    if kind.startswith("ivf"):
+        index.nprobe = max(1, int(2 * cells**0.5))
+    temporary = folder / f"{FILE}.tmp"
+    faiss.write_index(index, str(temporary))
+    temporary.replace(folder / FILE)
+
+
+def open_compressed(folder: Path, kind: str, documents: int) -> tuple[str, Any]:
+    """What `DenseRetriever` takes as ``compressed``.
+
+    Raises:
+        RetrievalError: a damaged file, or one of another number of vectors.
+    """
+    import faiss
+
+    where = folder / FILE
+    try:
+        index = faiss.read_index(str(where))
+    except (OSError, RuntimeError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise RetrievalError(
+            f"{where}: not a readable index ({told}); delete the folder and build it again"
+        ) from error
+    if index.ntotal != documents:
+        raise RetrievalError(
+            f"{where}: holds {index.ntotal} vectors, the corpus {documents} documents; delete the folder and build it again"
+        )
+    return kind, index
+
+
+def sample_queries(documents: Sequence[Document], number: int = 256, seed: int = 0) -> list[str]:
+    """Titles (else first words) of random documents: queries that every corpus has."""
+    rows = np.random.default_rng(seed).choice(len(documents), min(number, len(documents)), replace=False)
+    found = (documents[int(row)] for row in rows)
+    return [d.title.strip() or " ".join(d.text.split()[:8]) for d in found]
+
+
+def measured(retriever: DenseRetriever, queries: Vectors, k: int = 10) -> dict[str, float]:
+    """``recall`` of the exact ten best (of k), ``per_second`` in one batch, and ``exact_per_second``.
+
+    Queries: shape (n, dimension), unit length.
+    """
+    plain = retriever.candidates
+    k = min(k, retriever.index.ntotal)
+    found = []
+    try:
+        for retriever.candidates in (None, plain):
+            began = time.perf_counter()
+            rows = retriever.best(queries, k)[1]
+            found.append((rows, len(queries) / (time.perf_counter() - began)))
+    finally:
+        retriever.candidates = plain
+    (exact, slow), (near, fast) = found
+    same = [len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), near.tolist(), strict=True)]
+    return {
+        "recall": round(float(np.mean(same)), 4),
+        "per_second": round(fast, 1),
+        "exact_per_second": round(slow, 1),
+    }
+
+
+def weight(folder: Path) -> int:
+    """Bytes of the index in a folder."""
+    return (folder / FILE).stat().st_size
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What was measured when the index in ``folder`` was built; {} when nothing was."""
+    from ..stages import read_manifest
+
+    return dict(read_manifest(folder).get("facts", {}))
