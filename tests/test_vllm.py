@@ -175,7 +175,9 @@ def test_sampled_tokens_come_with_their_exact_logprobs(url: str) -> None:
     session = served(url).start([*asked, asked[0]], [1, 2, 3, 4, 1])
     stop = ("</query>", "<search_complete>True</search_complete>")
     first = session.sample(range(5), 60, 0.8, stop)
-    assert first[0].ids == first[4].ids and len({s.ids for s in first}) > 1  # a row's seed decides, nothing else
+    assert (
+        first[0].ids == first[4].ids and len({s.ids for s in first}) > 1
+    )  # a row's seed decides, nothing else
     for row in range(4):
         session.append(row, asked[1][:20])
     second = session.sample(range(4), 40, 0.8, stop)
