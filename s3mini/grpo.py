@@ -194,11 +194,11 @@ class Loop:
         """TRL has just given its engine the policy's weights: the episodes are sampled there."""
         from .episodes import Engine
         from .models.colocated import rollout_sampler
+        from .models.local import LocalModel
 
-        if not hasattr(self, "_sampler"):
-            assert isinstance(self.parts.engine, Engine)
-            self._sampler = rollout_sampler(trainer, self.parts.engine.max_length)
-            self.parts.engine.sampler = self._sampler
+        engine = self.parts.engine
+        if isinstance(engine, Engine) and isinstance(engine.sampler, LocalModel):  # the first time
+            engine.sampler = rollout_sampler(trainer, engine.max_length)
 
     def _kl(self, episodes: Sequence[Episode]) -> tuple[float, int] | None:
         """Without a KL term TRL has no reference: the start model reads one micro-batch of the step's episodes.
