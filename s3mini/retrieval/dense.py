@@ -83,6 +83,9 @@ def build_dense(
                                 _encode(file, documents[start : start + count], encoder, dtype)
                     except Timeout:
                         continue
+                    except FileNotFoundError:  # another process has just joined the shards and removed their folder
+                        if not (folder / INDEX).exists():
+                            raise
                     bar.update(0 if wait else count)
     with FileLock(folder / ".joining.lock"):
         atomic_write(folder / IDS, ids_json(documents))
