@@ -83,8 +83,8 @@ def build_dense(
                                 _encode(file, documents[start : start + count], encoder, dtype)
                     except Timeout:
                         continue
-                    except FileNotFoundError:  # another process has just joined the shards and removed their folder
-                        if not (folder / INDEX).exists():
+                    except FileNotFoundError:
+                        if not (folder / INDEX).exists():  # else another has just joined the shards
                             raise
                     bar.update(0 if wait else count)
     with FileLock(folder / ".joining.lock"):
