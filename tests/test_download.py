@@ -308,7 +308,7 @@ def test_the_paper_needs_all_and_mini_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("repo", "path", "data", "only", "told"),
     [
-        ("PeterJinGo/wiki-18-corpus", "wiki-18.jsonl.gz", gzip.compress(corpus_lines(9))[:-9], "corpus", "not a whole gzip"),
+        ("PeterJinGo/wiki-18-corpus", "wiki-18.jsonl.gz", gzip.compress(corpus_lines(9), mtime=0)[:-9], "corpus", "not a whole gzip"),
         ("PeterJinGo/wiki-18-corpus", "wiki-18.jsonl.gz", gzip.compress(b'{"id": "0"}\n', mtime=0), "corpus", "missing field 'contents'"),
         ("PeterJinGo/wiki-18-e5-index", "part_aa", b"IxF2" + b"0" * 99, "index", "not a FAISS flat inner-product index"),
         ("PeterJinGo/wiki-18-e5-index", "part_ab", b"short", "index", "fetch it again"),
