@@ -19,6 +19,8 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +55,21 @@ def synthetic(profile: Profile, passages: int, folder: Path, seed: int = 0) -> D
 
 def clients(url: str, queries: Sequence[str], number: int) -> tuple[float, list[float]]:
     """Seconds for all, and of each request, with ``number`` clients that ask one query at a time."""
-    import httpx
-
     share = [list(queries[i::number]) for i in range(number)]
     start = threading.Barrier(number + 1)
 
     def client(mine: Sequence[str]) -> list[float]:
         took = []
-        with httpx.Client(timeout=600, trust_env=False) as session:
-            session.get(f"{url}/health")  # connected before the clock starts
+        with closing(HTTPConnection(url, timeout=600)) as session:
+            session.connect()  # before the clock starts
             start.wait()
             for query in mine:
                 began = time.perf_counter()
-                answer = session.post(f"{url}/retrieve", json={"queries": [query], "topk": 3})
-                assert answer.status_code == 200 and len(answer.json()["result"][0]) == 3
+                asked = json.dumps({"queries": [query], "topk": 3})
+                session.request("POST", "/retrieve", asked, {"Content-Type": "application/json"})
+                answer = session.getresponse()
+                found = json.loads(answer.read())
+                assert answer.status == 200 and len(found["result"][0]) == 3
                 took.append(time.perf_counter() - began)
         return took
 
@@ -104,7 +107,7 @@ def measure(
         while not server.started:
             time.sleep(0.01)
         before = time.process_time()
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        url = f"127.0.0.1:{bound.getsockname()[1]}"
         seconds, latencies = pool.apply(clients, (url, queries, number))
         return seconds, time.process_time() - before, latencies
     finally:

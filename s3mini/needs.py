@@ -152,15 +152,38 @@ def total(parts: Sequence[tuple[str, list[Part]]]) -> float:
     return sum(part.size for _, ones in parts for part in ones)
 
 
+def _vectors(profile: Profile) -> Part:
+    dense, number = profile.retrieval.dense, documents(profile)
+    _, dimension = ENCODERS.get(dense.encoder, (0.0, 768))
+    each = 2 if dense.dtype == "float16" else 4
+    return Part("dense index", float(number * dimension * each), f"{number:,} × {dimension} × {each} bytes")
+
+
+def _candidates(profile: Profile) -> list[Part]:
+    """The compressed index that looks for candidates, where the profile has one; its cells' ids are 8 bytes each."""
+    dense, number = profile.retrieval.dense, documents(profile)
+    _, dimension = ENCODERS.get(dense.encoder, (0.0, 768))
+    each = {"sq8": dimension, "ivf-sq8": dimension + 8, "ivf-pq": dimension / 8 + 8}.get(dense.index)
+    return [Part(f"its {dense.index}", number * each, f"{number:,} × {each:g} bytes")] if each else []
+
+
+def _places(number: int) -> Part:
+    return Part(
+        "documents",
+        number * 36.0,
+        f"{number:,} × 36 bytes: places, hashes, ids; the texts are read when asked for",
+    )
+
+
 def memory_parts(profile: Profile) -> list[Part]:
     """What lies in the machine's own memory."""
     number = documents(profile)
-    _, dimension = ENCODERS.get(profile.retrieval.dense.encoder, (0.0, 768))
     parts = [Part("Python and its libraries", 2.0e9, "torch, transformers, Lucene")]
     if profile.retrieval.kind == "dense":
-        parts.append(Part("dense index", number * dimension * 4.0, f"{number:,} × {dimension} × 4 bytes"))
+        # mapped, so it need not be in memory, but exact search reads all of it for every query
+        parts += _candidates(profile) or [_vectors(profile)]
     if profile.retrieval.kind != "remote":
-        parts.append(Part("documents", number * 950.0, f"{number:,} × 950 bytes"))
+        parts.append(_places(number))
     if not big(profile):
         shape = shape_of(profile.searcher.path)
         parts.append(
@@ -172,16 +195,11 @@ def memory_parts(profile: Profile) -> list[Part]:
 def disk_parts(profile: Profile) -> list[Part]:
     """What a whole run writes under ``build/``; downloads are counted apart."""
     number = documents(profile)
-    _, dimension = ENCODERS.get(profile.retrieval.dense.encoder, (0.0, 768))
     linked = "index" in profile.data.hub
-    vectors = 0.0 if linked else 2 * number * dimension * 4.0
-    why = (
-        "the downloaded one is linked"
-        if linked
-        else f"2 × {number:,} × {dimension} × 4 bytes while it is built"
-    )
     parts = [
-        Part("dense index", vectors, why),
+        Part("dense index", 0.0, "the downloaded one is linked") if linked else _vectors(profile),
+        *_candidates(profile),
+        _places(number),
         Part("lexical index", number * 450.0, f"{number:,} × 450 bytes"),
         Part("answers and episodes", (questions(profile, "train") + 12 * questions(profile, "test")) * 4e3, "4 kB each"),
     ]  # fmt: skip

@@ -126,6 +126,24 @@ def test_the_figures_in_the_profiles_are_those_computed() -> None:
     assert f"{needs.total(needs.gpu_parts(paper, False) or []) / 1e9:.0f} to ask" in text
 
 
+def test_the_index_is_counted_by_its_kind_as_the_growth_record_measured_it() -> None:
+    def part(what: str, **keys: object) -> float:
+        profile = load_profile("paper", **{f"retrieval.dense.{key}": value for key, value in keys.items()})
+        (size,) = (p.size for p in needs.memory_parts(profile) if p.what == what)
+        return size
+
+    assert part("dense index") == needs.WIKI18 * 768 * 4 == 2 * part("dense index", dtype="float16")
+    record = json.loads((needs.ROOT / "data/mini/results/scaling.json").read_text())
+    largest = max(row["n"] for row in record["rows"])
+    weights = {row["part"]: row["bytes"] / row["n"] for row in record["rows"] if row["n"] == largest}
+    # the record's vectors have 384 numbers; of the bytes of an inverted file 8 are an id
+    assert part("its sq8", index="sq8") / needs.WIKI18 == pytest.approx(2 * weights["sq8"], rel=0.01)
+    for kind in ("ivf-sq8", "ivf-pq"):
+        found = part(f"its {kind}", index=kind) / needs.WIKI18 - 8
+        assert found == pytest.approx(2 * (weights[kind] - 8), rel=0.1)
+    assert part("documents") / needs.WIKI18 == pytest.approx(weights["documents"], rel=0.1)
+
+
 def test_full_training_counts_float32_state_and_a_reference_only_with_a_kl_term() -> None:
     profile = load_profile("paper")
     shape = shape_of(profile.searcher.path)

@@ -1,6 +1,6 @@
 """Smaller and faster indexes over the same vectors, built from ``flat.faiss`` in minutes, and how good they are.
 
-One finds `dense.CANDIDATES` times k documents, which are then ranked by their exact scores from the mapped vectors: what
+One finds several times k documents (`dense.CANDIDATES`), which are then ranked by exact scores from the mapped vectors: what
 is lost is only what was no candidate. Recall, size and speed are measured when one is built and stand in its manifest.
 """
 

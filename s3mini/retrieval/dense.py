@@ -34,8 +34,8 @@ TIE = 2e-6
 """Scores this close are one score: copies of a passage differ by some 1e-7, by batch, padding and kernel."""
 HALF_TIE = 2e-5
 """The same where vectors are kept in half precision: a last bit there moves a score by some 1e-6."""
-CANDIDATES = 4
-"""How many times k an inexact index is asked for; the best of them are found by their exact scores."""
+CANDIDATES = {"flat": 4, "sq8": 4, "ivf-sq8": 4, "ivf-pq": 16}
+"""How many times k a kind of inexact index is asked for (flat: on GPUs); exact scores find the best of them."""
 PART_BYTES = 64 << 20
 """A single query is shared between threads where each gets at least so much to scan."""
 _ALWAYS_SCAN = 2**31 - 1
@@ -230,6 +230,7 @@ class DenseRetriever(VectorRetriever):
         self._shards = sharded(self.index, parts) if parts > 1 else None
         label, packed = compressed or ("flat", None)
         self.candidates: Any = packed
+        self._times = CANDIDATES[label]
         self.on_gpu = use_gpu(search, self.candidates or self.index)
         if self.on_gpu:
             self.candidates = to_gpus(self.candidates or self.index, label)
@@ -245,7 +246,7 @@ class DenseRetriever(VectorRetriever):
     def best(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
         """See `VectorRetriever.best`; of an inexact index those that it finds, with exact scores."""
         total = self.index.ntotal
-        asked = min(CANDIDATES * wanted, total)
+        asked = min(self._times * wanted, total)
         if self.candidates is not None and wanted < total and not (self.on_gpu and asked > GPU_K):
             rows = self.candidates.search(vectors, asked)[1]
             if (rows >= 0).sum(1).min() >= wanted:  # else too few in the cells that were looked into

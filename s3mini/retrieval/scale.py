@@ -9,6 +9,8 @@ Each size is measured in a process of its own, so that memory is that size's alo
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -72,6 +74,8 @@ def grown_documents(documents: Sequence[Document], number: int, seed: int, path:
 
 def memory() -> dict[str, int]:
     """Bytes this process keeps for itself ("own") and has mapped from files ("mapped", which others can share)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed, given back
     lines = Path("/proc/self/status").read_text().splitlines()
     found = {
         name: int(rest.split()[0]) * 1024
@@ -98,36 +102,40 @@ def measure_size(job: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     documents = DocumentStore(folder / "documents", source)
     found: dict[str, Any] = {"latency": {"1": _seconds(documents.by_id.get, str(number - 1))}}
     rows = [_row("documents", number, build, _weight(folder / "documents"), before, found)]
-    encoder = cast(Encoder, SimpleNamespace(spec=DenseSpec(encoder="none"), fingerprint_parts={}))
     for part in job["parts"]:
-        own = folder / part
         if part == "bm25":
-            build = _seconds(build_lexical, own, documents, False)
+            build = _seconds(build_lexical, folder / part, documents, False)
             before = memory()  # with the JVM, which building has started
-            lexical = LexicalRetriever(own, documents)
+            lexical = LexicalRetriever(folder / part, documents)
             found = _latency(lexical.search, texts)
-            rows.append(_row(part, number, build, _weight(own / FOLDER), before, found))
-            continue
-        own.mkdir()
-        packed = None
-        if part in compressed.KINDS:
-            exact = stored(open_flat(folder / "flat" / INDEX))
-            build = _seconds(compressed.build_compressed, own, part, exact, seed, False)
-            size = compressed.weight(own)
+            rows.append(_row(part, number, build, _weight(folder / part / FOLDER), before, found))
         else:
-            build = _seconds(_write, own, vectors, number, seed, "float32" if part == "flat" else part)
-            (own / IDS).write_bytes(documents.ids_json())
-            size = (own / INDEX).stat().st_size
-        before = memory()
-        if part in compressed.KINDS:
-            packed = compressed.open_compressed(own, part, number)
-        dense = DenseRetriever(
-            own if packed is None else folder / "flat", documents, encoder, compressed=packed
-        )
-        found = _latency(dense.search_vectors, asked)
-        row = _row(part, number, build, size, before, found)
-        rows.append(row if packed is None else row | compressed.measured(dense, asked[:64], K))
+            rows.append(_measure_vectors(part, folder, documents, vectors, asked, seed))
     return [row | {"faiss": faiss.__version__} for row in rows]
+
+
+def _measure_vectors(
+    part: str, folder: Path, documents: DocumentStore, vectors: Vectors, asked: Vectors, seed: int
+) -> dict[str, Any]:
+    """The row of one kind of vector index; what it opened is let go of on return."""
+    own, number = folder / part, len(documents)
+    own.mkdir()
+    small = part in compressed.KINDS
+    if small:
+        exact = stored(open_flat(folder / "flat" / INDEX))
+        build = _seconds(compressed.build_compressed, own, part, exact, seed, False)
+        del exact
+    else:
+        build = _seconds(_write, own, vectors, number, seed, "float32" if part == "flat" else part)
+        (own / IDS).write_bytes(documents.ids_json())
+    before = memory()
+    packed = compressed.open_compressed(own, part, number) if small else None
+    encoder = cast(Encoder, SimpleNamespace(spec=DenseSpec(encoder="none"), fingerprint_parts={}))
+    dense = DenseRetriever(folder / "flat" if small else own, documents, encoder, compressed=packed)
+    found = _latency(dense.search_vectors, asked)
+    size = compressed.weight(own) if small else (own / INDEX).stat().st_size
+    row = _row(part, number, build, size, before, found)
+    return row | compressed.measured(dense, asked[:64], K) if small else row
 
 
 def _seconds(call: Callable[..., Any], *given: Any) -> float:
