@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,7 +56,7 @@ class Runner(Protocol):
 
 @dataclass
 class Parts:
-    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, frozen."""
+    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, where that is kept."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -139,16 +140,21 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
     drop = profile.grpo.filtered and method.filtered
     questions = training_filter(asked, cache)[0] if drop else asked
     spec = bench.checkpoint(protocol, trained=False)
-    frozen = load_model(spec)  # shared with whoever uses the same weights, so never trained
-    trained = copy.deepcopy(frozen.model).train()
+    # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
+    # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
+    others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
+    kept = not profile.grpo.beta or others or "reader" in inspect.signature(method).parameters
+    loaded = load_model(spec, shared=kept)
+    trained = copy.deepcopy(loaded.model) if kept else loaded.model
+    trained.train()
     if not profile.grpo.lora_rank:
         trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
-    policy = LocalModel(spec, trained, frozen.tokenizer)
+    policy = LocalModel(spec, trained, loaded.tokenizer)
     engine = Engine(
         policy,
         policy.tokenizer,
         CachedRetriever(bench.retriever(method.retriever)),
-        make_protocol(protocol, profile, reader=frozen),
+        make_protocol(protocol, profile, reader=loaded),
         method_spec(profile, protocol).max_turn_tokens,
         spec.max_length,
         spec.max_rows,
@@ -158,7 +164,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
         if reward == "recall"
         else AnswerScorer(bench, make_reward(reward, cache.lookup), cache, method.own_answer)
     )
-    return Parts(policy.model, policy.tokenizer, questions, engine, scorer, frozen.model)
+    return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 
 
 def identity(

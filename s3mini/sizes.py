@@ -174,14 +174,9 @@ def trained(shape: Shape, spec: ModelSpec, grpo: GrpoSpec, tokens: int) -> list[
     if grpo.beta > 0 and not grpo.lora_rank:
         reference = shape.parameters * 4.0
         parts.append(Part("reference of the KL term", reference, f"{shape.parameters / 1e9:.2f} B × 4 bytes"))
-    start = shape.weight_bytes(each)
-    parts.append(
-        Part(
-            "model it began as",
-            start,
-            f"{shape.parameters / 1e9:.2f} B × {each:g} bytes, kept to measure the KL",
-        )
-    )
+    if not grpo.beta:
+        why = f"{shape.parameters / 1e9:.2f} B × {each:g} bytes, kept to measure the KL"
+        parts.append(Part("model it began as", shape.weight_bytes(each), why))
     rows = grpo.micro_batch
     kept = rows * tokens * shape.layers * shape.hidden * 2.0
     layer = rows * tokens * (shape.hidden * 8 + shape.intermediate * 4) * 2.0

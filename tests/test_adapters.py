@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,32 +131,44 @@ def test_training_adapters_resumes(world: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("rank", "dtype"), [(0, torch.float32), (4, torch.bfloat16)])
-def test_all_weights_are_trained_in_float32(
-    world: Path, monkeypatch: pytest.MonkeyPatch, rank: int, dtype: torch.dtype
-) -> None:
-    """An update of 1e-6 is below the last bit of a bfloat16 weight."""
-    weight = torch.tensor(0.02, dtype=torch.bfloat16)
-    assert weight + 1e-6 == weight
+@pytest.fixture
+def opened(world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The parts of a training whose searcher is a bfloat16 toy, with nothing to search in or to be scored by."""
     tokenizer = toy_tokenizer()
     toy_model(len(tokenizer)).to(torch.bfloat16).save_pretrained(world / "searcher")
     tokenizer.save_pretrained(world / "searcher")
     monkeypatch.setattr("s3mini.models.tokenizer.ROOT", world)
     monkeypatch.setattr(s3mini.grpo_parts, "precompute", lambda *_, **__: {})
-    monkeypatch.setattr(s3mini.grpo_parts, "AnswerScorer", lambda *_: None)
-    monkeypatch.setattr(s3mini.grpo_parts, "make_reward", lambda *_: None)
-    monkeypatch.setattr(s3mini.grpo_parts.RagCache, "lookup", None, raising=False)
+    monkeypatch.setattr(s3mini.grpo_parts, "RecallScorer", lambda *_: None)
     monkeypatch.setattr("s3mini.methods.Bench.retriever", lambda *_: None)
-    settings = {
-        "searcher.path": "searcher",
-        "searcher.dtype": "bfloat16",
-        "grpo.filtered": False,
-        "grpo.lora_rank": rank,
-    }
-    monkeypatch.setattr(s3mini.grpo_parts, "CachedRetriever", lambda inner: inner, raising=False)
-    parts = s3mini.grpo_parts.open_parts(grpo_profile(**settings), "s3", "recall")
+    searcher = {"searcher.path": "searcher", "searcher.dtype": "bfloat16", "grpo.filtered": False}
+
+    def opened(**settings: Any) -> Any:
+        return s3mini.grpo_parts.open_parts(grpo_profile(**searcher, **settings), "s3", "recall")
+
+    return opened
+
+
+@pytest.mark.parametrize(("rank", "dtype"), [(0, torch.float32), (4, torch.bfloat16)])
+def test_all_weights_are_trained_in_float32(
+    opened: Callable[..., Any], rank: int, dtype: torch.dtype
+) -> None:
+    """An update of 1e-6 is below the last bit of a bfloat16 weight."""
+    weight = torch.tensor(0.02, dtype=torch.bfloat16)
+    assert weight + 1e-6 == weight
+    parts = opened(**{"grpo.lora_rank": rank})
     assert parts.model.dtype == dtype
     assert parts.start is not None and parts.start.dtype == torch.bfloat16
+
+
+def test_the_start_is_kept_only_for_who_reads_it(opened: Callable[..., Any]) -> None:
+    """A copy of the paper's searcher is 15 GB; with a KL term TRL has its own."""
+    measured, apart = opened(), opened(**{"grpo.beta": 0.1, "grpo.lora_rank": 4})
+    assert measured.start is not None and apart.start is None
+    assert len({id(m) for m in (measured.model, measured.start, apart.model)}) == 3
+    shared = opened(**{"grpo.beta": 0.1, "judge.path": "searcher", "judge.dtype": "bfloat16"})
+    assert shared.start is measured.start, "the judge's weights are not those that are trained"
+    assert shared.model is not shared.start
 
 
 # ----------------------------------------------------------------------- a published searcher

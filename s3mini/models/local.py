@@ -148,12 +148,12 @@ class LocalModel:
         return [jobs[p, 0 if temperature == 0 else seed + i] for i, p in enumerate(prompts)]
 
 
-def load_model(spec: ModelSpec) -> LocalModel:
-    """The model of a spec. Weights are loaded once per (path, device, dtype) and shared, read-only."""
-    return LocalModel(spec)
+def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
+    """The model of a spec. Weights are loaded once per (path, device, dtype) and shared, read-only; or, to be trained, anew."""
+    return LocalModel(spec, *_load(spec, shared))
 
 
-def _load(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(spec: ModelSpec, shared: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = source_of(spec)
     folder = Path(source)
     stamp = (
@@ -162,7 +162,8 @@ def _load(spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if folder.is_dir() and not stamp:
         raise ModelError(f"{folder}: no *.safetensors here; weights in other formats are not loaded")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
-    return _load_once(source, device, spec.dtype, stamp)
+    load = _load_once if shared else _load_once.__wrapped__
+    return load(source, device, spec.dtype, stamp)
 
 
 @lru_cache(maxsize=4)
