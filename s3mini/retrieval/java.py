@@ -114,6 +114,9 @@ def start_java() -> None:
 
     if not jnius_config.vm_running:
         jnius_config.set_classpath(str(jars[-1]))
+        jnius_config.add_options(
+            "-Xrs"
+        )  # signals stay Python's: Ctrl-C would else end the process, without a word
         if java.vector:
             jnius_config.add_options(f"--add-modules={VECTOR}")
     with _environment(JAVA_HOME=str(java.home), JVM_PATH=str(java.library)):
