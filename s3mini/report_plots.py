@@ -228,6 +228,41 @@ def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training")
     return Plot(f"Learning curves of {title}, {len(curve)} steps", figure)
 
 
+def overview_plot(runs: Mapping[str, Mapping[str, Any]]) -> Plot:
+    """What training does, step by step, in every run, and where it puts s3 among the methods of the first run.
+
+    ``runs``: results by name, as `report.load_results` reads them.
+    """
+    main = next(iter(runs.values()))
+    curves = [results["training"][f"s3-seed{results['seed']}"]["curve"] for results in runs.values()]
+    methods = main["methods"]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.4), layout="constrained")
+        reward, searches, ranks = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+        for axes, key, title in (
+            (reward, "reward", "Reward: gain beyond RAG"),
+            (searches, "searches", "Searches per question"),
+        ):
+            for curve in curves:
+                steps = [step["step"] for step in curve]
+                axes.plot(steps, [step[key] for step in curve], color=OURS, lw=1.6, alpha=0.75)
+            axes.set_title(title)
+            axes.set_xlabel("training step")
+            axes.grid(axis="y", color=GRID)
+            axes.tick_params(length=0)
+        order = sorted(methods, key=lambda name: methods[name]["average"]["gen_acc"])
+        means = [methods[name]["average"]["gen_acc"] for name in order]
+        bars = ranks.barh(order, means, color=[COLOURS.get(name, MUTED) for name in order], height=0.72)
+        ranks.bar_label(bars, [f"{mean:.3f}" for mean in means], padding=4, fontsize=8.5, color=INK)
+        ranks.set_title("GenAcc, average of the sets")
+        ranks.set_xlim(0, 1.12)
+        ranks.set_xticks([])
+        ranks.spines["bottom"].set_visible(False)
+        ranks.tick_params(length=0, labelsize=8.5)
+    names = ", ".join(runs)
+    return Plot(f"Training of s3 in {len(runs)} runs ({names}), and every method's average GenAcc", figure)
+
+
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """Mean of the last ``window`` values at each place (of fewer at the beginning)."""
     return [sum(values[max(0, i + 1 - window) : i + 1]) / min(window, i + 1) for i in range(len(values))]

@@ -11,14 +11,16 @@ from .errors import DataError
 from .experiments import FILE, read_experiments
 from .report import load_results, markdown_runs, markdown_table
 from .report_experiments import markdown_ablation, markdown_claims
+from .report_plots import Plot, overview_plot
 from .results import best_rival
 
 RUNS = ("seed0", "seed1", "seed2", "fresh-world")
+PICTURE = "overview.png"
 BEGIN, END = "<!-- written by `s3mini readme` from data/mini/results/ -->\n", "<!-- end -->\n"
 
 
 def results_section(records: Path, people: Mapping[str, Any]) -> str:
-    """The text between the README's two marks.
+    """The text between the README's two marks; its picture is `overview`.
 
     Args:
         records: folder of ``seed0.json`` and the other runs, ``experiments.json`` and ``herbal.json``.
@@ -34,6 +36,7 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             _headline(main),
+            f"![{overview(records).caption}](data/mini/results/{PICTURE})\n",
             markdown_table(main),
             "",
             _differences(main),
@@ -48,6 +51,11 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def overview(records: Path) -> Plot:
+    """The README's picture, from the records of `RUNS`."""
+    return overview_plot({name: load_results(records / f"{name}.json") for name in RUNS})
 
 
 def write_readme(readme: Path, text: str) -> None:

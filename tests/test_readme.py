@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from s3mini import paper
 from s3mini.errors import DataError
@@ -15,7 +18,7 @@ from s3mini.labelled import LABELLED, agreement, read_labelled
 from s3mini.models.local import load_model
 from s3mini.notebooks import find
 from s3mini.profile import load_profile
-from s3mini.report_readme import BEGIN, END, results_section, write_readme
+from s3mini.report_readme import BEGIN, END, PICTURE, overview, results_section, write_readme
 from s3mini.reward import Judge
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +42,12 @@ def test_the_readme_shows_the_records(section: str) -> None:
     assert BEGIN + section + END in text, "run `s3mini readme`"
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     assert decimals(before + after) <= NOT_RESULTS
+
+
+def test_the_readmes_picture_shows_the_records() -> None:
+    records = ROOT / "data" / "mini" / "results"
+    drawn, shipped = BytesIO(overview(records).png(dpi=150)), records / PICTURE
+    assert np.allclose(imread(drawn), imread(shipped), atol=0.01), "run `s3mini readme`"
 
 
 @pytest.mark.parametrize("notebook", find(), ids=lambda path: path.stem)

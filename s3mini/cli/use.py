@@ -59,14 +59,16 @@ def readme(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
 ) -> None:
-    """Write the results of data/mini/results into README.md."""
+    """Write the results of data/mini/results into README.md, with their picture."""
     profile = opened(profile_name, settings)
     from ..labelled import LABELLED, agreement, read_labelled
     from ..models import open_model
-    from ..report_readme import results_section, write_readme
+    from ..report_readme import PICTURE, overview, results_section, write_readme
     from ..reward import Judge
 
     judge = Judge(open_model(profile.judge), profile.judge.wordings)
     people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
-    write_readme(ROOT / "README.md", results_section(ROOT / "data/mini/results", people))
+    records = ROOT / "data/mini/results"
+    write_readme(ROOT / "README.md", results_section(records, people))
+    (records / PICTURE).write_bytes(overview(records).png(dpi=150))
     typer.echo(str(ROOT / "README.md"))
