@@ -6,6 +6,7 @@ takes a searcher trained this way like any other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +28,26 @@ def lora_config(spec: GrpoSpec) -> Any:
     )
 
 
-def save_whole(model: PreTrainedModel, folder: Path) -> None:
-    """Write a model as safetensors, adapters (if it has any) added in; the model in memory stays as it is."""
-    if any(".lora_" in name for name, _ in model.named_parameters()):
+def save_whole(
+    model: PreTrainedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a model as safetensors, adapters (if it has any) added in; the model in memory stays as it is.
+
+    ``weights``, if any, are written in place of its own.
+    """
+    if weights:
+        model.save_pretrained(folder, state_dict=dict(weights))
+    elif any(".lora_" in name for name, _ in model.named_parameters()):
         model.save_pretrained(folder, state_dict=merged_state(model))
     else:
         model.save_pretrained(folder)
 
 
 def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights of a model that peft put adapters into, under their own names, the adapters' product added in float32."""
+    """The weights of a model that peft put adapters into, under their own names, the adapters' product added.
+
+    All in float32: in bfloat16 most of what a short training adds would be rounded away.
+    """
     from peft.tuners.lora import LoraLayer
 
     layers: dict[str, Any] = {
@@ -47,8 +58,9 @@ def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
         if ".lora_" in key:
             continue
         name, below, leaf = key.rpartition(".base_layer.")
+        if value.is_floating_point():
+            value = value.float()
         if below and leaf == "weight":
-            product = layers[name].get_delta_weight("default")
-            value = (value.float() + product.float()).to(value.dtype)
+            value = value + layers[name].get_delta_weight("default").float()
         state[f"{name}.{leaf}" if below else key] = value
     return state

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 from . import needs
 from .download import Planned, items, look
 from .errors import S3Error
+from .hours import CARDS, Speed, cpu_operations, hours
 from .machine import cores, machine
-from .needs import CARDS, Speed
 from .profile import ROOT, ModelSpec, Profile
 from .published import GB
 from .sizes import Part
@@ -101,10 +101,8 @@ def examine(profile: Profile) -> Examination:
     found.packages = package_checks(profile)
     speed = _speed(profile, gpus)
     if speed is not None:
-        found.assumed = f"{speed.count} × {speed.name}" + (
-            "" if gpus else ", which the profile is laid out for"
-        )
-    found.hours = needs.hours(profile, speed)
+        found.assumed = f"{speed.count} × {speed.name}{'' if gpus else ', which the profile is laid out for'}"
+    found.hours = hours(profile, speed)
     return found
 
 
@@ -133,7 +131,7 @@ def _speed(profile: Profile, gpus: Sequence[Gpu]) -> Speed | None:
         return None
     if not gpus:
         return Speed(card, *CARDS[card], profile.gpu.count)
-    return Speed(card, *CARDS[card], len(gpus), needs.cpu_operations())
+    return Speed(card, *CARDS[card], len(gpus), cpu_operations())
 
 
 def _machine_checks(
@@ -244,10 +242,13 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
             socket.create_connection((where.hostname or "localhost", port), _WAIT).close()
             yield Check(", ".join(roles), f"{url} answers", url)
         except OSError:
-            command = f"s3mini serve {roles[0]} --profile {profile.name}"
-            yield Check(
-                ", ".join(roles), "no server there", url, "note", f"start it when it is needed: {command}"
-            )
+            start = f"start it when it is needed: s3mini serve {roles[0]} --profile {profile.name}"
+            if roles[0] == "judge":  # alone at a url of its own
+                start = (
+                    start.replace("judge", "generator")
+                    + f" --set generator.path={profile.judge.path} --port {port}"
+                )
+            yield Check(", ".join(roles), "no server there", url, "note", start)
 
 
 # ------------------------------------------------------------------------------------- packages
@@ -287,8 +288,10 @@ def package_checks(profile: Profile) -> list[Check]:
         troubles = [t for r in requirements if (t := _trouble(r))]
         shown = [f"{n} {v}" for n in SHOWN if any(_name(r) == n for r in requirements) and (v := _version(n))]
         has = ", ".join(troubles) or ", ".join(shown) or f"{len(requirements)} packages"
-        target = f"'s3mini[{extra}]'" if extra else "s3mini"
-        remedy = f"pip install {target}" if troubles else ""
+        target = f"pip install 's3mini[{extra}]'" if extra else "pip install s3mini"
+        if extra == "gpu":  # faiss-gpu and faiss-cpu exclude each other
+            target = "an environment of its own: conda env create -f environment.yml"
+        remedy = target if troubles else ""
         label = {"": "packages", "cpu": "… to search", "gpu": "… for GPUs", "train": "… to train"}[extra]
         checks.append(
             Check(label, has, f"{len(requirements)} packages", "missing" if troubles else "ok", remedy)

@@ -72,7 +72,7 @@ def memory_table(found: Examination) -> RenderableType:
             table.add_section()
 
     shown: set[str] = set()
-    for parts_of, name in ((found.training, "GPU, training"), (found.answering, "GPU, asking")):
+    for parts_of, name in ((found.training, "GPU, training"), (found.answering, "GPU, evaluating")):
         for role, parts in parts_of or ():
             if role not in shown:
                 add(f"GPU: {role}", parts, last=False)

@@ -129,6 +129,14 @@ def look(profile: Profile, item: Item) -> Planned:
     return Planned(item, target, stage, done, to_fetch=item.size, to_keep=item.unpacked, listed=False)
 
 
+def fetched(profile: Profile, name: str) -> Path | None:
+    """Where `download` left an item that the profile names in ``data.hub``, whole; else None."""
+    if name not in profile.data.hub:
+        return None
+    here = look(profile, *items(profile, [name]))
+    return here.target if here.done else None
+
+
 def cache_folder() -> Path:
     """The hub client's cache, where models lie."""
     from huggingface_hub import constants

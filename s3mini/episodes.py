@@ -26,6 +26,9 @@ from .protocols.base import History, Protocol
 from .records import Episode, Hit, Question, Turn
 from .retrieval.base import Retriever
 
+LONGEST_QUERY = 2000
+"""Characters that are searched for: a model that repeats itself writes more, which servers refuse."""
+
 
 @dataclass(slots=True)
 class _Rollout:
@@ -192,6 +195,7 @@ class Engine:
 
     def _search(self, queries: Sequence[str], k: int) -> list[tuple[Hit, ...]]:
         """One call for all distinct queries; hits in the order of ``queries``."""
+        queries = [query[:LONGEST_QUERY] for query in queries]
         distinct = list(dict.fromkeys(queries))
         if not distinct:
             return []

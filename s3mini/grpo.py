@@ -11,8 +11,7 @@ Departures from the paper, all deliberate:
 - GRPO instead of PPO: no critic. Naive RAG's term of GBR cancels in a group (`reward.group_advantages`); what
   remains of GBR is the filter on the training questions.
 - Training sees exactly what evaluation sees (the public code trains on a longer first block).
-- A step scores all its episodes in one batch; a generator, judge or retriever that fails stops
-  the run, which resumes from its last checkpoint. It never becomes a reward.
+- A step scores all its episodes in one batch; a generator, judge or retriever that fails stops the run, which resumes.
 
 Several processes (`processes`) share a step's questions: each rolls out and scores its own, with the seeds that
 one process would use, and the first writes what is recorded of all. The number of processes changes no result.
@@ -20,8 +19,7 @@ one process would use, and the first writes what is recorded of all. The number 
 Rollouts on vLLM (``grpo.vllm``): its kernels give log-probabilities that differ from the trained model's, so that
 training would be slightly off-policy. TRL weighs each sampled token by the ratio of the two; here that ratio is
 cut at `RATIO_CAP` token by token (``token_truncate``). TRL's default multiplies the ratios of a whole episode and
-drops it when the product is out of bounds, which would drop just the long episodes: several hundred small
-differences add up.
+drops it when the product is out of bounds, which would drop just the long episodes.
 """
 
 from __future__ import annotations
@@ -49,6 +47,8 @@ from .records import Episode, Question
 from .stages import Stage, atomic_dir
 
 if TYPE_CHECKING:  # a finished run is found without loading torch
+    import torch
+
     from .grpo_records import Recorder, Report
 
 RATIO_CAP = 2.0
@@ -95,7 +95,7 @@ def train(
             return stage.path
         processes.share(spec.questions_per_step, "grpo.questions_per_step")  # before anything is opened
         cap_threads(profile.threads)
-        opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name))
+        opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name, processes.sharded))
         _update_until_done(profile, seed, stage, opened, progress and processes.main, processes)
         if processes.main:
             stage.finish(
@@ -198,7 +198,7 @@ class Loop:
 
         engine = self.parts.engine
         if isinstance(engine, Engine) and isinstance(engine.sampler, LocalModel):  # the first time
-            engine.sampler = rollout_sampler(trainer, engine.max_length)
+            engine.sampler = rollout_sampler(trainer, engine.max_length, self.processes)
 
     def _kl(self, episodes: Sequence[Episode]) -> tuple[float, int] | None:
         """Without a KL term TRL has no reference: the start model reads one micro-batch of the step's episodes.
@@ -222,7 +222,7 @@ def _update_until_done(
     from transformers import PrinterCallback
 
     from .grpo_records import CHECKPOINTS, MODEL, Recorder, Together, latest_checkpoint
-    from .grpo_trainer import LeanGRPOTrainer, gather_weights
+    from .grpo_trainer import LeanGRPOTrainer, gathered
 
     spec = profile.grpo
     if not parts.questions:
@@ -239,16 +239,17 @@ def _update_until_done(
     checkpoint = processes.from_main(lambda: latest_checkpoint(home / CHECKPOINTS))
     done = int(checkpoint.name.rpartition("-")[2]) // spec.num_iterations if checkpoint else 0
     recorder = Recorder(home, spec.steps, done, progress) if processes.main else None
-    # Sharded, it can roll out nothing: the parts keep a whole one, brought up to date before each use.
+    # Sharded, it can roll out nothing: the parts keep a whole one, brought up to date before each rollout.
+    whole: dict[str, torch.Tensor] = {}  # of the main process, to be saved
     model = copy.deepcopy(parts.model).float() if processes.sharded else parts.model
 
     def save(folder: Path) -> None:
-        save_whole(parts.model, folder)
+        save_whole(parts.model, folder, whole)
         parts.tokenizer.save_pretrained(folder)
 
     def gather() -> None:
         if processes.sharded:
-            gather_weights(trainer.model, parts.model)  # type: ignore[arg-type]  # there is one
+            whole.update(gathered(trainer.model, processes.main))  # type: ignore[arg-type]  # there is one
 
     try:
         if recorder is not None:
@@ -307,7 +308,7 @@ def trl_config(
     rows = processes.share(spec.questions_per_step, "grpo.questions_per_step") * spec.num_generations
     micro = max(n for n in range(1, min(spec.micro_batch, rows) + 1) if rows % n == 0)
     on_cpu = device == "cpu"
-    return GRPOConfig(
+    config = GRPOConfig(
         output_dir=str(folder),
         seed=seed,
         max_steps=spec.steps * spec.num_iterations,
@@ -321,6 +322,8 @@ def trl_config(
         lr_scheduler_type=spec.lr_scheduler_type,
         max_grad_norm=spec.max_grad_norm,
         beta=spec.beta,
+        # the reference of the KL term lies whole where the policy does, not spread over the GPUs
+        model_init_kwargs={"device_map": None} if spec.beta and not on_cpu else None,
         epsilon=spec.epsilon,
         loss_type=spec.loss_type,
         scale_rewards=spec.scale_rewards,
@@ -343,6 +346,9 @@ def trl_config(
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
     )
+    if processes.count == 1 and not on_cpu:
+        config._n_gpu = 1  # not every GPU in sight, by nn.DataParallel, which TRL refuses
+    return config
 
 
 def data_order(questions: Sequence[Question], seed: int, count: int) -> Any:

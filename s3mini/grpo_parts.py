@@ -120,10 +120,11 @@ def recall(question: Question, context: Sequence[Document]) -> float:
     return float(any(span_match(document.contents, question.golden_answers) for document in context))
 
 
-def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> Parts:
+def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
     """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
 
-    The reward "recall" values the documents, any other an answer.
+    The reward "recall" values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
+    is trained elsewhere, so its weights may be as coarse as the profile has them.
 
     Raises:
         DataError: unknown protocol or reward, malformed data, nothing left to train on.
@@ -147,7 +148,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr") -> P
     loaded = load_model(spec, shared=kept)
     trained = copy.deepcopy(loaded.model) if kept else loaded.model
     trained.train()
-    if not profile.grpo.lora_rank:
+    if not profile.grpo.lora_rank and not sharded:
         trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
     policy = LocalModel(spec, trained, loaded.tokenizer)
     engine = Engine(

@@ -137,6 +137,16 @@ def gather_weights(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
         kept[name].copy_(weight.full_tensor() if isinstance(weight, DTensor) else weight)
 
 
+def gathered(sharded: torch.nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+    """The weights of a model in training by name, whole, on the CPU, where ``keep``. To be called by all processes."""
+    found = {}
+    for name, weight in sharded.named_parameters():
+        full = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        if keep:
+            found[name] = full.detach().cpu()
+    return found
+
+
 class LeanGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` that skips what cannot change the result (see the module). Elsewhere than on a CPU, where
     TRL has kernels of its own, only the packing is used."""

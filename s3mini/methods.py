@@ -129,7 +129,7 @@ class Bench:
         if (folder / "model").is_dir():  # a run's folder, as training returns it
             folder = folder / "model"
         if (folder / "config.json").is_file():
-            return model.model_copy(update={"path": str(folder.resolve())})
+            return model.trained(folder)
         if given is None and spec.checkpoint is not None:
             return model.model_copy(update={"path": spec.checkpoint})
         raise StageError(

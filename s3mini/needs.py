@@ -1,36 +1,22 @@
-"""What a profile needs of a machine, computed: memory, disk, hours by stage. Nothing is loaded, nothing is asked for.
+"""What a profile needs of a machine, computed: memory and disk. Nothing is loaded, nothing is asked for.
 
 Every figure is a `Part` with the formula it comes from. Workloads (tokens a question, questions a set) are those of the
-paper's setting; what was measured is taken instead, where a stage has run here or its record ships.
+paper's setting.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import replace
 
 from .download import data_folder
 from .profile import ROOT, ModelSpec, Profile
 from .published import MIRAGE
-from .sizes import ENCODERS, Part, Shape, served, shape_of, trained
-from .stages import read_manifest, stage_times
+from .sizes import ENCODERS, Part, served, shape_of, trained
+from .stages import read_manifest
 
-CARDS = {  # dense bfloat16 operations and bytes of memory traffic a second, as their makers state them
-    "H200": (989e12, 4.8e12),
-    "H100": (989e12, 3.35e12),
-    "A100": (312e12, 2.0e12),
-    "L40S": (362e12, 0.86e12),
-    "A10": (125e12, 0.6e12),
-    "L4": (121e12, 0.3e12),
-    "4090": (165e12, 1.01e12),
-    "3090": (71e12, 0.94e12),
-}
-REACHED = 0.4  # share of a card's operations that reading and training reach
-STREAMED = 0.6  # share of its memory traffic that writing token by token reaches
 CONTEXT = 1.5e9  # bytes a process keeps on a card beside its tensors
+WORKING = 1e9  # bytes that a server computes in
 DOCUMENT_TOKENS = 140  # a wiki-18 passage: 100 words
 QUESTION_TOKENS = 120  # a question with the prompt around it
 ANSWER_TOKENS = 20
@@ -42,19 +28,6 @@ MADE = {"train": {"nq": 79_168, "hotpotqa": 90_447}, "test": {
     **MIRAGE,
 }}  # fmt: skip
 """Questions of the public sets, for a count before they are here."""
-RECORD = "data/mini/results/seed0.json"
-_STAGES = ("index", "rag", "train", "evaluation")
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """A card's operations and bytes a second, and how many of it; and the processor's float32 operations."""
-
-    name: str
-    operations: float
-    traffic: float
-    count: int = 1
-    processor: float = 0.6e12  # a server of 16 cores
 
 
 def documents(profile: Profile) -> int:
@@ -115,9 +88,17 @@ def big(profile: Profile) -> bool:
     return profile.gpu is not None
 
 
+def launched(profile: Profile) -> int:
+    """Processes that train, one per GPU: all but the one that serves the generator."""
+    return max(1, profile.gpu.count - 1) if profile.gpu is not None else 1
+
+
 def gpu_parts(profile: Profile, training: bool) -> list[tuple[str, list[Part]]] | None:
-    """(role, parts) of what lies on the GPUs at one time; None where a model's shape is not known."""
-    tokens = episode_tokens(profile)
+    """(role, parts) of what lies on the GPUs at one time; None where a model's shape is not known.
+
+    Several processes without adapters shard the model in training, and keep a whole copy each to roll out with.
+    """
+    tokens, grpo = episode_tokens(profile), profile.grpo
     searcher, spec = shape_of(profile.searcher.path), profile.searcher
     found: list[tuple[str, list[Part]]] = []
     for role in ("generator", "judge"):
@@ -130,21 +111,51 @@ def gpu_parts(profile: Profile, training: bool) -> list[tuple[str, list[Part]]] 
         found.append((role, served(shape, frozen, answer_tokens(profile), min(frozen.batch_size, ROWS))))
     if searcher is None:
         return None
-    writing = served(searcher, spec, tokens, spec.max_rows)
+    processes = launched(profile) if training else 1
     if training:
+        sharded = processes > 1 and not grpo.lora_rank
+        fine = {} if sharded or grpo.lora_rank else {"dtype": "float32"}  # it rolls out as it is trained
+        episodes = -(-grpo.questions_per_step * grpo.num_generations // processes)
+        copy, rollout = served(searcher, spec.model_copy(update=fine), tokens, min(spec.max_rows, episodes))
+        update = trained(searcher, spec, grpo, tokens)
+        own = [part for part in update if part.what not in ("activations", "logits")]
         # rolling out and updating take turns: what one of them needs beside the weights is lent to the other
-        update, rollout = trained(searcher, spec, profile.grpo, tokens), writing[1]
-        own = [p for p in update if p.what not in ("activations", "logits")]
-        passing = [p for p in update if p.what in ("activations", "logits")]
-        larger = [rollout] if rollout.size > sum(p.size for p in passing) else passing
-        found.append(("searcher, trained", own + larger))
+        passing = [part for part in update if part.what in ("activations", "logits")]
+        larger = [rollout] if rollout.size > sum(part.size for part in passing) else passing
+        each = [replace(copy, what="copy that rolls out"), *larger] if sharded else [*own, *larger]
+        found.append(("searcher, trained", [*(own if sharded else []), *_times(processes, each)]))
     else:
-        found.append(("searcher", writing))
+        writers = [(searcher, spec.trained(ROOT) if profile.data.train_sets else spec)]
+        writers += [
+            (shape, method.model)
+            for method in profile.protocols.values()
+            if method.model and method.model.engine == "local" and (shape := shape_of(method.model.path))
+        ]
+        sized = [served(shape, model, tokens, model.max_rows) for shape, model in writers]
+        found.append(("largest searcher", max(sized, key=lambda parts: sum(part.size for part in parts))))
     encoder, _ = ENCODERS.get(profile.retrieval.dense.encoder, (0.5e9, 768))
-    found.append(("encoder", [Part("weights", encoder, "float32")]))
-    processes = len({profile.generator.engine, profile.searcher.engine})
-    found.append(("CUDA", [Part("contexts", CONTEXT * processes, f"{processes} × {CONTEXT / 1e9:g} GB")]))
+    found.append(("encoder", _times(processes, [Part("weights", encoder, "float32")])))
+    contexts = processes + (profile.generator.engine != spec.engine)
+    found.append(("CUDA", [Part("contexts", CONTEXT * contexts, f"{contexts} × {CONTEXT / 1e9:g} GB")]))
     return found
+
+
+def _times(count: int, parts: Sequence[Part]) -> list[Part]:
+    if count == 1:
+        return list(parts)
+    return [Part(part.what, count * part.size, f"{count} × ({part.why})") for part in parts]
+
+
+def server_share(profile: Profile, spec: ModelSpec, card: float) -> float | None:
+    """The share of a card of ``card`` bytes that a server of the frozen ``spec`` is to take; None: as much as it likes.
+
+    Only where the profile has one card for everything: vLLM would fill it.
+    """
+    shape = shape_of(spec.path)
+    if shape is None or profile.gpu is None or profile.gpu.count > 1:
+        return None
+    parts = served(shape, spec, answer_tokens(profile), min(spec.batch_size, ROWS))
+    return round(min(0.9, (sum(part.size for part in parts) + CONTEXT + WORKING) / card), 2)
 
 
 def total(parts: Sequence[tuple[str, list[Part]]]) -> float:
@@ -184,8 +195,17 @@ def memory_parts(profile: Profile) -> list[Part]:
         parts += _candidates(profile) or [_vectors(profile)]
     if profile.retrieval.kind != "remote":
         parts.append(_places(number))
+    shape, processes = shape_of(profile.searcher.path), launched(profile)
+    if processes > 1:
+        more = Part("Python of the other processes", 2.0e9 * (processes - 1), f"{processes - 1} × 2 GB")
+        parts.append(more)
+        if shape is not None and profile.grpo.beta and not profile.grpo.lora_rank:
+            what, why = (
+                "references while they are loaded",
+                f"{processes} × {shape.parameters / 1e9:.2f} B × 4 bytes",
+            )
+            parts.append(Part(what, processes * shape.parameters * 4.0, why))
     if not big(profile):
-        shape = shape_of(profile.searcher.path)
         parts.append(
             Part("models", (shape.parameters if shape else 0) * 40.0, "weights, gradients, AdamW, caches")
         )
@@ -214,143 +234,3 @@ def disk_parts(profile: Profile) -> list[Part]:
             )
         )
     return parts
-
-
-# -------------------------------------------------------------------------------------- hours
-
-
-@cache
-def cpu_operations() -> float:
-    """Float32 operations a second of this machine's processor in a matrix product, measured for 0.2 s."""
-    try:
-        import numpy as np
-    except ImportError:
-        return 5e10
-    a = np.ones((768, 768), np.float32)
-    a @ a
-    started, rounds = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.2:
-        a @ a
-        rounds += 1
-    return rounds * 2 * 768**3 / (time.perf_counter() - started)
-
-
-def generation(shape: Shape, read: float, written: float, rows: int, speed: Speed) -> float:
-    """Seconds for ``read`` tokens read at once and ``written`` tokens written by ``rows`` rows side by side."""
-    reading = 2.0 * shape.parameters * read / (speed.operations * REACHED)
-    step = shape.file_bytes + rows * 2000 * shape.kv_bytes  # bytes that a step reads: weights and caches
-    return (reading + written / rows * step / (speed.traffic * STREAMED)) / speed.count
-
-
-def hours(profile: Profile, speed: Speed | None) -> list[tuple[str, float | None, str]]:
-    """(stage, hours or None where nothing is known, how it comes about), in the order of a run."""
-    measured = {stage: seconds for stage, seconds in _measured(profile).items() if seconds is not None}
-    computed = _computed(profile, speed) if speed is not None else {}
-    rows: list[tuple[str, float | None, str]] = []
-    for stage in _STAGES:
-        if stage == "train" and not profile.data.train_sets:
-            continue
-        if stage in measured:
-            seconds, why = measured[stage]
-            rows.append((stage, seconds / 3600, why))
-        elif stage in computed:
-            seconds, why = computed[stage]
-            rows.append((stage, seconds / 3600, why))
-        else:
-            rows.append((stage, None, "not run here yet, and no record of it"))
-    return rows
-
-
-def _measured(profile: Profile) -> dict[str, tuple[float, str] | None]:
-    """Seconds by stage of what ran here; else, for the mini world's profiles, from the record that ships, by share of the work."""
-    here = _by_stage({name: float(m["seconds"]) for name, m in stage_times(profile).items()})
-    found: dict[str, tuple[float, str] | None] = {s: (n, "measured: it ran here") for s, n in here.items()}
-    record = ROOT / RECORD
-    if profile.searcher.path != "data/mini/model" or not record.is_file():
-        return found
-    results = json.loads(record.read_text(encoding="utf-8"))
-    theirs = _by_stage({name: float(m["seconds"]) for name, m in results["stages"].items()})
-    grpo, where = (
-        profile.grpo,
-        f"from the record of {results['machine']['cores']} cores, by share of the work",
-    )
-    runs = next(run for name, run in results["training"].items() if name.startswith("s3"))
-    shares = {
-        "index": documents(profile) / 2680,
-        "rag": (questions(profile, "train") + questions(profile, "test")) / 2600,
-        "train": grpo.steps * grpo.questions_per_step * grpo.num_generations / runs["episodes"],
-        "evaluation": questions(profile, "test")
-        * len(profile.evaluation.methods)
-        / (1200 * len(results["methods"])),
-    }
-    theirs["train"] = float(runs["seconds"])
-    for stage, share in shares.items():
-        if stage not in found and stage in theirs:
-            found[stage] = (theirs[stage] * share, where)
-    return found
-
-
-def _by_stage(times: dict[str, float]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, seconds in times.items():
-        stage = name.partition("/")[0]
-        if stage in _STAGES:
-            found[stage] = found.get(stage, 0.0) + seconds
-    return found
-
-
-def _computed(profile: Profile, speed: Speed) -> dict[str, tuple[float, str]]:
-    """Seconds by stage from operations and bytes."""
-    searcher, generator = shape_of(profile.searcher.path), shape_of(profile.generator.path)
-    number, grpo, s3 = documents(profile), profile.grpo, profile.s3
-    if searcher is None or generator is None or not number:
-        return {}
-    _, dimension = ENCODERS.get(profile.retrieval.dense.encoder, (0.0, 768))
-    search = 2.0 * number * dimension / (speed.processor * 0.5) if profile.retrieval.kind == "dense" else 0.01
-    rows, writers = min(profile.generator.batch_size, ROWS), profile.searcher.max_rows
-    train, test = questions(profile, "train"), questions(profile, "test")
-    judged = 0.5  # of the answers, where the span match fails
-    naive = QUESTION_TOKENS + profile.rag.k * DOCUMENT_TOKENS
-
-    def answer(count: float, tokens: int) -> float:
-        read, written = count * (tokens + judged * 150), count * (ANSWER_TOKENS + judged * 3)
-        return generation(generator, read, written, rows, speed)
-
-    def search_all(count: float, each: float) -> float:
-        return generation(
-            searcher, count * episode_tokens(profile), count * s3.turns * TURN_TOKENS, writers, speed
-        ) + (count * each * search)
-
-    linked = "index" in profile.data.hub
-    encoder_work = 2.0 * 110e6 * DOCUMENT_TOKENS * number / (speed.operations * REACHED * speed.count)
-    index = 65e9 / 0.5e9 * 2 if linked else encoder_work
-    lexical = number / (1000.0 * 8)
-    episodes = float(grpo.steps * grpo.questions_per_step * grpo.num_generations)
-    passes = (
-        8.0 if not grpo.lora_rank else 6.0
-    )  # forward 2, again for the checkpoints 2, backward 4 (2 with frozen weights)
-    passes += 2.0 if grpo.beta else 0.0
-    update = passes * searcher.parameters * episodes * episode_tokens(profile) / (
-        speed.operations * REACHED * speed.count
-    )  # fmt: skip
-    rollout, reading = search_all(episodes, s3.turns + 1), answer(episodes, answer_tokens(profile))
-    methods = len(profile.evaluation.methods)
-    return {
-        "index": (
-            index + lexical,
-            "linked and read twice" if linked else "encoding; Lucene at 8,000 passages a second",
-        ),
-        "rag": (
-            answer(train + test, naive) + (train + test) * search,
-            f"{train + test:,} questions: {(train + test) * search / 3600:.1f} h of search at {search * 1e3:.0f} ms",
-        ),
-        "train": (
-            rollout + reading + update,
-            f"{episodes:,.0f} episodes × {episode_tokens(profile)} tokens: rollouts {rollout / 3600:.1f} h, "
-            f"answers {reading / 3600:.1f} h, updates {update / 3600:.1f} h",
-        ),
-        "evaluation": (
-            methods * (search_all(test, 2.5) + answer(test, answer_tokens(profile))) * 0.7,
-            f"{methods} methods × {test:,} questions, 0.7 of s3's work each",
-        ),
-    }

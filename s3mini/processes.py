@@ -3,7 +3,7 @@
 One machine with several GPUs; a small model whole on each of them, a large one sharded (FSDP)::
 
     accelerate launch --config_file s3mini/accelerate/ddp.yaml --num_processes 2 -m s3mini.cli train --profile gpu
-    accelerate launch --config_file s3mini/accelerate/fsdp.yaml --num_processes 8 -m s3mini.cli train --profile paper
+    accelerate launch --config_file s3mini/accelerate/fsdp.yaml --num_processes 5 -m s3mini.cli train --profile paper
 
 CPU cores (what the tests run)::
 

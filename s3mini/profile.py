@@ -104,6 +104,14 @@ class ModelSpec(_Spec):
             raise ValueError("engine: served needs the server's url, e.g. http://127.0.0.1:8000/v1")
         return self
 
+    def trained(self, folder: Path) -> ModelSpec:
+        """This model as training left it in ``folder``.
+
+        Read in float32, since bfloat16 loses most of what a short training added; servers have no kernels for that.
+        """
+        fine = {"dtype": "float32"} if self.engine == "local" and self.dtype == "bfloat16" else {}
+        return self.model_copy(update={"path": str(folder.resolve()), **fine})
+
 
 class S3Spec(_Spec):
     """The configuration the paper names k-select-turns, and begin-with-search."""
@@ -163,7 +171,7 @@ class GrpoSpec(_Spec):
 class GpuSpec(_Spec):
     """The GPUs that a profile is laid out for; what `doctor` computes with where there is none to look at."""
 
-    card: str  # a name of needs.CARDS
+    card: str  # a name of hours.CARDS
     count: int = Field(1, ge=1)
     memory_gb: float = Field(gt=0)
 

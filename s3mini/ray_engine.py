@@ -16,6 +16,7 @@ each hold the index and the models need much memory: at scale let servers hold t
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +38,8 @@ RETRIES = 3
 """Times a block is given to a new process after its process died: more often, and it is the block that kills."""
 STARTS = 3
 """Tries to start: on a busy machine Ray may not be up within the 15 seconds it gives itself."""
+PLACED = 300
+"""Seconds in which every process has to have started: what fits on no machine of a cluster would wait for ever."""
 STORE = 256 * 2**20
 """Bytes of shared memory of an own Ray: only questions and records pass through."""
 
@@ -51,6 +54,9 @@ class _Worker:
         self._open_bench = open_bench
         self._bench: Bench | None = None
         self._work: tuple[str, Work] | None = None
+
+    def ready(self) -> None:
+        """Answered once the process runs."""
 
     def answer(self, key: str, work: list[Any], block: Sequence[Question]) -> list[Record]:
         """The records of a block. ``work`` holds a reference, fetched when its ``key`` is new."""
@@ -99,9 +105,10 @@ class RayEngine:
         workers = self._wanted or min(gpus, processors) or processors
         self._check(processors)
         threads = processors // workers
+        share = gpus_each(workers, gpus)
         actor = ray.remote(_Worker).options(
             num_cpus=threads,
-            num_gpus=gpus / workers,
+            num_gpus=share,
             max_restarts=-1,
             max_task_retries=RETRIES,
             runtime_env={
@@ -113,6 +120,12 @@ class RayEngine:
             },
         )
         self._actors = [actor.remote(self._open_bench, threads) for _ in range(workers)]
+        _, absent = ray.wait([a.ready.remote() for a in self._actors], num_returns=workers, timeout=PLACED)
+        if absent:
+            raise StageError(
+                f"{len(absent)} of {workers} workers found no place within {PLACED} s: each wants {threads} processors and "
+                f"{share:g} GPUs of one machine; give fewer --workers, or more where machines are small"
+            )
 
     def _check(self, processors: int) -> None:
         if self._wanted and self._wanted > processors:
@@ -161,6 +174,13 @@ class RayEngine:
             number, actor = running.pop(ready)
             free.append(actor)
             done[number] = ready
+
+
+def gpus_each(workers: int, gpus: int) -> float:
+    """GPUs for each worker: Ray gives whole ones, or a part of one. 3 workers on 2 GPUs get a half each."""
+    if not gpus:
+        return 0
+    return gpus // workers if workers <= gpus else 1 / math.ceil(workers / gpus)
 
 
 def _begin() -> None:

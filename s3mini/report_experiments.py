@@ -64,7 +64,8 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
             Cell(percent(arm["average"]["gen_acc"]), interval(arm["average"]), "average"),
             Cell(points(arm["difference"]) if number else "–"),
             Cell(f"{arm['context_tokens']:.0f}"),
-            Cell(f"{arm['searches_per_question']:.2f}"),
+            # another generator reads contexts that were searched for before
+            Cell("–" if study == "generator" else f"{arm['searches_per_question']:.2f}"),
             Cell(_theirs(paper.ablation(study, number))),
         ]
         rows.append(Row(name, cells, kind="" if number else "ours"))
@@ -124,7 +125,7 @@ def claims_table(board: Sequence[Claim]) -> Rich:
     ]
     heads = [Cell("claim"), Cell("paper"), Cell("ours", "95 % interval"), Cell("verdict")]
     return table(
-        heads, rows, "Points are percentage points of GenAcc. Verdicts are computed from the intervals."
+        heads, rows, "Points are percentage points of GenAcc. Verdicts are computed: see the text above."
     )
 
 
@@ -171,4 +172,4 @@ def agreement_table(found: Mapping[str, Any], counts: tuple[int, int]) -> Rich:
         Cell("accepts of the right ones", f"n = {counts[0]}"),
         Cell("accepts of the wrong ones", f"n = {counts[1]}"),
     ]
-    return table(heads, rows, "Percent, with 95 % intervals; right and wrong as a person labelled them.")
+    return table(heads, rows, "Percent, with 95 % intervals; right and wrong as labelled.")

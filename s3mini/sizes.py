@@ -142,13 +142,13 @@ class Part:
 
 
 def served(shape: Shape, spec: ModelSpec, tokens: int, rows: int) -> list[Part]:
-    """A frozen model answering ``rows`` conversations of ``tokens`` tokens at a time."""
+    """A model answering ``rows`` conversations of ``tokens`` tokens at a time."""
     each = BYTES.get(spec.dtype, shape.stored)
-    weights = shape.weight_bytes(each)
+    weights, kv = shape.weight_bytes(each), shape.kv_bytes * each / 2
     kind = f"{shape.bits}-bit layers, the rest" if shape.bits else f"{shape.parameters / 1e9:.2f} B weights"
     return [
         Part("weights", weights, f"{kind} × {each:g} bytes"),
-        Part("key-value cache", shape.kv_bytes * tokens * rows, f"{rows} rows × {tokens} tokens × {shape.kv_bytes / 1024:g} KiB"),
+        Part("key-value cache", kv * tokens * rows, f"{rows} rows × {tokens} tokens × {kv / 1024:g} KiB"),
     ]  # fmt: skip
 
 

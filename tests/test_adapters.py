@@ -29,8 +29,7 @@ from s3mini.stages import JsonlLog
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for module in (s3mini.profile, s3mini.cli.base):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(s3mini.profile, "ROOT", tmp_path)
     make_world(tmp_path)
     return tmp_path
 

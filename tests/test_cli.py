@@ -34,7 +34,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(s3mini.profile, "ROOT", tmp_path)
-    monkeypatch.setattr(s3mini.cli.base, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -159,13 +158,11 @@ def test_the_best_searcher_is_found(root: Path) -> None:
     mini = load_profile("mini")
     assert find_searcher(mini, 0)[0] is None
     assert "s3mini train --profile mini --seed 0" in find_searcher(mini, 0)[1]
-    shipped = make("data/mini/searcher")
-    assert find_searcher(mini, 0)[0] == shipped
-    other = load_profile("mini", **{"searcher.path": "some/instruct-model"})
-    assert find_searcher(other, 0)[0] is None, "a searcher trained from one model is not one for another"
+    named = load_profile("mini", **{"protocols.s3": {"checkpoint": "somebody/searcher"}})
+    assert find_searcher(named, 0)[0] == "somebody/searcher"
     trained = make("build/mini/train/s3-seed2/model")
-    assert find_searcher(mini, 2)[0] == trained
-    assert find_searcher(mini, 0)[0] == shipped
+    assert find_searcher(mini, 2)[0] == find_searcher(named, 2)[0] == trained
+    assert find_searcher(mini, 0)[0] is None, "another seed's is not this one's"
 
 
 def test_a_world_is_written_and_another_seed_does_not_overwrite_it(run: Run, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from s3mini.grpo_trainer import LeanGRPOTrainer
 from s3mini.models.colocated import ColocatedSampler, rollout_sampler
 from s3mini.models.local import LocalModel
 from s3mini.models.served import ServedModel
+from s3mini.processes import Processes
 
 
 @dataclass
@@ -121,6 +122,35 @@ def test_server_mode_asks_the_server_that_trl_updates() -> None:
     assert isinstance(sampler, ServedModel) and sampler.positions == 300
     assert (sampler.endpoint.url, sampler.spec.path) == ("http://127.0.0.1:8000/v1", "toy")
     assert sampler.end_ids == local.end_ids
+
+
+def test_in_server_mode_other_processes_learn_the_servers_name_from_the_main_one() -> None:
+    """TRL makes its client in the main process only."""
+    local = toy_local(3)
+
+    class Second(Processes):
+        def from_main(self, work: Any) -> Any:
+            return "toy", "http://127.0.0.1:8000"
+
+    trainer = SimpleNamespace(
+        vllm_mode="server",
+        vllm_generation=SimpleNamespace(),
+        processing_class=local.tokenizer,
+        model=local.model,
+    )
+    sampler = rollout_sampler(trainer, 300, Second(1, 2))
+    assert isinstance(sampler, ServedModel) and sampler.spec.path == "toy"
+
+
+def test_one_process_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several in sight transformers would wrap the model in nn.DataParallel, and TRL stop."""
+    import trl
+
+    monkeypatch.setattr(trl, "GRPOConfig", lambda **given: SimpleNamespace(_n_gpu=2, **given))
+    spec = grpo_profile(**{"grpo.beta": 0.1}).grpo
+    assert trl_config(spec, 0, tmp_path, "cuda")._n_gpu == 1
+    assert trl_config(spec, 0, tmp_path, "cuda").model_init_kwargs == {"device_map": None}
+    assert trl_config(spec, 0, tmp_path, "cuda:0", Processes(0, 2))._n_gpu == 2, "the launcher's business"
 
 
 def test_trl_is_told_of_vllm_only_when_it_is_used(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import s3mini.sizes
 from s3mini import unpack
 from s3mini.cli import main
 from s3mini.corpus import load_questions, read_corpus, read_questions
-from s3mini.download import download, items, look, plan
+from s3mini.download import download, fetched, items, look, plan
 from s3mini.errors import DataError, DownloadError
 from s3mini.hub import Hub, Source
 from s3mini.models.local import LocalModel
@@ -103,6 +103,10 @@ def test_everything_comes_in_the_packages_own_formats_and_is_found_again(hub: To
     assert not hub.requests
     assert all(line.endswith(": here") for line in told[11:])
 
+    assert fetched(profile, "index") == folder / "e5_Flat.index"
+    assert fetched(profile, "medcorp") is None, "the profile does not search it"
+    (folder / "e5_Flat.index").write_bytes(b"cut short")
+    assert fetched(profile, "index") is None
     (folder / "wiki.jsonl").write_bytes(b"cut short\n")
     download(profile, ["corpus"])
     assert (folder / "wiki.jsonl").read_bytes() == corpus_lines(400)

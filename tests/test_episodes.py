@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_model import SPECIAL, toy_local, toy_tokenizer
 
-from s3mini.episodes import Engine
+from s3mini.episodes import LONGEST_QUERY, Engine
 from s3mini.errors import ModelError, RetrievalError
 from s3mini.models import Sample
 from s3mini.models.local import LocalModel
@@ -175,6 +175,15 @@ def test_a_block_that_does_not_fit_ends_the_episode() -> None:
     assert cut.end == "length" and cut.completion_ids == whole.completion_ids[: len(cut.completion_ids)]
     assert cut.context == whole.context and all(cut.env_mask)
     assert len(cut.prompt_ids) + len(cut.completion_ids) <= length
+
+
+def test_a_query_that_never_ends_is_cut() -> None:
+    """A model that repeats itself writes thousands of characters, which a retrieval server refuses, each time anew."""
+    library = Library()
+    sampler = Scripted(lambda row, turn: ASK % ("=" * 9000) if turn == 0 else DONE)
+    (episode,) = engine(sampler, library, length=40_000, turn=20_000).run(QUESTIONS[:1], progress=False)
+    assert max(len(q) for queries, _ in library.calls for q in queries) == LONGEST_QUERY
+    assert episode.searches >= 1
 
 
 def test_a_prompt_that_does_not_fit_takes_no_turn() -> None:

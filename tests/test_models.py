@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,19 @@ def test_saved_models_load_and_share_weights(local: LocalModel, tmp_path: Path) 
     assert first.start(start).sample([0], 5)[0].ids == local.start(start).sample([0], 5)[0].ids
     toy_model(len(local.tokenizer), seed=9).save_pretrained(tmp_path)  # retrained in place
     assert load_model(ModelSpec(path=str(tmp_path))).model is not first.model
+
+
+def test_a_gpu_holds_no_model_that_nobody_uses(local: LocalModel, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        local.model.save_pretrained(tmp_path / name)
+        local.tokenizer.save_pretrained(tmp_path / name)
+    held = load_model(ModelSpec(path=str(tmp_path / "one")))
+    gone = weakref.ref(load_model(ModelSpec(path=str(tmp_path / "two"))).model)
+    assert gone() is not None, "kept for whoever asks next"
+    load_model(ModelSpec(path=str(tmp_path / "two"), device="meta"))  # passes for a GPU
+    assert gone() is None
+    assert load_model(ModelSpec(path=str(tmp_path / "one"))).model is held.model
+    assert load_model(ModelSpec(path=str(tmp_path / "one")), shared=False).model is not held.model
 
 
 def test_what_cannot_be_loaded_says_so(local: LocalModel, tmp_path: Path) -> None:

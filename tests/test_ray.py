@@ -22,6 +22,7 @@ from s3mini.errors import DataError
 from s3mini.evaluation import evaluate
 from s3mini.machine import cores
 from s3mini.rag import precompute
+from s3mini.ray_engine import gpus_each
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 's3mini[ray]'")
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left processes in /proc")
@@ -37,6 +38,43 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     for pid in running(tmp_path):
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "each"), [(3, 0, 0), (3, 2, 0.5), (2, 2, 1), (3, 4, 1), (1, 4, 4), (4, 1, 0.25)]
+)
+def test_every_worker_finds_a_gpu_or_a_part_of_one(workers: int, gpus: int, each: float) -> None:
+    """Ray gives whole GPUs or a part of one; what does not fit waits for ever."""
+    assert gpus_each(workers, gpus) == each
+    per_gpu = 1 / each if 0 < each < 1 else 0
+    assert not per_gpu or workers <= gpus * int(per_gpu)
+
+
+NOWHERE = """
+import s3mini.ray_engine as engine
+from s3mini.blocks import open_engine
+from s3mini.errors import StageError
+
+engine.PLACED, start = 3, engine.RayEngine._start
+engine.RayEngine._start = lambda self, found: start(self, {**found, "CPU": 64.0})  # as many small machines have
+try:
+    with open_engine("ray", None, 2):
+        pass
+except StageError as error:
+    print(error)
+"""
+
+
+def test_workers_that_fit_nowhere_are_an_error(root: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", NOWHERE],
+        env={**os.environ, "S3MINI_ROOT": str(root), "RAY_ADDRESS": ""},
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert "2 of 2 workers found no place within 3 s: each wants 32 processors and 0 GPUs" in ran.stdout, (
+        ran.stderr
+    )
+    assert ended(root)
 
 
 def launch(root: Path, *arguments: str) -> subprocess.Popen[str]:

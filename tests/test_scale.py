@@ -295,6 +295,20 @@ def prebuilt(tmp_path: Path) -> Path:
     return tmp_path / "e5_Flat.index"
 
 
+def test_what_was_downloaded_is_taken_without_being_asked_for(
+    profile: Profile, prebuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding 21 million passages again would take days and 64 GB more."""
+    asked = []
+    monkeypatch.setattr(room, "fetched", lambda profile, name: asked.append(name) or prebuilt)
+    retriever = cast(DenseRetriever, open_retriever(profile, "dense", cache=False))
+    assert (profile.build / "index/dense/flat.faiss").samefile(prebuilt) and asked == ["index"]
+    assert ids(retriever.search(QUERIES[:1], 1)[0])
+    half = changed(profile, {"retrieval.dense.dtype": "float16", "name": "half"})
+    build_index(half, "dense", progress=False)
+    assert not (half.build / "index/dense/flat.faiss").samefile(prebuilt)
+
+
 def test_a_prebuilt_index_is_adopted(profile: Profile, prebuilt: Path) -> None:
     folder = build_index(profile, "dense", progress=False, adopt=prebuilt)
     assert (folder / "flat.faiss").samefile(prebuilt)  # not a second copy on the disk
@@ -376,6 +390,10 @@ def test_compressed_indexes_are_made_from_the_exact_one(
         assert len(set(ids(one)) & set(ids(two))) >= 5
         assert all(abs(scores[h.document.id] - h.score) < 1e-5 for h in two if h.document.id in scores)
         assert [h.score for h in two] == sorted((h.score for h in two), reverse=True)
+    alone = [near.search([text], 3)[0] for text in texts]
+    assert [ids(h) for h in alone] == [ids(h[:3]) for h in near.search(texts, 20)], (
+        "whoever else asks, and for how many"
+    )
     everything = near.search(texts[:1], 1000)[0]
     assert len(everything) == 500  # k above the corpus: what no candidate list can give
     (folder / "candidates.faiss").write_bytes(b"torn")
@@ -464,6 +482,9 @@ def test_auto_takes_the_gpus_only_when_it_fits(
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         assert flat.use_gpu("auto", wiki) is fits
     assert not flat.use_gpu("cpu", wiki)
+    assert flat.use_gpu("auto", wiki, "ivf-sq8")
+    for kind in ("sq8", "ivf-pq"):  # FAISS knows neither on a GPU
+        assert not flat.use_gpu("auto", wiki, kind) and flat.use_gpu("gpu", wiki, kind)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     assert not flat.use_gpu("auto", wiki)
     with pytest.raises(RetrievalError, match="FAISS sees no GPU: install the extra gpu"):

@@ -302,6 +302,8 @@ def test_a_failing_engine_is_500_for_its_own_query_only(words: WordRetriever) ->
             else:
                 assert answer.json()["result"][0][0]["id"] == f"{query}-0"
         assert post(url, queries=["good", "bad"]).status_code == 500  # never half an answer
+        panicked = post(url, queries=["bad panic"])
+        assert panicked.status_code == 500 and "PanicException: index out of bounds" in panicked.text
         assert post(url, queries=["good"]).status_code == 200
 
 

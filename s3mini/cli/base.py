@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..machine import cap_threads
-from ..profile import ROOT, Profile, load_profile
+from ..profile import Profile, load_profile
 
 app = typer.Typer(
     help="Learn, reproduce and use s3: train only the searcher of a RAG system, by reinforcement learning.",
@@ -18,9 +18,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-SHIPPED_SEARCHER = "data/mini/searcher"  # trained from this base model, so it stands in for it only
-SHIPPED_BASE = "data/mini/model"
 
 ProfileName = Annotated[
     str, typer.Option("--profile", help="Name of a profile, or the path of a .yaml file.")
@@ -39,7 +36,9 @@ Sets = Annotated[
 EngineName = Annotated[str, typer.Option("--engine", help="Who answers: local (this process) or ray (many).")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Ray's processes; each opens the models. [one per GPU, else per core]"),
+    typer.Option(
+        min=1, help="Ray's processes; each opens the models. Default: one per GPU, else one per core."
+    ),
 ]
 
 
@@ -84,8 +83,8 @@ def known_engine(name: str) -> str:
 def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
     """The best searcher there is for a profile, and a word on where it comes from.
 
-    First what training of this seed left (a folder), then the checkpoint that the profile names (as it names it), then
-    the shipped one (when the profile starts from the shipped base model), else None: the one that it starts from.
+    First what training of this seed left (a folder), then the checkpoint that the profile names (as it names it), else
+    None: the one that it starts from.
     """
     trained = profile.build / "train" / f"s3-seed{seed}" / "model"
     if (trained / "config.json").is_file():
@@ -95,7 +94,4 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
         return named.checkpoint, f"trained, {named.checkpoint}"
     if named is not None and named.model is not None:
         return None, f"{named.model.path}, where the profile starts from"
-    shipped = ROOT / SHIPPED_SEARCHER
-    if profile.searcher.path == SHIPPED_BASE and (shipped / "config.json").is_file():
-        return shipped, "trained, shipped with the repository"
     return None, f"untrained: run `s3mini train --profile {profile.name} --seed {seed}` for a trained one"

@@ -16,7 +16,7 @@ def download(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. [what the profile needs]"
+            help="corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. Default: what the profile needs."
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would come, fetch nothing.")] = False,

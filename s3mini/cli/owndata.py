@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .base import ProfileName, Seed, Settings, app, find_searcher, opened, pairs
 
-Field = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The field that holds it. [guessed]", show_default=False)
-]
+
+def _field(what: str) -> Any:
+    help = f"Field with the {what}. Default: guessed from common names."
+    return typer.Option(metavar="NAME", help=help, show_default=False)
 
 
 @app.command()
@@ -24,17 +25,18 @@ def own(
         Path | None, typer.Option("--questions", "-q", help="A file of questions and answers.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the question set and of the folder below build/. [the documents']")
+        str | None,
+        typer.Option(help="Of the question set and of the folder below build/. Default: the documents'."),
     ] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    id_field: Field = None,
-    text_field: Field = None,
-    title_field: Field = None,
-    question_field: Field = None,
-    answer_field: Field = None,
-    split_field: Field = None,
+    id_field: Annotated[str | None, _field("document's id")] = None,
+    text_field: Annotated[str | None, _field("document's text")] = None,
+    title_field: Annotated[str | None, _field("document's title")] = None,
+    question_field: Annotated[str | None, _field("question")] = None,
+    answer_field: Annotated[str | None, _field("answers")] = None,
+    split_field: Annotated[str | None, _field("split (train, dev, test)")] = None,
     separator: Annotated[str, typer.Option(help="Between several answers in one text.")] = "|",
     words: Annotated[int, typer.Option(min=10, help="Longer documents are cut into passages.")] = 100,
     split_seed: Annotated[int, typer.Option(help="Of the split into train, dev and test.")] = 0,
@@ -42,7 +44,10 @@ def own(
         bool, typer.Option("--skip-bad", help="Leave out and count what cannot be used, instead of stopping.")
     ] = False,
     searcher: Annotated[
-        Path | None, typer.Option(help="Folder of a trained searcher to begin with. [the profile's]")
+        Path | None,
+        typer.Option(
+            help="Folder of a trained searcher to begin with. Default: the one trained here, else the profile's."
+        ),
     ] = None,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Begin with the untrained searcher.")

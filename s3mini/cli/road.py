@@ -39,11 +39,14 @@ def precompute(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
     sets: Sets = None,
-    split: Annotated[list[str] | None, typer.Option("--split", help="train, dev, test; repeatable.")] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="train, dev or test; repeatable. Default: train and test."),
+    ] = None,
     engine: EngineName = "local",
     workers: Workers = None,
 ) -> None:
-    """Answer every question by naive RAG (the reward's second term); resumable."""
+    """Answer the training and test questions by naive RAG (the reward's second term); resumable."""
     known_engine(engine)
     profile = opened(profile_name, settings)
     from ..blocks import open_engine
@@ -69,9 +72,7 @@ def train(
     seed: Seed = 0,
     settings: Settings = None,
     protocol: Annotated[str, typer.Option(help="s3, search-r1 or deepretrieval.")] = "s3",
-    run: Annotated[
-        str | None, typer.Option(help="Name of the run; its folder is train/<run>-seed<seed>. [protocol]")
-    ] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run. Default: the protocol's.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
     """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/processes.py."""
@@ -89,10 +90,15 @@ def evaluate(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="A method; repeatable.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", help="A method, e.g. s3, rag-dense, search-r1; repeatable. Default: the profile's."
+        ),
+    ] = None,
     sets: Sets = None,
     searcher: Annotated[
-        Path | None, typer.Option(help="Folder of a trained searcher to use instead.")
+        Path | None, typer.Option(help="Folder of a trained searcher. Default: the one trained here.")
     ] = None,
     engine: EngineName = "local",
     workers: Workers = None,
@@ -117,12 +123,14 @@ def evaluate(
 def experiment(
     studies: Annotated[
         list[str] | None,
-        typer.Argument(help="turns, loop, reward, filter, steps, generator, efficiency. [all]"),
+        typer.Argument(help="turns, loop, reward, filter, steps, generator, efficiency. Default: all."),
     ] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    timed: Annotated[bool, typer.Option("--timed", help="Record seconds: nothing else runs here.")] = False,
+    timed: Annotated[
+        bool, typer.Option("--timed", help="Record seconds; only when nothing else runs on this machine.")
+    ] = False,
 ) -> None:
     """Run the paper's ablations, another generator, data efficiency; adds to experiments.json."""
     profile = opened(profile_name, settings)
@@ -150,7 +158,7 @@ def reproduce(
         list[str] | None, typer.Option(help="Beginning of a notebook's name, e.g. 01. Repeatable.")
     ] = None,
 ) -> None:
-    """Run the notebooks in order, into build/<profile>/notebooks/."""
+    """Run the notebooks in order, into build/<profile>/notebooks/, with results.json and report.html beside; resumable."""
     from ..notebooks import reproduce as run
 
     parameters = pairs(parameter, "--parameter")

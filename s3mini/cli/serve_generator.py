@@ -9,14 +9,18 @@ from urllib.parse import urlsplit
 
 import typer
 
-from ..profile import ModelSpec
+from ..profile import ModelSpec, Profile
 from .base import ProfileName, Seed, Settings, opened
 from .serve import serve
 
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[
     int | None,
-    typer.Option(min=1, max=65535, help="Port to listen on. [that of the profile's url, else 8001, 8002]"),
+    typer.Option(
+        min=1,
+        max=65535,
+        help="Default: the port of the profile's url, else 8001 (generator) or 8002 (searcher).",
+    ),
 ]
 MORE = {"allow_extra_args": True, "ignore_unknown_options": True}  # vLLM has many options: they are handed on
 
@@ -30,8 +34,10 @@ def generator(
     port: Port = None,
 ) -> None:
     """Serve the profile's generator with vLLM; options it does not know go to `vllm serve`."""
-    spec = opened(profile_name, settings).generator
-    _become_vllm(spec, host, port or _port(spec.url) or 8001, False, context.args)
+    profile = opened(profile_name, settings)
+    _become_vllm(
+        profile, profile.generator, host, port or _port(profile.generator.url) or 8001, False, context.args
+    )
 
 
 @serve.command(context_settings=MORE)
@@ -54,19 +60,23 @@ def searcher(
 
     spec = Bench(profile, seed, folder).checkpoint("s3", trained or folder is not None)
     port = port or _port(profile.grpo.vllm_url if training else spec.url) or 8002
-    _become_vllm(spec, host, port, training, context.args)
+    _become_vllm(profile, spec, host, port, training, context.args)
 
 
 def _port(url: str | None) -> int | None:
     return urlsplit(url).port if url else None
 
 
-def _become_vllm(spec: ModelSpec, host: str, port: int, training: bool, more: list[str]) -> None:
+def _become_vllm(
+    profile: Profile, spec: ModelSpec, host: str, port: int, training: bool, more: list[str]
+) -> None:
     import torch
 
     from ..models.vllm_server import serve_command
+    from ..needs import server_share
 
     cpu = not torch.cuda.is_available()
-    command, environment = serve_command(spec, host, port, cpu=cpu, trained=training, more=more)
+    share = None if cpu else server_share(profile, spec, torch.cuda.mem_get_info()[1])
+    command, environment = serve_command(spec, host, port, cpu=cpu, trained=training, share=share, more=more)
     typer.echo(f"{spec.path} at http://{host}:{port}/v1: {' '.join(command)}", err=True)
     os.execve(command[0], command, {**os.environ, **environment})

@@ -17,7 +17,10 @@ def ask(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    searcher: Annotated[Path | None, typer.Option(help="Folder of a searcher to use instead.")] = None,
+    searcher: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a searcher. Default: the one trained here, else the profile's."),
+    ] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Use the searcher before training.")] = False,
 ) -> None:
     """Answer a question with the trained searcher, and show its search."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..processes import ALONE, Processes
 from ..profile import ModelSpec
 from .base import Sampler, check_prompts
 from .stateless import Ask, StatelessSession, Written
@@ -64,16 +65,15 @@ def _written(output: Any) -> Written:
     return Written(ids, logprobs, output.finish_reason)
 
 
-def rollout_sampler(trainer: Any, positions: int) -> Sampler:
-    """What a trainer with ``use_vllm`` samples with, in its ``vllm_mode``."""
+def rollout_sampler(trainer: Any, positions: int, processes: Processes = ALONE) -> Sampler:
+    """What a trainer with ``use_vllm`` samples with, in its ``vllm_mode``. To be called by all ``processes``."""
     vllm, tokenizer = trainer.vllm_generation, trainer.processing_class
     ends = end_ids(tokenizer, trainer.model.generation_config)
     if trainer.vllm_mode == "colocate":
         return ColocatedSampler(vllm.llm, tokenizer, ends, positions)
     from .served import ServedModel
 
-    client = vllm.vllm_client  # which found out under what name the server knows the model
-    spec = ModelSpec(
-        path=client.model, engine="served", url=f"{client.base_url}/v1", max_length=positions, batch_size=256
-    )
+    # TRL's client, which only the main process has, found out under what name the server knows the model
+    name, url = processes.from_main(lambda: (vllm.vllm_client.model, vllm.vllm_client.base_url))
+    spec = ModelSpec(path=name, engine="served", url=f"{url}/v1", max_length=positions, batch_size=256)
     return ServedModel(spec, tokenizer, ends)

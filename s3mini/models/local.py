@@ -7,11 +7,14 @@ sliding-window, linear-attention or recurrent layers are refused, since their ca
 
 from __future__ import annotations
 
+import gc
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -162,16 +165,33 @@ def _load(spec: ModelSpec, shared: bool = True) -> tuple[PreTrainedModel, PreTra
     if folder.is_dir() and not stamp:
         raise ModelError(f"{folder}: no *.safetensors here; weights in other formats are not loaded")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
-    load = _load_once if shared else _load_once.__wrapped__
-    return load(source, device, spec.dtype, stamp)
-
-
-@lru_cache(maxsize=4)
-def _load_once(
-    source: str, device: str, dtype: str, stamp: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not shared:
+        return _read(source, device, spec.dtype), _tokenizer(source, stamp)
     # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
-    tokenizer = open_tokenizer(source)
+    key = (source, device, spec.dtype, stamp)
+    model = _in_use.get(key)
+    if model is None:
+        if not device.startswith("cpu"):  # a GPU has no room for what nobody uses any more
+            _recent.clear()
+            gc.collect()
+            torch.cuda.empty_cache()
+        model = _in_use[key] = _read(source, device, spec.dtype)
+        _recent.append(model)
+    return model, _tokenizer(source, stamp)
+
+
+_in_use: WeakValueDictionary[tuple[str, str, str, int], PreTrainedModel] = WeakValueDictionary()
+"""Every shared model that somebody holds."""
+_recent: deque[PreTrainedModel] = deque(maxlen=4)
+"""Held here for whoever asks next."""
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(source: str, stamp: int) -> PreTrainedTokenizerBase:
+    return open_tokenizer(source)
+
+
+def _read(source: str, device: str, dtype: str) -> PreTrainedModel:
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, trust_remote_code=False
@@ -179,4 +199,4 @@ def _load_once(
     except (OSError, ValueError) as error:
         raise cannot_load(source, error) from error
     torch.nn.Module.to(model, device)
-    return model.eval(), tokenizer
+    return model.eval()

@@ -41,6 +41,7 @@ def serve_command(
     *,
     cpu: bool = False,
     trained: bool = False,
+    share: float | None = None,
     more: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, str]]:
     """Program and arguments that serve ``spec``, and what they need in the environment.
@@ -51,6 +52,7 @@ def serve_command(
     Args:
         cpu: run on the CPU: no compilation, and a small key-value cache.
         trained: a policy in training, whose weights TRL replaces.
+        share: of the GPU's memory that it may take; None is vLLM's own choice, nearly all.
         more: arguments handed on, e.g. ``--tensor-parallel-size 2``; they win over those made here.
 
     Raises:
@@ -66,6 +68,8 @@ def serve_command(
     if cpu:
         command += ["--enforce-eager", "--max-num-seqs", str(spec.batch_size)]
         environment["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+    elif share is not None:
+        command += ["--gpu-memory-utilization", str(share)]
     if trained:
         command += TRAINED
         environment["VLLM_SERVER_DEV_MODE"] = "1"

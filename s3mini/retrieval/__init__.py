@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus import fingerprint
+from ..download import fetched
 from ..errors import RetrievalError
 from ..profile import Profile
 from ..records import Document
@@ -108,7 +109,7 @@ def build_index(
 
     Args:
         adopt: a prebuilt flat index (the hub's ``e5_Flat.index``) to take instead of encoding; linked, or copied
-            where it lies on another disk.
+            where it lies on another disk. Default: the one that `download` fetched for the profile, if any.
 
     Raises:
         RetrievalError: unknown kind or encoder, no Java, no pymilvus; what is to be adopted is not this corpus'.
@@ -133,6 +134,8 @@ def build_index(
                 stage.finish(documents=len(documents), collection=name)
             else:
                 encoder = Encoder(profile.retrieval.dense)
+                if adopt is None and profile.retrieval.dense.dtype == "float32":
+                    adopt = fetched(profile, "index")
                 facts = _adopt(stage.dir, adopt, documents, encoder) if adopt is not None else {}
                 if adopt is None:
                     build_dense(stage.dir, documents, encoder, progress, profile.retrieval.dense.dtype)

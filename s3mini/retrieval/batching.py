@@ -141,8 +141,12 @@ def search_each(retriever: Retriever, queries: Sequence[str], k: int) -> list[Fo
         if len(found) != len(queries):
             raise RuntimeError(f"{len(found)} answers to {len(queries)} queries: the retriever is broken")
         return list(found)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a Rust library is no Exception
         if len(queries) == 1:
-            return [error]
+            return [
+                error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+            ]
     half = len(queries) // 2
     return [*search_each(retriever, queries[:half], k), *search_each(retriever, queries[half:], k)]

@@ -1,7 +1,7 @@
 """Smaller and faster indexes over the same vectors, built from ``flat.faiss`` in minutes, and how good they are.
 
-One finds several times k documents (`dense.CANDIDATES`), which are then ranked by exact scores from the mapped vectors: what
-is lost is only what was no candidate. Recall, size and speed are measured when one is built and stand in its manifest.
+One finds many documents (`dense.CANDIDATES`), which are then ranked by exact scores from the mapped vectors: what is lost
+is only what was no candidate. Recall, size and speed are measured when one is built and stand in its manifest.
 """
 
 from __future__ import annotations

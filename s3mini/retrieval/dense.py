@@ -34,8 +34,9 @@ TIE = 2e-6
 """Scores this close are one score: copies of a passage differ by some 1e-7, by batch, padding and kernel."""
 HALF_TIE = 2e-5
 """The same where vectors are kept in half precision: a last bit there moves a score by some 1e-6."""
-CANDIDATES = {"flat": 4, "sq8": 4, "ivf-sq8": 4, "ivf-pq": 16}
-"""How many times k a kind of inexact index is asked for (flat: on GPUs); exact scores find the best of them."""
+CANDIDATES = 256
+"""How many documents an inexact index is asked for; exact scores find the best of them. For more than a quarter as many
+as that, four times the next power of two: so that every usual k sees the same candidates, whoever else is in the batch."""
 PART_BYTES = 64 << 20
 """A single query is shared between threads where each gets at least so much to scan."""
 _ALWAYS_SCAN = 2**31 - 1
@@ -230,8 +231,7 @@ class DenseRetriever(VectorRetriever):
         self._shards = sharded(self.index, parts) if parts > 1 else None
         label, packed = compressed or ("flat", None)
         self.candidates: Any = packed
-        self._times = CANDIDATES[label]
-        self.on_gpu = use_gpu(search, self.candidates or self.index)
+        self.on_gpu = use_gpu(search, self.candidates or self.index, label)
         if self.on_gpu:
             self.candidates = to_gpus(self.candidates or self.index, label)
         changed = {} if exact else {"dtype": "float16"}
@@ -246,11 +246,17 @@ class DenseRetriever(VectorRetriever):
     def best(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
         """See `VectorRetriever.best`; of an inexact index those that it finds, with exact scores."""
         total = self.index.ntotal
-        asked = min(self._times * wanted, total)
-        if self.candidates is not None and wanted < total and not (self.on_gpu and asked > GPU_K):
-            rows = self.candidates.search(vectors, asked)[1]
-            if (rows >= 0).sum(1).min() >= wanted:  # else too few in the cells that were looked into
-                return self._rescored(vectors, rows, wanted)
+        asked = min(max(CANDIDATES, 4 << (wanted - 1).bit_length()), total)
+        if self.candidates is None or wanted == total or (self.on_gpu and asked > GPU_K):
+            return self._exact(vectors, wanted)
+        rows = self.candidates.search(vectors, asked)[1]
+        scores, best = self._rescored(vectors, rows, wanted)
+        few = (rows >= 0).sum(1) < wanted  # in the cells that were looked into
+        if few.any():
+            scores[few], best[few] = self._exact(vectors[few], wanted)
+        return scores, best
+
+    def _exact(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
         index, threshold = self.index, self.blas_threshold
         if self._shards is not None and len(vectors) < self._shards.count():
             index, threshold = self._shards, _ALWAYS_SCAN

@@ -23,6 +23,8 @@ DType = Literal["float32", "float16"]
 SAME = 0.99
 """Cosine of a stored vector with its passage encoded here, at least: half precision moves it by 1e-3, while two
 passages of e5 that have nothing to do with each other are 0.7 to 0.85 apart."""
+ON_GPUS = ("flat", "ivf-sq8")
+"""Kinds of index that FAISS can search on a GPU."""
 GPU_K = 2048
 """The most neighbours that FAISS finds on a GPU."""
 _GPU_SHARE = 0.5  # of the GPUs' free memory that an index may take unasked: models want the rest
@@ -159,8 +161,9 @@ def sharded(index: Any, parts: int) -> Any:
     return shards
 
 
-def use_gpu(wanted: Literal["auto", "cpu", "gpu"], index: Any) -> bool:
-    """Whether to search on the GPUs. "auto": if FAISS has any, and halves of the vectors fill at most half their memory.
+def use_gpu(wanted: Literal["auto", "cpu", "gpu"], index: Any, label: str = "flat") -> bool:
+    """Whether to search on the GPUs. "auto": if FAISS has any and knows the kind of index there, and halves of the vectors
+    fill at most half their memory.
 
     Raises:
         RetrievalError: "gpu" without faiss-gpu or without a GPU.
@@ -173,7 +176,7 @@ def use_gpu(wanted: Literal["auto", "cpu", "gpu"], index: Any) -> bool:
             "retrieval.dense.search is 'gpu', but FAISS sees no GPU: install the extra gpu in place of cpu "
             "(faiss-gpu and faiss-cpu exclude each other), check nvidia-smi, or set retrieval.dense.search=auto"
         )
-    if wanted != "auto" or not count:
+    if wanted != "auto" or not count or label not in ON_GPUS:
         return wanted == "gpu"
     import torch
 
