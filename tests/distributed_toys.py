@@ -19,7 +19,7 @@ from grpo_toys import grpo_parts, grpo_profile, score_low_ids
 
 from s3mini.errors import ModelError, S3Error
 from s3mini.grpo import train
-from s3mini.grpo_parts import Outcome
+from s3mini.grpo_parts import Outcome, Parts
 from s3mini.processes import join
 from s3mini.profile import Profile
 from s3mini.records import Episode
@@ -28,8 +28,21 @@ from s3mini.records import Episode
 def shared_profile() -> Profile:
     """Six questions a step out of seven, so that some step asks one again, in another process's share."""
     return grpo_profile(
-        **{"grpo.steps": 3, "grpo.questions_per_step": 6, "data.train_limit": 7, "grpo.keep_steps": [1]}
+        **{
+            "grpo.steps": 3,
+            "grpo.questions_per_step": 6,
+            "data.train_limit": 7,
+            "grpo.keep_steps": [1],
+            "grpo.beta": 0.02,
+        }
     )
+
+
+def shared_parts(profile: Profile) -> Parts:
+    """The toy's parts; its weights lie in the root too, from where TRL reads the reference of the KL term."""
+    parts = grpo_parts(profile)
+    parts.model.config._name_or_path = str(profile.resolve("start"))
+    return parts
 
 
 class DyingScorer:
@@ -83,7 +96,7 @@ def main() -> None:
         pretend_gpus()
         fail_together()
     profile = shared_profile()
-    parts = grpo_parts(profile)
+    parts = shared_parts(profile)
     if case == "killed" and os.environ["RANK"] == "1":
         parts.score = DyingScorer()
     train(profile, 0, run, progress=False, parts=parts)
