@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -187,9 +188,14 @@ def _begin() -> None:
     """Join the cluster named by ``RAY_ADDRESS``, else start a Ray of our own, reachable from this machine only.
 
     Raises:
-        StageError: it does not start, in several tries.
+        StageError: it does not start, in several tries; somebody imported ray before its token was made.
     """
     own = not os.environ.get("RAY_ADDRESS")
+    if own and "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
+        raise StageError(
+            "this process has imported ray already, which reads its token then: run the command in a process of its own, or "
+            "start a Ray (`ray start --head`) and name it by RAY_ADDRESS"
+        )
     if own:  # read when ray is imported, here and in its processes
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # false means the loopback address, everywhere
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would give way to everything else here

@@ -18,7 +18,7 @@ from rag_toys import ToyGenerator
 
 from s3mini import profile as profile_module
 from s3mini.blocks import open_engine
-from s3mini.errors import DataError
+from s3mini.errors import DataError, StageError
 from s3mini.evaluation import evaluate
 from s3mini.machine import cores
 from s3mini.rag import precompute
@@ -48,6 +48,18 @@ def test_every_worker_finds_a_gpu_or_a_part_of_one(workers: int, gpus: int, each
     assert gpus_each(workers, gpus) == each
     per_gpu = 1 / each if 0 < each < 1 else 0
     assert not per_gpu or workers <= gpus * int(per_gpu)
+
+
+def test_a_ray_that_was_there_before_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes would turn ours away, with a warning a second."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert "ray" in sys.modules
+    with (
+        pytest.raises(StageError, match="imported ray already.*RAY_ADDRESS"),
+        open_engine("ray", lambda: home(root), 1),
+    ):
+        pass
 
 
 NOWHERE = """
