@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import pytest
 
-from s3mini.profile import DenseSpec
-from s3mini.records import Document
-from s3mini.retrieval.encoder import Vectors
+from s3mini.corpus import write_corpus
+from s3mini.profile import DenseSpec, Profile, load_profile
+from s3mini.records import Document, Hit
+from s3mini.retrieval.encoder import Encoder, Vectors
 
 WORDS = [
     f"{a}{b}" for a in ("kar", "vel", "sool", "tarn", "orsa", "lum", "brem", "dov") for b in "abcdefghijkl"
@@ -56,3 +59,24 @@ def toy_documents(number: int, seed: int = 0) -> list[Document]:
     titles = [" ".join(random.choice(WORDS, 2)) for _ in range(number - 3)]
     made = [Document(f"d{i:04d}", t, x) for i, (t, x) in enumerate(zip(titles, texts, strict=True))]
     return made + [Document(f"copy{i}", made[0].title, made[0].text) for i in range(3)]
+
+
+DOCUMENTS = toy_documents(43)
+QUERIES = [document.contents for document in DOCUMENTS[:5]]
+
+
+def toy(**changes: Any) -> Encoder:
+    return cast(Encoder, ToyEncoder(DenseSpec(encoder="toy", **changes)))
+
+
+def ids(hits: Sequence[Hit]) -> list[str]:
+    return [hit.document.id for hit in hits]
+
+
+def toy_world(root: Path, patch: pytest.MonkeyPatch) -> Profile:
+    """A profile below ``root`` whose corpus is `DOCUMENTS`, encoded by the toy in shards of eight."""
+    patch.setattr("s3mini.retrieval.dense.shard_size", lambda documents: 8)
+    patch.setattr("s3mini.profile.ROOT", root)
+    patch.setattr("s3mini.retrieval.Encoder", ToyEncoder)
+    write_corpus(root / "corpus.jsonl", DOCUMENTS)
+    return load_profile("mini", **{"data.corpus": "corpus.jsonl", "retrieval.dense.encoder": "toy"})
