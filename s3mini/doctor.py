@@ -244,10 +244,8 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
         except OSError:
             start = f"start it when it is needed: s3mini serve {roles[0]} --profile {profile.name}"
             if roles[0] == "judge":  # alone at a url of its own
-                start = (
-                    start.replace("judge", "generator")
-                    + f" --set generator.path={profile.judge.path} --port {port}"
-                )
+                own = f" --set generator.path={profile.judge.path} --port {port}"
+                start = start.replace("judge", "generator") + own
             yield Check(", ".join(roles), "no server there", url, "note", start)
 
 
