@@ -242,10 +242,10 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
             socket.create_connection((where.hostname or "localhost", port), _WAIT).close()
             yield Check(", ".join(roles), f"{url} answers", url)
         except OSError:
-            start = f"start it when it is needed: s3mini serve {roles[0]} --profile {profile.name}"
-            if roles[0] == "judge":  # alone at a url of its own
-                own = f" --set generator.path={profile.judge.path} --port {port}"
-                start = start.replace("judge", "generator") + own
+            role, more = roles[0], ""
+            if role == "judge":  # alone at a url of its own
+                role, more = "generator", f" --set generator.path={profile.judge.path} --port {port}"
+            start = f"start it when it is needed: s3mini serve {role} --profile {profile.name}{more}"
             yield Check(", ".join(roles), "no server there", url, "note", start)
 
 

@@ -222,7 +222,7 @@ def _update_until_done(
     from transformers import PrinterCallback
 
     from .grpo_records import CHECKPOINTS, MODEL, Recorder, Together, latest_checkpoint
-    from .grpo_trainer import LeanGRPOTrainer, gathered
+    from .grpo_trainer import LeanGRPOTrainer, whole_weights
 
     spec = profile.grpo
     if not parts.questions:
@@ -248,8 +248,9 @@ def _update_until_done(
         parts.tokenizer.save_pretrained(folder)
 
     def gather() -> None:
-        if processes.sharded:
-            whole.update(gathered(trainer.model, processes.main))  # type: ignore[arg-type]  # there is one
+        for name, weight in whole_weights(trainer.model) if processes.sharded else ():  # type: ignore[arg-type]
+            if processes.main:
+                whole[name] = weight.detach().cpu()
 
     try:
         if recorder is not None:

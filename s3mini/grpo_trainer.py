@@ -11,7 +11,7 @@ prompts padded on the left, completions on the right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -125,6 +125,12 @@ def _read(
     return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
 
 
+def whole_weights(sharded: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights, by name, of a model in training that is sharded over the processes. To be walked by all of them."""
+    for name, weight in sharded.named_parameters():
+        yield name, weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
 @torch.no_grad()
 def gather_weights(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
     """Copy a model in training, sharded over the processes, into this process's whole one, weight by weight.
@@ -133,18 +139,8 @@ def gather_weights(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
     while every pass through a sharded model is a joint one.
     """
     kept = dict(whole.named_parameters())
-    for name, weight in sharded.named_parameters():
-        kept[name].copy_(weight.full_tensor() if isinstance(weight, DTensor) else weight)
-
-
-def gathered(sharded: torch.nn.Module, keep: bool) -> dict[str, torch.Tensor]:
-    """The weights of a model in training by name, whole, on the CPU, where ``keep``. To be called by all processes."""
-    found = {}
-    for name, weight in sharded.named_parameters():
-        full = weight.full_tensor() if isinstance(weight, DTensor) else weight
-        if keep:
-            found[name] = full.detach().cpu()
-    return found
+    for name, weight in whole_weights(sharded):
+        kept[name].copy_(weight)
 
 
 class LeanGRPOTrainer(GRPOTrainer):

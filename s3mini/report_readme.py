@@ -36,7 +36,7 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             _headline(main, experiments, records.parent / "opponents"),
-            f"![{overview(records).caption}](data/mini/results/{PICTURE})\n",
+            f"![{overview_plot(runs).caption}](data/mini/results/{PICTURE})\n",
             markdown_table(main),
             "",
             _differences(main),

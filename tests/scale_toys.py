@@ -74,8 +74,7 @@ def ids(hits: Sequence[Hit]) -> list[str]:
 
 
 def toy_world(root: Path, patch: pytest.MonkeyPatch) -> Profile:
-    """A profile below ``root`` whose corpus is `DOCUMENTS`, encoded by the toy in shards of eight."""
-    patch.setattr("s3mini.retrieval.dense.shard_size", lambda documents: 8)
+    """A profile below ``root`` whose corpus is `DOCUMENTS`, encoded by the toy."""
     patch.setattr("s3mini.profile.ROOT", root)
     patch.setattr("s3mini.retrieval.Encoder", ToyEncoder)
     write_corpus(root / "corpus.jsonl", DOCUMENTS)

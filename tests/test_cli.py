@@ -21,17 +21,6 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        told = capsys.readouterr()
-        return int(left.value.code or 0), told.out, told.err
-
-    return command
-
-
-@pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(s3mini.profile, "ROOT", tmp_path)
     return tmp_path

@@ -24,7 +24,6 @@ import s3mini.download as downloads
 import s3mini.profile
 import s3mini.sizes
 from s3mini import unpack
-from s3mini.cli import main
 from s3mini.corpus import load_questions, read_corpus, read_questions
 from s3mini.download import download, fetched, items, look, plan
 from s3mini.errors import DataError, DownloadError
@@ -351,17 +350,6 @@ def test_parquet_of_another_make_is_told(hub: ToyHub) -> None:
 
 
 # ----------------------------------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main(arguments)
-        told = capsys.readouterr()
-        return int(left.value.code or 0), told.out, told.err
-
-    return command
 
 
 def test_the_command_tells_and_its_exit_code_too(
