@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from s3mini.notebooks import find
+from s3mini.classroom.notebooks import find
 from s3mini.profile import load_profile
 
 PROFILE = load_profile(os.environ.get("S3MINI_PROFILE", "mini"))

@@ -17,11 +17,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from s3mini.machine import cap_threads, machine
+from s3mini.classroom.study import best_time, mixed_queries
 from s3mini.profile import load_profile
 from s3mini.retrieval import DenseRetriever, Encoder, open_retriever
 from s3mini.retrieval.encoder import Vectors
-from s3mini.retrieval.study import best_time, mixed_queries
+from s3mini.runs.machine import cap_threads, machine
 
 
 def plain_loop(encoder: Encoder, texts: Sequence[str], batch: int) -> Vectors:

@@ -12,12 +12,12 @@ import argparse
 import json
 from pathlib import Path
 
-from s3mini.machine import cap_threads
+from s3mini.classroom.scale import PARTS, RECORD, SIZES, measure_scale, projection_rows
 from s3mini.profile import ROOT, load_profile
+from s3mini.report.tables import rows_table
 from s3mini.retrieval import DenseRetriever, open_retriever
-from s3mini.retrieval.scale import PARTS, RECORD, SIZES, measure_scale, projection_rows
-from s3mini.stages import atomic_write
-from s3mini.tables import rows_table
+from s3mini.runs.machine import cap_threads
+from s3mini.runs.stages import atomic_write
 
 
 def main() -> None:

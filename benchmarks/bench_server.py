@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from s3mini.machine import cap_threads, machine
+from s3mini.classroom.study import mixed_queries
 from s3mini.profile import Profile, load_profile
 from s3mini.records import Document
 from s3mini.retrieval import DenseRetriever, Encoder, Retriever, open_retriever
 from s3mini.retrieval.dense import IDS, INDEX
-from s3mini.retrieval.server import bind, make_app
-from s3mini.retrieval.study import mixed_queries
-from s3mini.retrieval.wire import Limits
+from s3mini.retrieval.http.server import bind, make_app
+from s3mini.retrieval.http.wire import Limits
+from s3mini.runs.machine import cap_threads, machine
 
 
 def synthetic(profile: Profile, passages: int, folder: Path, seed: int = 0) -> DenseRetriever:

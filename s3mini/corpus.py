@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 from .errors import DataError
 from .profile import Profile
 from .records import Document, Question
-from .stages import atomic_write
+from .runs.stages import atomic_write
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 _FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have a test split

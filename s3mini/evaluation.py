@@ -25,7 +25,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .blocks import ANSWERS, Engine, answer_missing, here
 from .corpus import fingerprint, load_questions
 from .errors import DataError
 from .methods import METHODS, Bench, Collected, Method
@@ -33,7 +32,8 @@ from .profile import Profile, changed, load_profile
 from .protocols.base import everything
 from .records import Document, Episode, Hit, Question, Turn
 from .results import WITHOUT_SELECTION, Record, summarise
-from .stages import JsonlLog, Stage, atomic_write
+from .runs.answering import ANSWERS, Engine, answer_missing, here
+from .runs.stages import JsonlLog, Stage, atomic_write
 
 
 def evaluate(

@@ -27,12 +27,12 @@ from tqdm.auto import tqdm
 from .corpus import load_questions
 from .errors import DataError
 from .evaluation import answer_set, load_answers
-from .machine import cores
 from .methods import METHODS, Bench, Collected, Method
 from .profile import Profile, changed
 from .records import Question
 from .results import Record, accuracies, method_summary, read_record
-from .stages import atomic_write, read_manifest
+from .runs.machine import cores
+from .runs.stages import atomic_write, read_manifest
 from .statistics import paired_difference
 
 FILE = "experiments.json"

@@ -36,20 +36,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .adapters import lora_config, save_whole
 from .errors import DataError, ProfileError, StageError
-from .grpo_parts import Outcome, Parts, identity, open_parts
-from .machine import cap_threads
 from .methods import kind_of
-from .processes import ALONE, Processes, join
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
-from .stages import Stage, atomic_dir
+from .runs.machine import cap_threads
+from .runs.processes import ALONE, Processes, join
+from .runs.stages import Stage, atomic_dir
+from .training.adapters import lora_config, save_whole
+from .training.parts import Outcome, Parts, identity, open_parts
 
 if TYPE_CHECKING:  # a finished run is found without loading torch
     import torch
 
-    from .grpo_records import Recorder, Report
+    from .training.recorder import Recorder, Report
 
 RATIO_CAP = 2.0
 """The most a token sampled by vLLM counts; unlike a mask, a cap loses no token, and bounds the variance."""
@@ -132,14 +132,14 @@ class Loop:
 
         Of several processes each is given its own prompts.
         """
-        from .grpo_records import Played, Report, shown_episodes, whole_step
+        from .training.recorder import Played, Report, shown_episodes, whole_step
 
         group = self.spec.num_generations
         step = trainer.state.global_step // self.spec.num_iterations + 1
         if self.spec.vllm != "off":
             self._roll_out_on_vllm(trainer)
         elif self.processes.sharded:
-            from .grpo_trainer import gather_weights
+            from .training.trainer import gather_weights
 
             gather_weights(trainer.model, self.parts.model)
         asked = [self.questions[prompt[-1]["id"]] for prompt in prompts[::group]]
@@ -193,7 +193,7 @@ class Loop:
     def _roll_out_on_vllm(self, trainer: Any) -> None:
         """TRL has just given its engine the policy's weights: the episodes are sampled there."""
         from .episodes import Engine
-        from .models.colocated import rollout_sampler
+        from .models.http.colocated import rollout_sampler
         from .models.local import LocalModel
 
         engine = self.parts.engine
@@ -205,7 +205,7 @@ class Loop:
 
         The mean over this process's part of them, and that part's tokens.
         """
-        from .grpo_records import kl_to_start
+        from .training.recorder import kl_to_start
 
         if self.spec.beta > 0 or self.parts.start is None:
             return None
@@ -221,15 +221,15 @@ def _update_until_done(
     """TRL's training from the last checkpoint, or the start, to the last step; then the model is saved."""
     from transformers import PrinterCallback
 
-    from .grpo_records import CHECKPOINTS, MODEL, Recorder, Together, latest_checkpoint
-    from .grpo_trainer import LeanGRPOTrainer, whole_weights
+    from .training.recorder import CHECKPOINTS, MODEL, Recorder, Together, latest_checkpoint
+    from .training.trainer import LeanGRPOTrainer, whole_weights
 
     spec = profile.grpo
     if not parts.questions:
         raise DataError("no question to train on: give more or harder training questions")
     if processes.sharded and spec.lora_rank:
         raise ProfileError(
-            "adapters are not sharded: launch with s3mini/accelerate/ddp.yaml, or set grpo.lora_rank=0"
+            "adapters are not sharded: launch with s3mini/training/accelerate/ddp.yaml, or set grpo.lora_rank=0"
         )
     home = processes.from_main(lambda: stage.dir)
     if processes.from_main((home / MODEL).exists):  # killed between saving and finishing

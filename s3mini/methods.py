@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .blocks import Engine, here
 from .corpus import fingerprint
 from .errors import DataError, RetrievalError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
 from .records import Document, Episode, Question, Score
-from .stages import read_manifest
+from .runs.answering import Engine, here
+from .runs.stages import read_manifest
 
 if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
     from .models.base import ChatModel

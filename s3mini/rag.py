@@ -24,16 +24,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .blocks import Engine, Record, answer_missing, here
 from .corpus import fingerprint, load_questions
 from .errors import DataError, ModelError, StageError
 from .methods import Bench
-from .models.base import ChatModel, strip_reasoning
+from .models.base import ChatModel
 from .profile import Profile
+from .protocols.parsing import strip_reasoning
 from .protocols.wordings import Wordings, context_messages, render_documents
 from .records import Document, Question, Score
 from .reward import normalize
-from .stages import Stage, atomic_write
+from .runs.answering import Engine, Record, answer_missing, here
+from .runs.stages import Stage, atomic_write
 
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
 
@@ -312,7 +313,7 @@ class FilterReport:
         )
 
     def _repr_html_(self) -> str:
-        from .tables import rows_table
+        from .report.tables import rows_table
 
         return rows_table(self.rows)._repr_html_()
 

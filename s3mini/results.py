@@ -26,7 +26,7 @@ from typing import Any
 
 from .errors import DataError
 from .profile import Profile
-from .stages import JsonlLog, machine, read_manifest, stage_times, versions
+from .runs.stages import JsonlLog, machine, read_manifest, stage_times, versions
 from .statistics import bootstrap_average, paired_difference
 
 Record = dict[str, Any]

@@ -27,7 +27,8 @@ import numpy as np
 import regex
 
 from .errors import DataError, ModelError
-from .models.base import ChatModel, strip_reasoning
+from .models.base import ChatModel
+from .protocols.parsing import strip_reasoning
 from .protocols.wordings import Wordings, judge_messages
 from .records import Question, Score
 

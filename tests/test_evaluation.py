@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import evaluation_toys
 import pytest
 from evaluation_toys import METHODS, ToyEvaluation, make_evaluation
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ from s3mini.protocols.base import everything
 from s3mini.records import Document, Episode, Hit, Question, Turn
 from s3mini.results import differences
 
-SCRIPT = Path(__file__).with_name("evaluation_toys.py")
+SCRIPT = Path(evaluation_toys.__file__)
 TESTED = 10  # questions per set; every tenth accepts only "yes", which nobody says; half are answerable
 
 

@@ -15,7 +15,7 @@ from s3mini.errors import DataError
 from s3mini.evaluation import evaluate
 from s3mini.experiments import ABLATIONS, Arm, ablation, efficiency, experiment, other_generator, recorded
 from s3mini.profile import Profile, changed, load_profile
-from s3mini.stages import Stage
+from s3mini.runs.stages import Stage
 
 STEP = {"seconds_rollout": 1.0, "seconds_score": 0.5, "seconds_update": 0.5}
 

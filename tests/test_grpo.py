@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import grpo_toys
 import pytest
 import torch
 from grpo_toys import FixedRetriever, episode, grpo_parts, grpo_profile, outcome, score_low_ids
@@ -22,9 +23,9 @@ from trl import GRPOTrainer
 from s3mini import profile as profile_module
 from s3mini.errors import DataError, RetrievalError
 from s3mini.grpo import as_completions, data_order, given_reward, shortened, train, trl_config
-from s3mini.grpo_parts import Outcome, Parts
-from s3mini.grpo_trainer import LeanGRPOTrainer
 from s3mini.records import Episode, Question
+from s3mini.training.parts import Outcome, Parts
+from s3mini.training.trainer import LeanGRPOTrainer
 
 TIMES = ("seconds_rollout", "seconds_score", "seconds_update")
 
@@ -210,7 +211,7 @@ def test_same_seed_same_curve(world: Path) -> None:
 def test_killed_run_goes_on_and_ends_as_if_it_had_not_been(world: Path) -> None:
     environment = {**os.environ, "S3MINI_ROOT": str(world)}
     killed = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("grpo_toys.py")), str(world), "4"],
+        [sys.executable, str(Path(grpo_toys.__file__)), str(world), "4"],
         env=environment,
         capture_output=True,
     )

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import rag_toys
 from rag_toys import ToyBench, ToyGenerator, ToyRetriever, make_world, question, river, toy_profile
 
+from s3mini.classroom.rag_figures import gold_recall, rag_figures, rag_view
 from s3mini.corpus import load_questions
 from s3mini.errors import DataError, ModelError, S3Error, StageError
 from s3mini.profile import Profile
@@ -26,11 +28,10 @@ from s3mini.rag import (
     precompute,
     training_filter,
 )
-from s3mini.ragfigures import gold_recall, rag_figures, rag_view
 from s3mini.records import Document, Hit, Question, Score
-from s3mini.tables import rows_table
+from s3mini.report.tables import rows_table
 
-SCRIPT = Path(__file__).with_name("rag_toys.py")
+SCRIPT = Path(rag_toys.__file__)
 
 
 @pytest.fixture

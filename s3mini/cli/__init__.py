@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")
     except OSError as error:
-        from ..stages import disk_error
+        from ..runs.stages import disk_error
 
         told = disk_error(error, Path(os.curdir))
         if told is None:

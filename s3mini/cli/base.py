@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..machine import cap_threads
 from ..profile import Profile, load_profile
+from ..runs.machine import cap_threads
 
 app = typer.Typer(
     help="Learn, reproduce and use s3: train only the searcher of a RAG system, by reinforcement learning.",

@@ -23,11 +23,11 @@ def download(
 ) -> None:
     """Fetch what a profile needs from the hub: resumed, verified, unpacked; what is here is found."""
     profile = opened(profile_name, settings)
-    from ..download import download as run
-    from ..download import plan, room_lacking
+    from ..hub.download import download as run
+    from ..hub.download import plan, room_lacking
 
     if dry_run:
-        from ..doctor_text import downloads_table, show
+        from ..doctor.text import downloads_table, show
 
         planned = plan(profile, only or (), guess=True)
         show(downloads_table(planned))
@@ -43,8 +43,8 @@ def doctor(
 ) -> None:
     """Say what this machine has, what the profile needs, what is missing and how to get it."""
     profile = opened(profile_name, settings)
-    from ..doctor import examine
-    from ..doctor_text import show_examination
+    from ..doctor.examine import examine
+    from ..doctor.text import show_examination
 
     found = examine(profile)
     show_examination(found)

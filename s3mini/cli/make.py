@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DataError
-from ..machine import cap_threads
+from ..runs.machine import cap_threads
 from .base import Seed, app
 
 

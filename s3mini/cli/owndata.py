@@ -90,7 +90,7 @@ def own(
         tell=typer.echo,
     )
     if made.results is not None:
-        from ..report import differences_table, results_table
+        from ..report.page import differences_table, results_table
 
         typer.echo(results_table(made.results).text)
         if made.results["differences"]:

@@ -49,11 +49,11 @@ def precompute(
     """Answer the training and test questions by naive RAG (the reward's second term); resumable."""
     known_engine(engine)
     profile = opened(profile_name, settings)
-    from ..blocks import open_engine
     from ..corpus import load_questions
     from ..methods import Bench
     from ..rag import precompute as run
     from ..rag import training_filter
+    from ..runs.answering import open_engine
 
     splits = tuple(split or ("train", "test"))
     with open_engine(engine, partial(Bench, profile), workers) as chosen:
@@ -75,10 +75,10 @@ def train(
     run: Annotated[str | None, typer.Option(help="Name of the run. Default: the protocol's.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
-    """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/processes.py."""
+    """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/runs/processes.py."""
     profile = opened(profile_name, settings)
     from ..grpo import train as learn
-    from ..processes import join
+    from ..runs.processes import join
 
     folder = learn(profile, seed=seed, run=run, protocol=protocol, resume=not fresh)
     if join().main:
@@ -106,10 +106,10 @@ def evaluate(
     """Evaluate methods on the test sets; writes results.json and report.html."""
     known_engine(engine)
     profile = opened(profile_name, settings)
-    from ..blocks import open_engine
     from ..evaluation import evaluate as run
     from ..methods import Bench
-    from ..report import differences_table, results_table, write_report
+    from ..report.page import differences_table, results_table, write_report
+    from ..runs.answering import open_engine
 
     with open_engine(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
         results = run(profile, method, sets, seed, searcher, engine=chosen)
@@ -136,7 +136,7 @@ def experiment(
     profile = opened(profile_name, settings)
     from ..experiments import FILE, STUDIES
     from ..experiments import experiment as run
-    from ..report_experiments import ablation_table, efficiency_plot
+    from ..report.ablations import ablation_table, efficiency_plot
 
     for study in studies or STUDIES:
         found = run(profile, study, seed, timed=timed)
@@ -159,7 +159,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Run the notebooks in order, into build/<profile>/notebooks/, with results.json and report.html beside; resumable."""
-    from ..notebooks import reproduce as run
+    from ..classroom.notebooks import reproduce as run
 
     parameters = pairs(parameter, "--parameter")
     name = str(parameters.pop("PROFILE", profile_name))

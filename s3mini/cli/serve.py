@@ -44,8 +44,8 @@ def retriever(
         raise typer.BadParameter(f"{topk} is above --max-topk {max_topk}", param_hint="--topk")
     profile = opened(profile_name, settings)
     from ..retrieval import open_corpus, open_retriever
-    from ..retrieval.server import bind, make_app, run
-    from ..retrieval.wire import Limits
+    from ..retrieval.http.server import bind, make_app, run
+    from ..retrieval.http.wire import Limits
 
     bound = bind(host, port)
     limits = Limits(queries=max_queries, k=max_topk, batch=max_batch, waiting=max_waiting)

@@ -72,8 +72,8 @@ def _become_vllm(
 ) -> None:
     import torch
 
-    from ..models.vllm_server import serve_command
-    from ..needs import server_share
+    from ..doctor.needs import server_share
+    from ..models.http.vllm_server import serve_command
 
     cpu = not torch.cuda.is_available()
     share = None if cpu else server_share(profile, spec, torch.cuda.mem_get_info()[1])

@@ -31,7 +31,7 @@ def ask(
 
     from ..methods import Bench, Collected
     from ..records import Question
-    from ..report_html import episode_html
+    from ..report.html import episode_html
 
     folder, origin = (searcher, str(searcher)) if searcher else find_searcher(profile, seed)
     if untrained:
@@ -51,7 +51,7 @@ def table(
     results: Annotated[list[Path], typer.Argument(help="A results.json; several: a row for each.")],
 ) -> None:
     """Print the table of a results.json in Markdown, or one of several runs, as the README shows them."""
-    from ..report import load_results, markdown_runs, markdown_table
+    from ..report.page import load_results, markdown_runs, markdown_table
 
     read = {path.stem: load_results(path) for path in results}
     typer.echo(markdown_runs(read) if len(read) > 1 else markdown_table(*read.values()))
@@ -64,9 +64,9 @@ def readme(
 ) -> None:
     """Write the results of data/mini/results into README.md, with their picture."""
     profile = opened(profile_name, settings)
-    from ..labelled import LABELLED, agreement, read_labelled
     from ..models import open_model
-    from ..report_readme import PICTURE, overview, results_section, write_readme
+    from ..report.human_check import LABELLED, agreement, read_labelled
+    from ..report.readme import PICTURE, overview, results_section, write_readme
     from ..reward import Judge
 
     judge = Judge(open_model(profile.judge), profile.judge.wordings)

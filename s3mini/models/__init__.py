@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .base import ChatModel, Sample, Sampler, Session, chat_ids, strip_reasoning
+from .base import ChatModel, Sample, Sampler, Session, chat_ids
 
 if TYPE_CHECKING:
     from ..profile import ModelSpec
+    from .http.served import ServedModel
     from .local import LocalModel
-    from .served import ServedModel
 
-__all__ = ["ChatModel", "Sample", "Sampler", "Session", "chat_ids", "open_model", "strip_reasoning"]
+__all__ = ["ChatModel", "Sample", "Sampler", "Session", "chat_ids", "open_model"]
 
 
 def open_model(spec: ModelSpec) -> LocalModel | ServedModel:
@@ -24,7 +24,7 @@ def open_model(spec: ModelSpec) -> LocalModel | ServedModel:
         ModelError: it cannot be loaded. Whether a server answers shows at the first question.
     """
     if spec.engine == "served":
-        from .served import ServedModel
+        from .http.served import ServedModel
 
         return ServedModel(spec)
     from .local import load_model

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ModelError
-from ..protocols.parsing import strip_reasoning as strip_reasoning
 from ..protocols.wordings import Message
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from ..corpus import fingerprint, write_corpus, write_questions
 from ..errors import DataError
 from ..profile import Profile
 from ..records import Document, Question
-from ..stages import Stage, atomic_write, read_manifest
+from ..runs.stages import Stage, atomic_write, read_manifest
 from .fields import Fields, one_line
 from .files import read_rows
 from .passages import WORDS, Cutter

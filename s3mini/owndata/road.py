@@ -22,7 +22,7 @@ from ..errors import DataError
 from ..methods import method_spec
 from ..profile import Profile, available, load_profile
 from ..rag import RagCache
-from ..stages import atomic_write
+from ..runs.stages import atomic_write
 from .fields import Fields
 from .importing import CORPUS, QUESTIONS, STAGE, Imported, import_data
 from .passages import WORDS
@@ -131,7 +131,7 @@ def own(
         tell(f"searcher: {shown(train(profile, seed, progress=progress))}")
 
     from ..evaluation import evaluate
-    from ..report import write_report
+    from ..report.page import write_report
 
     results = evaluate(profile, seed=seed, progress=progress)
     tell(f"results: {shown(profile.build / 'results.json')}\nreport: {shown(write_report(profile, results))}")

@@ -14,7 +14,7 @@ from ..protocols.wordings import judge_messages
 from ..rag import answer_questions
 from ..records import Document, Question
 from ..reward import Judge, read_verdict, score_answers
-from ..stages import atomic_write
+from ..runs.stages import atomic_write
 from ..statistics import bootstrap_mean
 from ..world.build import World, build_world, distractors
 from ..world.write import SETS, question_sets

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus import fingerprint
-from ..download import fetched
 from ..errors import RetrievalError
+from ..hub.download import fetched
 from ..profile import Profile
 from ..records import Document
-from ..stages import Stage, atomic_write, disk_error
+from ..runs.stages import Stage, atomic_write, disk_error
 from . import compressed, milvus
 from .base import Retriever
 from .cache import CachedRetriever
 from .dense import IDS, INDEX, DenseRetriever, build_dense
 from .encoder import Encoder
 from .flat import check_adopted, open_flat, stored
+from .http.remote import RemoteRetriever
 from .lexical import LexicalRetriever, build_lexical
-from .remote import RemoteRetriever
 from .store import DocumentStore, build_store, ids_json
 
 __all__ = [

@@ -125,6 +125,6 @@ def weight(folder: Path) -> int:
 
 def facts(folder: Path) -> dict[str, Any]:
     """What was measured when the index in ``folder`` was built; {} when nothing was."""
-    from ..stages import read_manifest
+    from ..runs.stages import read_manifest
 
     return dict(read_manifest(folder).get("facts", {}))

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
-from ..stages import atomic_write
+from ..runs.stages import atomic_write
 from .base import SPARE, check_queries, digest, rank, same_documents, settled
 from .encoder import Encoder, Vectors
 from .flat import GPU_K, DType, join, open_flat, sharded, stored, to_gpus, use_gpu

@@ -15,10 +15,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
-from ..machine import cores
 from ..profile import LexicalSpec
 from ..records import Document, Hit
-from ..stages import atomic_dir
+from ..runs.machine import cores
+from ..runs.stages import atomic_dir
 from .base import SPARE, check_queries, digest, rank, settled
 from .java import import_pyserini
 from .store import by_id

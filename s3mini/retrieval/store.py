@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from ..corpus import iter_corpus, iter_placed, parse_document
 from ..errors import DataError
 from ..records import Document
-from ..stages import atomic_write
+from ..runs.stages import atomic_write
 
 UNPACKED = "corpus.jsonl"
 STARTS, HASHES, ROWS, IDS = "starts.npy", "hashes.npy", "rows.npy", "ids.json"

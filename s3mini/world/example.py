@@ -7,7 +7,7 @@ import io
 import random
 from pathlib import Path
 
-from ..stages import atomic_dir, atomic_write
+from ..runs.stages import atomic_dir, atomic_write
 from .build import SIZES, build_world
 from .questions import ask
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..corpus import write_corpus, write_questions
 from ..records import Question
-from ..stages import atomic_write
+from ..runs.stages import atomic_write
 from .build import World, build_world
 from .names import NAMES
 from .questions import Asked, ask

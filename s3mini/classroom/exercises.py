@@ -1,0 +1,117 @@
+"""The exercises of the notebooks and their checker: it says what is wrong, and never gives the answer away.
+
+``check("f1", your_function)`` calls the function on cases and compares it with the package;
+``check("span-count", 2)`` compares a value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from .. import reward
+from ..errors import DataError
+from ..report.html import Rich
+from .study import reciprocal_rank_fusion
+
+Case = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """What is asked, the right answer (a function for functions), and the cases a function is tried on."""
+
+    asks: str
+    expected: Any
+    cases: tuple[Case, ...] = ()
+
+
+GOLDS = ("The Silver Mill", "Silver Mill (film)")
+
+EXERCISES: dict[str, Exercise] = {
+    "fusion": Exercise(
+        "fusion(rankings): one ranking from several, by the sum of 1 / (60 + rank), ranks from 1",
+        reciprocal_rank_fusion,
+        (
+            ([[7, 3, 5]],),
+            ([[1, 2, 3], [3, 1, 4]],),
+            ([[1, 2, 3, 4, 5], [5, 6]],),
+            ([[], [2, 1]],),
+        ),
+    ),
+    "f1": Exercise(
+        "f1(answer, golds): SQuAD's F1, the best over the golden answers",
+        reward.f1_score,
+        (
+            ("Silver Mill", GOLDS),
+            ("the old silver mill by the river", GOLDS),
+            ("silver mill film", GOLDS),
+            ("silver silver", ("silver mill", "gold")),
+            ("nothing like it", GOLDS),
+            ("", GOLDS),
+        ),
+    ),
+    "span-cost": Exercise(
+        "how many of the four answers the judge has to be asked about",
+        2,
+    ),
+    "advantages": Exercise(
+        "advantages(rewards): GRPO's advantages of one group, without scaling",
+        lambda rewards: reward.group_advantages(rewards, len(rewards), "none").tolist(),
+        (([1.0, 0.0, 0.0, 1.0],), ([0.0, -1.0, -1.0],), ([1.0, 1.0, 1.0],), ([0.0, 0.0, 0.0, 1.0, 0.0],)),
+    ),
+    "batch-scale": Exercise(
+        'whether GBR and GenAcc give the same advantages with scale="batch"',
+        False,
+    ),
+}
+
+
+def check(name: str, given: Any) -> Rich:
+    """Whether ``given`` solves the exercise; shows the first case it fails, with its own result.
+
+    Raises:
+        DataError: no exercise of that name.
+    """
+    if name not in EXERCISES:
+        raise DataError(f"no exercise {name!r}: choose one of {', '.join(EXERCISES)}")
+    exercise = EXERCISES[name]
+    if given is None or given is ...:
+        return _verdict(name, None, exercise.asks)
+    if not exercise.cases:
+        right = type(given) is type(exercise.expected) and given == exercise.expected
+        return _verdict(name, right, "" if right else f"not {given!r}")
+    if not callable(given):
+        return _verdict(name, False, f"give the function itself, not {given!r}")
+    problem = next((told for case in exercise.cases if (told := _fails(given, exercise.expected, case))), "")
+    return _verdict(name, not problem, problem)
+
+
+def _fails(given: Callable[..., Any], expected: Callable[..., Any], case: Case) -> str:
+    call = f"on {', '.join(map(repr, case))}"
+    try:
+        found = given(*case)
+    except Exception as error:  # whatever a learner's function raises is shown to the learner
+        return f"{call} it raises {type(error).__name__}: {error}"
+    return "" if _same(found, expected(*case)) else f"{call} it gives {found!r}"
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, Sequence):
+        try:
+            values = list(found)
+        except TypeError:
+            return False
+        return len(values) == len(expected) and all(map(_same, values, expected))
+    return isinstance(found, (int, float)) and math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _verdict(name: str, right: bool | None, told: str) -> Rich:
+    word = {None: "open", True: "right", False: "not yet"}[right]
+    kind = {None: "", True: "good", False: "bad"}[right]
+    text = f"{name}: {word}" + (f": {told}" if told else "")
+    return Rich(text, Markup('<span class="badge {}">{}: {}</span> {}').format(kind, name, word, told))

@@ -1,0 +1,291 @@
+"""Run the notebooks, in order, at any profile: what ``make reproduce`` does.
+
+Each is executed by papermill into ``build/<profile>/notebooks/``, never over its source. Papermill only
+warns of a parameter nobody reads; here it is an error. A notebook that fails is kept as far as it got.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import S3Error, StageError
+from ..profile import ROOT, Profile, load_profile
+from ..runs.machine import cap_threads, machine
+from ..runs.stages import atomic_write
+
+INJECTED = "# Parameters"  # papermill's heading of the cell it injects
+KERNEL = {"kernel_name": "python3", "language": "python"}  # this environment's, whatever the file says
+
+
+class NotebookError(S3Error, RuntimeError):
+    """A notebook failed, or was given a parameter it does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One executed notebook: its source's name, where the result lies, and how many seconds it took."""
+
+    name: str
+    path: Path
+    seconds: float
+
+
+def find(folder: Path | None = None) -> list[Path]:
+    """The notebooks of a folder (default: ``notebooks/`` of the checkout), named by two digits, sorted.
+
+    Raises:
+        StageError: the folder holds none.
+    """
+    folder = folder or ROOT / "notebooks"
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise StageError(f"{folder}: no notebooks here (run from a checkout, or set S3MINI_ROOT to one)")
+    return found
+
+
+def parameter_names(notebook: Path) -> list[str]:
+    """Names assigned in the notebook's cell tagged ``parameters``.
+
+    Raises:
+        NotebookError: the file cannot be read as a notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError) as error:
+        raise NotebookError(
+            f"{notebook}: not a notebook ({error}); restore it from the repository"
+        ) from error
+    for cell in cells:
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            return _assigned("".join(cell["source"]))
+    return []
+
+
+def _assigned(source: str) -> list[str]:
+    names = []
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+    return names
+
+
+def check_names(parameters: Mapping[str, Any], notebooks: Sequence[Path]) -> None:
+    """Refuse a parameter that none of the notebooks has.
+
+    Raises:
+        NotebookError: names the parameter, the nearest spelling and the valid names.
+    """
+    valid = sorted({name for notebook in notebooks for name in parameter_names(notebook)})
+    for name in parameters:
+        if name not in valid:
+            close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise NotebookError(
+                f"no notebook has a parameter {name!r}: {hint}valid: {', '.join(valid) or 'none'}"
+            )
+
+
+def check_parameters() -> None:
+    """Called inside a notebook: refuse what papermill injected but the parameters cell does not know.
+
+    Does nothing in a plain JupyterLab session, where nothing is injected.
+
+    Raises:
+        NotebookError: an injected name that the cell tagged ``parameters`` does not assign.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    cells: list[str] = shell.user_ns.get("In", []) if shell is not None else []
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if cell.startswith(INJECTED):
+            known = _assigned(before)
+            unknown = [name for name in _assigned(cell) if name not in known]
+            if unknown:
+                raise NotebookError(
+                    f"this notebook has no parameter {unknown[0]!r}; valid: {', '.join(known) or 'none'}"
+                )
+
+
+def saved_profile(profile_name: str, overrides: Mapping[str, Any]) -> tuple[Profile, str]:
+    """The profile and the value of PROFILE that notebooks need to load the same one.
+
+    With overrides that is a file, ``build/<name>/profile.yaml``, holding the profile they make.
+
+    Raises:
+        ProfileError: unknown profile, key or value.
+    """
+    profile = load_profile(profile_name, **overrides)
+    if not overrides:
+        return profile, profile_name
+    path = profile.build / "profile.yaml"
+    atomic_write(path, yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    return profile, str(path)
+
+
+def prepare(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, Any]) -> list[Path]:
+    """Copies of notebooks with other parameters, stored outputs kept, for nbval to check.
+
+    ``folder`` is emptied of earlier copies first.
+    """
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    check_names(parameters, notebooks)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.ipynb"):
+        old.unlink()
+    copies = []
+    for notebook in notebooks:
+        names = parameter_names(notebook)
+        given = {name: value for name, value in parameters.items() if name in names}
+        node = parameterize_notebook(load_notebook_node(str(notebook)), given, **KERNEL)
+        copies.append(atomic_write(folder / notebook.name, nbformat.writes(node)))
+    return copies
+
+
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Executed:
+    """Run one notebook by papermill in the checkout's root.
+
+    Raises:
+        NotebookError: a cell failed or the kernel died; names notebook, cell and error, and where the
+            notebook is kept as far as it got.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    names = parameter_names(notebook)
+    given = {name: value for name, value in parameters.items() if name in names}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            given,
+            cwd=str(ROOT),
+            start_timeout=180,
+            **KERNEL,
+        )
+    except PapermillExecutionError as error:
+        first = next((line for line in error.source.splitlines() if line.strip()), "")
+        raise NotebookError(
+            f"{notebook.name}, cell In [{error.exec_count}] ({first.strip()[:80]}): {error.ename}: {error.evalue}\n"
+            f"  the notebook as far as it got: {output}"
+        ) from error
+    except (DeadKernelError, CellTimeoutError) as error:
+        raise NotebookError(
+            f"{notebook.name}: its kernel stopped ({error}); most often the memory ran out: close other "
+            f"programs or lower the profile's batch sizes, and run again: finished stages are found\n"
+            f"  the notebook as far as it got: {output}"
+        ) from error
+    return Executed(notebook.name, output, time.monotonic() - began)
+
+
+def reproduce(
+    profile_name: str = "mini",
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    folder: Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> list[Executed]:
+    """Run every notebook in order and tell times, places and the results.
+
+    Args:
+        profile_name: value of PROFILE; ``overrides`` are dotted profile keys on top of it.
+        seed: value of SEED.
+        parameters: further notebook parameters, each of which some notebook must have.
+        only: notebook names, or their beginnings, to run instead of all.
+        folder: where the notebooks are (default ``notebooks/``).
+
+    Raises:
+        ProfileError, NotebookError, StageError: see `saved_profile`, `execute`, `find`.
+    """
+    profile, value = saved_profile(profile_name, overrides or {})
+    notebooks = [n for n in find(folder) if not only or n.name.startswith(tuple(only))]
+    if not notebooks:
+        raise NotebookError(
+            f"no notebook begins with {', '.join(only)}: {', '.join(n.name for n in find(folder))}"
+        )
+    given = {"PROFILE": value, "SEED": seed, **(parameters or {})}
+    check_names(given, notebooks)
+    cap_threads(profile.threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    here = machine()
+    tell(
+        f"profile {profile.name}, seed {seed}: {len(notebooks)} notebooks, {here['cores']} cores, {here['processor']}"
+    )
+    done = []
+    for number, notebook in enumerate(notebooks, 1):
+        tell(f"[{number}/{len(notebooks)}] {notebook.name}")
+        done.append(execute(notebook, profile.build / "notebooks" / notebook.name, given))
+        tell(f"[{number}/{len(notebooks)}] {notebook.name}: {clock(done[-1].seconds)}")
+    tell(summary(profile, done))
+    return done
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss``."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def summary(profile: Profile, done: Sequence[Executed]) -> str:
+    """Times, the average GenAcc of each method where there are results, and where everything lies."""
+    width = max(len(run.name) for run in done)
+    lines = ["", "Time (min:s)"]
+    lines += [f"  {run.name:<{width}} {clock(run.seconds):>6}" for run in done]
+    lines.append(f"  {'all':<{width}} {clock(sum(run.seconds for run in done)):>6}")
+    results = profile.build / "results.json"
+    if results.is_file():
+        lines += ["", "GenAcc, average over the question sets"]
+        for name, method in json.loads(results.read_text(encoding="utf-8"))["methods"].items():
+            lines.append(f"  {name:<{width}} {_average(method['average']):>6.3f}")
+    lines += ["", "Results"]
+    places = (results, profile.build / "report.html", profile.build / "notebooks")
+    lines += [f"  {_short(place)}" for place in places if place.exists()]
+    return "\n".join(lines)
+
+
+def _average(found: Any) -> float:
+    return float(found["gen_acc"] if isinstance(found, Mapping) else found)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m s3mini.classroom.notebooks FOLDER --profile P --seed N``: copies for nbval (see `prepare`)."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--profile", default="smoke")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    try:
+        load_profile(given.profile)
+        copies = prepare(find(), given.folder, {"PROFILE": given.profile, "SEED": given.seed})
+    except S3Error as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(copies)} notebooks in {given.folder}, profile {given.profile}")
+
+
+if __name__ == "__main__":
+    main()

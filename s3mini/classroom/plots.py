@@ -1,0 +1,176 @@
+"""The plots of notebook 01, drawn from what `study` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ..report.plots import COLOURS, GRID, INK, MUTED, OURS, STYLE, Plot
+
+LINES = {"bm25": COLOURS["rag-bm25"], "dense": OURS, "fused": COLOURS["ircot"]}
+PARTS = {
+    "bm25": ("BM25", LINES["bm25"], "-"),
+    "dense: encode": ("dense: encode the queries", LINES["dense"], "-"),
+    "dense: search": ("dense: search the index", LINES["dense"], "--"),
+}
+FAMILIES = {
+    "Flat": INK,
+    "SQ": COLOURS["rag-dense"],
+    "PQ": COLOURS["rag-bm25"],
+    "IVF": COLOURS["ircot"],
+    "HNSW": OURS,
+}
+
+
+def recall_plot(result: Mapping[str, Any], k: int) -> Plot:
+    """Per question set, recall of the gold documents against k: all of them (full lines), any (dotted).
+
+    ``k``: where a grey line stands, the number of documents a reader is given.
+    """
+    sets = result["sets"]
+    columns = min(3, len(sets))
+    rows = -(-len(sets) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 2.6 * rows + 0.4), layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axes, (name, found) in zip(panels, sets.items(), strict=False):
+            axes.axvline(k, color=GRID, lw=4)
+            for retriever in result["retrievers"]:
+                colour = LINES.get(retriever, MUTED)
+                axes.plot(result["ks"], found[retriever]["any"], ":", color=colour, lw=1.5)
+                axes.plot(result["ks"], found[retriever]["all"], color=colour, lw=2, label=retriever)
+            axes.set_title(f"{name}: {found['gold']:.3g} gold document{'s' * (found['gold'] > 1)}")
+            axes.set_xscale("log")
+            axes.set_xticks([1, 3, 10, 50], ["1", "3", "10", "50"])
+            axes.set_xticks([], minor=True)
+            axes.set_ylim(-0.03, 1.05)
+            axes.grid(color=GRID)
+            axes.tick_params(length=0)
+        for axes in panels[len(sets) :]:
+            axes.set_axis_off()
+        handles, labels = panels[0].get_legend_handles_labels()
+        handles += panels[0].plot([], [], ":", color=MUTED, label="any gold document")
+        handles += panels[0].plot([], [], color=MUTED, lw=2, label="all gold documents")
+        labels += ["any gold document", "all gold documents"]
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+        figure.supxlabel("documents retrieved, k", color=INK, fontsize=10)
+        figure.supylabel("share of questions", color=INK, fontsize=10)
+    return Plot("Share of questions whose gold documents are among the first k, per question set", figure)
+
+
+def latency_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Milliseconds a batch takes, and queries per second, against the number of queries in it."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for part, (label, colour, dash) in PARTS.items():
+            own = [row for row in rows if row["part"] == part]
+            sizes = [row["batch"] for row in own]
+            left.plot(sizes, [1000 * row["seconds"] for row in own], dash, marker="o", ms=4, color=colour)
+            speeds = [row["per_second"] for row in own]
+            right.plot(sizes, speeds, dash, marker="o", ms=4, color=colour, label=label)
+        for axes, title in ((left, "milliseconds a batch"), (right, "queries per second")):
+            axes.set_title(title)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(sorted({row["batch"] for row in rows}))
+            axes.get_xaxis().set_major_formatter("{x:.0f}")
+            axes.set_xlabel("queries in the batch")
+            axes.grid(color=GRID)
+            axes.tick_params(length=0, which="both")
+        figure.legend(loc="outside upper left", ncols=3)
+    return Plot("Latency and throughput against batch size", figure)
+
+
+def indexes_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
+    """Recall@10 against speed: a colour per family, a marker per index, a point per search setting."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for family, colour in FAMILIES.items():
+            own = [row for row in rows if row["index"].startswith(family)]
+            for index, marker in zip(dict.fromkeys(row["index"] for row in own), "osD", strict=False):
+                line = [row for row in own if row["index"] == index]
+                axes.plot(
+                    [row["per_second"] for row in line],
+                    [row["recall"] for row in line],
+                    marker=marker,
+                    color=colour,
+                    ms=7,
+                    mfc=colour if marker == "o" else "white",
+                    label=f"{index}: {line[-1]['bytes']:.0f} bytes",
+                )
+                for row in line:
+                    where = (row["per_second"], row["recall"])
+                    axes.annotate(
+                        row["setting"],
+                        where,
+                        (6, -12 if family == "IVF" else 5),
+                        textcoords="offset points",
+                        fontsize=8,
+                        color=MUTED,
+                    )
+        axes.set_xscale("log")
+        axes.set_xlabel("queries per second, one batch")
+        axes.set_ylabel("recall@10 of exact search")
+        axes.margins(x=0.1, y=0.1)
+        axes.grid(color=GRID)
+        axes.tick_params(length=0, which="both")
+        figure.legend(loc="outside right center", title="index, and bytes a vector", alignment="left")
+    return Plot("Recall of exact search's ten best against speed, per FAISS index", figure)
+
+
+SCALED = {
+    "flat": ("exact, float32", INK),
+    "float16": ("exact, float16", MUTED),
+    "sq8": ("sq8", FAMILIES["SQ"]),
+    "ivf-sq8": ("ivf-sq8", FAMILIES["IVF"]),
+    "ivf-pq": ("ivf-pq", OURS),
+    "bm25": ("BM25 (Lucene)", FAMILIES["PQ"]),
+}
+GROWN = (
+    ("build_seconds", "seconds to build, encoding left out", 1.0),
+    ("bytes", "GB on disk", 1e-9),
+    ("own", "GB of memory of its own", 1e-9),
+    ("latency 1", "milliseconds, 1 query", 1e3),
+    ("latency 64", "milliseconds, 64 queries", 1e3),
+)
+
+
+def scaling_plot(result: Mapping[str, Any]) -> Plot:
+    """Time, disk and memory against the number of documents, and where the growth leads at wiki-18's (dotted, hollow)."""
+    from .scale import WIKI18, projected, series
+
+    far = WIKI18["documents"]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 6.0), layout="constrained")
+        panels = figure.subplots(2, 3).ravel()
+        for axes, (what, title, unit) in zip(panels, GROWN, strict=False):
+            for part in [p for p in SCALED if any(row["part"] == p for row in result["rows"])]:
+                label, colour = SCALED[part]
+                sizes, values = series(result, part, what)
+                points = [(n, unit * v) for n, v in zip(sizes, values, strict=True) if v > 0]
+                if not points:
+                    continue
+                axes.plot(*zip(*points, strict=True), marker="o", ms=4, color=colour, label=label)
+                if what != "own":  # small, and mostly not of the index: no growth to speak of
+                    end = unit * projected(result, part, what)
+                    axes.plot([points[-1][0], far], [points[-1][1], end], ":", color=colour, lw=1.5)
+                    axes.plot([far], [end], "o", ms=6, color=colour, mfc="white")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_title(title)
+            axes.grid(color=GRID)
+            axes.tick_params(length=0, which="both")
+        panels[-1].set_axis_off()
+        handles, labels = panels[0].get_legend_handles_labels()
+        handles += panels[0].plot([], [], "o:", color=MUTED, mfc="white", label="projected")
+        labels.append("projected: wiki-18, e5-base-v2")
+        panels[-1].legend(handles, labels, loc="center left")
+        figure.supxlabel("documents", color=INK, fontsize=10)
+    return Plot(
+        f"Time, disk and memory against documents, measured and projected to {far / 1e6:.0f} million", figure
+    )

@@ -1,0 +1,311 @@
+"""How time, disk and memory grow with the corpus: measured from 1,000 to 1,000,000 documents, projected to wiki-18.
+
+Encoding millions of passages takes a GPU, so only its speed is measured on real texts; everything else runs on vectors
+and documents *made* from the profile's: blends of pairs of its vectors, and documents put together from two of its own.
+Each size is measured in a process of its own, so that memory is that size's alone.
+
+    python -m s3mini.classroom.scale JOB.json     (what `measure_scale` starts; a person runs benchmarks/bench_scale.py)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from ..errors import RetrievalError
+from ..profile import DenseSpec, Profile
+from ..records import Document
+from ..retrieval import compressed
+from ..retrieval.dense import IDS, INDEX, DenseRetriever
+from ..retrieval.encoder import Encoder, Vectors
+from ..retrieval.flat import DType, join, open_flat, stored
+from ..retrieval.lexical import FOLDER, LexicalRetriever, build_lexical
+from ..retrieval.store import DocumentStore, build_store
+from ..runs.machine import machine, versions
+from ..runs.stages import atomic_write
+from .study import best_time, enlarge, mixed_queries
+
+WIKI18 = {"documents": 21_015_324, "dimension": 768}
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+PARTS = ("flat", "float16", *compressed.KINDS, "bm25")
+RECORD = "data/mini/results/scaling.json"
+K = 10
+_BLOCK = 16_384
+_SLOW = 3.0  # seconds a call; a slower one is timed once
+_FIT_FROM = 10_000  # documents; below, fixed costs hide the growth
+
+
+def grown_vectors(vectors: Vectors, block: int, rows: int, seed: int) -> Vectors:
+    """Block ``block`` of a grown set: the originals first, then blends of pairs of them (`study.enlarge`)."""
+    begin = block * _BLOCK
+    own = vectors[begin : begin + rows]
+    blends = enlarge(vectors, len(vectors) + rows - len(own), seed + 1000 * block + 1)[len(vectors) :]
+    return np.concatenate([own, blends])
+
+
+def grown_documents(documents: Sequence[Document], number: int, seed: int, path: Path) -> None:
+    """A corpus file of ``number`` documents: the originals, then each the first half of one and the second of another."""
+    random = np.random.default_rng(seed)
+    with open(path, "w", encoding="utf-8") as out:
+        for start in range(0, number, _BLOCK):
+            pairs = random.integers(len(documents), size=(_BLOCK, 2)).tolist()
+            for row in range(start, min(number, start + _BLOCK)):
+                first, second = (documents[i] for i in pairs[row - start])
+                if row < len(documents):
+                    made = Document(str(row), documents[row].title, documents[row].text)
+                else:
+                    heads, tails = first.text.split(), second.text.split()
+                    text = " ".join([*heads[: len(heads) // 2 + 1], *tails[len(tails) // 2 :]])
+                    made = Document(str(row), f"{first.title} ({row})", text)
+                out.write(json.dumps({"id": made.id, "contents": made.contents}, ensure_ascii=False) + "\n")
+
+
+def memory() -> dict[str, int]:
+    """Bytes this process keeps for itself ("own") and has mapped from files ("mapped", which others can share)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed, given back
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {
+        name: int(rest.split()[0]) * 1024
+        for name, _, rest in (s.partition(":") for s in lines)
+        if rest.endswith("kB")
+    }
+    return {"own": found["RssAnon"], "mapped": found["RssFile"]}
+
+
+def measure_size(job: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The rows of one size; see `measure_scale`. ``job``: "n", "seed", "parts", "inputs" (an .npz), "corpus"."""
+    import faiss
+
+    number, seed = int(job["n"]), int(job["seed"])
+    with np.load(job["inputs"], allow_pickle=False) as inputs:
+        vectors, asked, texts = inputs["vectors"], inputs["queries"], inputs["texts"].tolist()
+    source = folder / "corpus.jsonl"
+    originals = list(DocumentStore(Path(job["documents"]), Path(job["corpus"])))
+    grown_documents(originals, number, seed, source)
+    del originals
+    (folder / "documents").mkdir()
+    build = _seconds(build_store, folder / "documents", source, False)
+    before = memory()
+    documents = DocumentStore(folder / "documents", source)
+    found: dict[str, Any] = {"latency": {"1": _seconds(documents.by_id.get, str(number - 1))}}
+    rows = [_row("documents", number, build, _weight(folder / "documents"), before, found)]
+    for part in job["parts"]:
+        if part == "bm25":
+            build = _seconds(build_lexical, folder / part, documents, False)
+            before = memory()  # with the JVM, which building has started
+            lexical = LexicalRetriever(folder / part, documents)
+            found = _latency(lexical.search, texts)
+            rows.append(_row(part, number, build, _weight(folder / part / FOLDER), before, found))
+        else:
+            rows.append(_measure_vectors(part, folder, documents, vectors, asked, seed))
+    return [row | {"faiss": faiss.__version__} for row in rows]
+
+
+def _measure_vectors(
+    part: str, folder: Path, documents: DocumentStore, vectors: Vectors, asked: Vectors, seed: int
+) -> dict[str, Any]:
+    """The row of one kind of vector index; what it opened is let go of on return."""
+    own, number = folder / part, len(documents)
+    own.mkdir()
+    small = part in compressed.KINDS
+    if small:
+        exact = stored(open_flat(folder / "flat" / INDEX))
+        build = _seconds(compressed.build_compressed, own, part, exact, seed, False)
+        del exact
+    else:
+        build = _seconds(_write, own, vectors, number, seed, "float32" if part == "flat" else part)
+        (own / IDS).write_bytes(documents.ids_json())
+    before = memory()
+    packed = compressed.open_compressed(own, part, number) if small else None
+    encoder = cast(Encoder, SimpleNamespace(spec=DenseSpec(encoder="none"), fingerprint_parts={}))
+    dense = DenseRetriever(folder / "flat" if small else own, documents, encoder, compressed=packed)
+    found = _latency(dense.search_vectors, asked)
+    size = compressed.weight(own) if small else (own / INDEX).stat().st_size
+    row = _row(part, number, build, size, before, found)
+    return row | compressed.measured(dense, asked[:64], K) if small else row
+
+
+def _seconds(call: Callable[..., Any], *given: Any) -> float:
+    return best_time(lambda: call(*given), 1)
+
+
+def _write(folder: Path, vectors: Vectors, number: int, seed: int, dtype: DType) -> None:
+    files, counts = [], []
+    for block, start in enumerate(range(0, number, _BLOCK)):
+        made = grown_vectors(vectors, block, min(_BLOCK, number - start), seed)
+        files.append(folder / f"{start:010d}.npy")
+        counts.append(len(made))
+        np.save(files[-1], made.astype(dtype))
+    join(files, counts, folder / INDEX, dtype)
+
+
+def _row(
+    part: str, number: int, seconds: float, size: int, before: Mapping[str, int], found: Mapping[str, Any]
+) -> dict[str, Any]:
+    grown = {name: value - before[name] for name, value in memory().items()}
+    return {"part": part, "n": number, "build_seconds": round(seconds, 4), "bytes": size, **grown, **found}
+
+
+def _latency(search: Callable[[Any, int], Any], queries: Any) -> dict[str, Any]:
+    found = {}
+    for size in (1, 64):
+        first = _seconds(
+            search, queries[:size], K
+        )  # reads from disk what is mapped, loads what is loaded lazily
+        call = partial(search, queries[:size], K)
+        found[str(size)] = round(best_time(call, 3 if first < _SLOW else 1), 6)
+    return {"latency": found}
+
+
+def _weight(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def measure_scale(
+    profile: Profile,
+    dense: DenseRetriever,
+    sizes: Sequence[int] = SIZES,
+    parts: Sequence[str] = PARTS,
+    seed: int = 0,
+    passages: int = 256,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Build and search indexes of each size, made from the profile's corpus and questions; needs Linux.
+
+    Returns ``{"profile", "seed", "k", "encoder", "dimension", "encoding": {"passages", "words", "per_second"},
+    "machine", "versions", "threads", "load", "rows": [{"part", "n", "build_seconds", "bytes", "own", "mapped", "latency": {"1", "64"},
+    "recall"?, …}]}``: bytes on disk, ``own`` and ``mapped`` (see `memory`) as opening and searching took them, latency
+    in seconds a batch, documents included and query encoding not; ``load``: processes that ran before and after (1 minute).
+
+    Raises:
+        RetrievalError: a size failed; tells what its process said.
+    """
+    from ..retrieval import open_corpus
+
+    documents = open_corpus(profile)
+    before = os.getloadavg()[0]
+    texts = [document.contents for document in documents[:passages]]
+    dense.encoder.passages(texts[:8])
+    seconds = best_time(lambda: dense.encoder.passages(texts), 2)
+    questions = (mixed_queries(profile) * 64)[:256]
+    rows: list[dict[str, Any]] = []
+    with TemporaryDirectory(dir=_made(profile.build)) as name:
+        folder = Path(name)
+        asked = dense.encoder.queries(questions)
+        np.savez(folder / "inputs.npz", vectors=dense.vectors, queries=asked, texts=np.array(questions))
+        for size in sizes:
+            tell(f"{size} documents")
+            job = {"n": size, "seed": seed, "parts": list(parts), "inputs": str(folder / "inputs.npz")}
+            job |= {"documents": str(documents.folder), "corpus": str(documents.path)}
+            (folder / "job.json").write_text(json.dumps(job))
+            command = [sys.executable, "-m", "s3mini.classroom.scale", str(folder / "job.json")]
+            ran = subprocess.run(command, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                raise RetrievalError(f"measuring {size} documents failed:\n{ran.stderr.strip()[-1500:]}")
+            rows += json.loads((folder / "rows.json").read_text())
+    return {
+        "profile": profile.name,
+        "seed": seed,
+        "k": K,
+        "encoder": dense.encoder.identity,
+        "dimension": dense.dimension,
+        "encoding": {
+            "passages": len(texts),
+            "words": round(float(np.mean([len(text.split()) for text in texts])), 1),
+            "per_second": round(len(texts) / seconds, 1),
+        },
+        "machine": machine(),
+        "versions": versions(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "load": [round(before, 2), round(os.getloadavg()[0], 2)],
+        "rows": rows,
+    }
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# ------------------------------------------------------------------ growth and projection
+
+
+def series(result: Mapping[str, Any], part: str, what: str) -> tuple[list[int], list[float]]:
+    """Sizes and values of one part; ``what``: a row's key, or "latency 1", "latency 64"."""
+    key, _, queries = what.partition(" ")
+    rows = [row for row in result["rows"] if row["part"] == part]
+    return [row["n"] for row in rows], [float(row[key][queries] if queries else row[key]) for row in rows]
+
+
+def growth(result: Mapping[str, Any], part: str, what: str) -> tuple[float, float]:
+    """Exponent and factor of value = factor · n^exponent, least squares in logarithms, from 10,000 documents on.
+
+    With fewer than two such sizes all are taken.
+    """
+    sizes, values = series(result, part, what)
+    points = [(n, v) for n, v in zip(sizes, values, strict=True) if n >= _FIT_FROM and v > 0]
+    if len(points) < 2:
+        points = [(n, v) for n, v in zip(sizes, values, strict=True) if v > 0]
+    if len(points) < 2:
+        raise ValueError(f"{part}, {what}: growth needs two sizes")
+    logarithms = np.log(np.array(points, float))
+    exponent, offset = np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)
+    return float(exponent), float(np.exp(offset))
+
+
+def projected(
+    result: Mapping[str, Any],
+    part: str,
+    what: str,
+    documents: int = WIKI18["documents"],
+    dimension: int = WIKI18["dimension"],
+) -> float:
+    """What the growth predicts at another size; for vectors in proportion to the dimension, too."""
+    exponent, factor = growth(result, part, what)
+    wider = 1.0 if part in ("bm25", "documents") else dimension / result["dimension"]
+    return factor * documents**exponent * wider
+
+
+def projection_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows for a table: the projection of every part to wiki-18 under e5-base-v2, to three figures."""
+    rows = []
+    for part in dict.fromkeys(row["part"] for row in result["rows"]):
+        wanted = {"GB": ("bytes", 1e9), "minutes to build": ("build_seconds", 60.0)}
+        if part != "documents":
+            wanted |= {"s, 1 query": ("latency 1", 1.0), "s, 64 queries": ("latency 64", 1.0)}
+        figures = {
+            head: f"{projected(result, part, what) / unit:.3g}" for head, (what, unit) in wanted.items()
+        }
+        rows.append(
+            {"index": part, "bytes ~ n^": round(growth(result, part, "bytes")[0], 3)}
+            | {head: figures.get(head) for head in ("GB", "minutes to build", "s, 1 query", "s, 64 queries")}
+        )
+    return rows
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure one size: the job file's; rows go beside it."""
+    from ..runs.machine import cap_threads
+
+    cap_threads()
+    path = Path(arguments[0])
+    with TemporaryDirectory(dir=path.parent) as folder:
+        rows = measure_size(json.loads(path.read_text()), Path(folder))
+    atomic_write(path.with_name("rows.json"), json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

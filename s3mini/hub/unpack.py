@@ -1,0 +1,224 @@
+"""From files as they are published to files as the package reads them.
+
+Each function reads ``sources`` (verified files, in order), writes ``target`` whole or not at all in bounded memory, looks at
+the result with the package's own readers, and returns a few facts for the manifest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tqdm.auto import tqdm
+
+from ..corpus import iter_corpus, json_lines, read_questions, write_questions
+from ..errors import DataError
+from ..records import Document, Question
+from .catalogue import MIRAGE
+
+Facts = dict[str, Any]
+_BLOCK = 1 << 22
+_LOOK = 1000  # documents of a corpus that are read for a check; its lines are all counted
+_FLAT = b"IxFI"  # how FAISS marks a flat inner-product index
+_HEADER = 45  # bytes before its vectors
+
+
+def gunzip(sources: Sequence[Path], target: Path) -> Facts:
+    """One gzipped corpus, unpacked."""
+    (source,) = sources
+    lines = 0
+    with _whole(target) as out, open(source, "rb") as raw, _bar(source.name, raw) as packed:
+        try:
+            with gzip.GzipFile(fileobj=packed) as unpacked:
+                while block := unpacked.read(_BLOCK):
+                    lines += block.count(b"\n")
+                    out.write(block)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{source}: not a whole gzip file ({error}); delete it and fetch it again"
+            ) from error
+    return {"lines": lines, **_look(target)}
+
+
+def _look(corpus: Path) -> Facts:
+    first = list(itertools.islice(iter_corpus(corpus), _LOOK))
+    return {"first_title": first[0].title}
+
+
+def join(sources: Sequence[Path], target: Path) -> Facts:
+    """The parts of a FAISS flat index, end to end."""
+    with _whole(target) as out:
+        for source in sources:
+            with open(source, "rb") as raw, _bar(source.name, raw) as part:
+                shutil.copyfileobj(part, out, _BLOCK)
+        out.flush()
+        vectors, dimension = flat_header(Path(out.name), target)
+    return {"vectors": vectors, "dimension": dimension}
+
+
+def flat_header(index: Path, shown: Path | None = None) -> tuple[int, int]:
+    """Vectors and dimension of a FAISS flat inner-product index, from its first bytes and its size.
+
+    Raises:
+        DataError: another kind of index, or one that is cut short.
+    """
+    with open(index, "rb") as data:
+        head = data.read(16)
+    where = shown or index
+    if head[:4] != _FLAT or len(head) < 16:
+        raise DataError(f"{where}: not a FAISS flat inner-product index; fetch it again")
+    dimension, vectors = struct.unpack("<iq", head[4:])
+    if (size := index.stat().st_size) != (whole := _HEADER + 4 * vectors * dimension):
+        raise DataError(
+            f"{where}: {vectors} vectors of {dimension} numbers take {whole} bytes, it has {size}; fetch it again"
+        )
+    return vectors, dimension
+
+
+def medcorp(sources: Sequence[Path], target: Path) -> Facts:
+    """MedRAG's snippets (``id``, ``title``, ``content``) as one corpus in the wiki-18 layout."""
+    lines = 0
+    with _whole(target) as out:
+        for source in tqdm(sources, desc=target.name, unit="file"):
+            for place, record in json_lines(source):
+                try:
+                    title, text = " ".join(record["title"].split()), record["content"]
+                    kept = {"id": record["id"], "contents": Document("", title, text).contents}
+                    out.write(json.dumps(kept, ensure_ascii=False).encode("utf-8") + b"\n")
+                except (KeyError, AttributeError, UnicodeEncodeError) as error:
+                    raise DataError(
+                        f"{place}: not a MedRAG snippet: id, title and content expected"
+                    ) from error
+                lines += 1
+    return {"lines": lines, **_look(target)}
+
+
+def questions(sources: Sequence[Path], target: Path) -> Facts:
+    """FlashRAG's splits are in the package's layout already; each is read to its end, then put in place."""
+    counts = {source.stem: len(read_questions(source)) for source in sources}
+    for source in sources:
+        with _whole(target / source.name) as out, open(source, "rb") as raw:
+            shutil.copyfileobj(raw, out, _BLOCK)
+    return {"questions": counts}
+
+
+def mirage(sources: Sequence[Path], target: Path) -> Facts:
+    """MIRAGE's ``benchmark.json`` as five multiple-choice sets, ``<target>/<set>/test.jsonl``.
+
+    Retriever and searcher get the question without its options (``stem``), as the benchmark demands.
+    """
+    (source,) = sources
+    try:
+        benchmark: Mapping[str, Mapping[str, Any]] = json.loads(source.read_text(encoding="utf-8"))
+        found = {name: len(benchmark[name]) for name in MIRAGE}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{source}: not MIRAGE's benchmark.json ({error}); delete it and fetch it again"
+        ) from error
+    if found != MIRAGE:
+        raise DataError(
+            f"{source}: {found} questions where the benchmark has {MIRAGE}; delete it and fetch it again"
+        )
+    for name in MIRAGE:
+        rows = benchmark[name]
+        write_questions(target / name / "test.jsonl", [_choice(name, key, rows[key], source) for key in rows])
+    return {"questions": found}
+
+
+def _choice(name: str, key: str, row: Mapping[str, Any], source: Path) -> Question:
+    try:
+        options: dict[str, str] = dict(sorted(row["options"].items()))
+        stem, answer = " ".join(row["question"].split()), row["answer"]
+        if answer not in options or list(options) != list("ABCDEFGH"[: len(options)]):
+            raise ValueError(f"answer {answer!r} of options {', '.join(options)}")
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{source}: {name}/{key}: not a multiple-choice question ({error})") from error
+    listed = " ".join(f"({letter}) {option}" for letter, option in options.items())
+    about = {"set": name, "split": "test", "type": "choice", "options": [*options.values()], "stem": stem}
+    return Question(f"{name}-{key}", f"{stem} Options: {listed}", (answer,), about)
+
+
+def processed(sources: Sequence[Path], target: Path) -> Facts:
+    """The authors' parquet rows as question sets, ``<target>/<set>/<split>.jsonl``; their prompts are left out."""
+    import pyarrow.parquet as parquet
+
+    made: dict[tuple[str, str], dict[str, Question]] = defaultdict(dict)
+    for source in sources:
+        file = parquet.ParquetFile(source)
+        wanted = [
+            name for name in ("data_source", "reward_model", "extra_info") if name in file.schema_arrow.names
+        ]
+        if len(wanted) < 3:
+            raise DataError(
+                f"{source}: data_source, reward_model and extra_info expected; it has {', '.join(file.schema_arrow.names)}"
+            )
+        number = 0
+        for batch in file.iter_batches(1024, columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                question = _processed(row, f"{source}: row {number}")
+                about = question.metadata
+                made[about["set"], about["split"]].setdefault(question.id, question)
+    for (name, split), rows in made.items():
+        write_questions(target / name / f"{split}.jsonl", rows.values())
+    return {"questions": {f"{name}-{split}": len(rows) for (name, split), rows in sorted(made.items())}}
+
+
+def _processed(row: Mapping[str, Any], place: str) -> Question:
+    try:
+        truth, extra = row["reward_model"]["ground_truth"], row["extra_info"]
+        name, split, answers = row["data_source"], extra["split"], truth["target"]
+        text = truth["question"]
+        answers = (answers,) if isinstance(answers, str) else tuple(answers)
+        safe = all(part.replace("-", "").replace("_", "").isalnum() for part in (name, split))
+        if not (safe and isinstance(text, str) and text.strip() and answers):
+            raise ValueError("an empty question, no answer, or a name that is no file name")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{place}: not a row of the processed s3 data ({error!r})") from error
+    about = {"set": name, "split": split}
+    return Question(f"{name}-{split}-{extra['index']}", text.strip(), answers, about)
+
+
+UNPACKERS: dict[str, Callable[[Sequence[Path], Path], Facts]] = {
+    "gunzip": gunzip,
+    "join": join,
+    "medcorp": medcorp,
+    "questions": questions,
+    "mirage": mirage,
+    "processed": processed,
+}
+
+
+# ------------------------------------------------------------------------------------ parts
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[BinaryIO]:
+    """A temporary file that takes ``target``'s place when the block ends well; as `atomic_write`, for what is too big for memory."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with open(temporary, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(name: str, raw: BinaryIO) -> Iterator[Any]:
+    size = os.fstat(raw.fileno()).st_size
+    with tqdm.wrapattr(raw, "read", total=size, desc=name, unit="B", unit_scale=True) as shown:
+        yield shown

@@ -1,0 +1,248 @@
+"""A retriever at the other end of HTTP: ours (`server`), or any that speaks the wire format of s3 and Search-R1.
+
+A server that does not answer, or is too busy, is asked again for as long as the profile has patience, then
+`RetrievalError`: never an empty answer. What comes back is checked before it is a hit: as many answers as
+queries, no more documents than asked for, best first, and every document that of the local corpus.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import httpx
+import tenacity
+from pydantic import ValidationError
+
+from ...corpus import split_contents
+from ...errors import RetrievalError
+from ...records import Document, Hit
+from ..base import check_queries, digest
+from .wire import FINGERPRINT, Health, Scored, ScoredPassage, first_problem
+
+log = logging.getLogger("s3mini")
+
+BUSY = {502, 503, 504}
+PROBE = "who wrote the oldest book in the library of the capital"
+LOCAL = {"127.0.0.1", "::1", "localhost"}
+_CONNECT_SECONDS = 5.0
+_BACKOFF = tenacity.wait_exponential_jitter(initial=0.25, max=8.0, jitter=0.25)
+_LONGEST_AWAY = 60.0  # seconds; the most of a Retry-After that is honoured
+
+
+class _NotNow(Exception):
+    """What a later try may cure: no connection, no answer in time, a busy server (``away``: its Retry-After)."""
+
+    def __init__(self, told: str, away: float = 0.0) -> None:
+        super().__init__(told)
+        self.away = away
+
+
+class RemoteRetriever:
+    """See `Retriever`. Connections are kept; safe for threads. Nothing is sent before the first use.
+
+    Args:
+        url: of the server, with or without ``/retrieve``.
+        known: the corpus, by id. None: documents are taken as they come.
+        timeout: seconds to wait for one answer.
+        patience: seconds to go on trying when there is none.
+        batch: queries per request; a server that says it takes fewer gets fewer.
+
+    Raises:
+        RetrievalError: ``url`` is no HTTP address. At use: no answer for ``patience``, a request refused, an
+            answer that cannot be read, a document that the corpus does not hold, another index than at first.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        known: Mapping[str, Document] | None = None,
+        timeout: float = 60.0,
+        patience: float = 300.0,
+        batch: int = 256,
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/retrieve")
+        try:
+            parsed = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise RetrievalError(f"{url!r} is not a URL ({error}); write http://HOST:PORT") from error
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise RetrievalError(f"{url!r} is not the URL of a retrieval server; write http://HOST:PORT")
+        self.patience = patience
+        self._known = known
+        self._batch = batch
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+            trust_env=parsed.host not in LOCAL,  # no proxy on the way to this machine
+        )
+
+    def close(self) -> None:
+        """Close the connections; the next search opens new ones."""
+        self._client.close()
+
+    @cached_property
+    def health(self) -> Health | None:
+        """What the server says of itself; None for a server that says nothing (the originals')."""
+        response = self._send("GET", "/health")
+        try:
+            return Health.model_validate_json(response.content) if response.status_code == 200 else None
+        except ValidationError:
+            return None
+
+    @property
+    def name(self) -> str:
+        """The server's, as far as it tells."""
+        return self.health.retriever if self.health else "remote"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The server's own, which the same index has when opened here; else of its URL and its answer to a probe."""
+        if self.health:
+            return self.health.fingerprint
+        (hits,) = self._ask([PROBE], 5)
+        return digest(url=self.url, answer=[hit.document.contents for hit in hits])
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """See `Retriever.search`."""
+        texts = check_queries(queries, k)
+        size = min(self._batch, self.health.limits.queries) if self.health else self._batch
+        found: list[list[Hit]] = []
+        for start in range(0, len(texts), size):
+            found += self._ask(texts[start : start + size], k)
+        return found
+
+    def _ask(self, texts: list[str], k: int) -> list[list[Hit]]:
+        response = self._send("POST", "/retrieve", {"queries": texts, "topk": k, "return_scores": True})
+        if response.status_code != 200:
+            raise RetrievalError(
+                f"{self.url}/retrieve: answered {response.status_code}: {_detail(response)}; "
+                "see the server's log, or check retrieval.url"
+            )
+        self._same_index(response)
+        try:
+            blocks = Scored.model_validate_json(response.content).result
+        except ValidationError as error:
+            raise self._broken(first_problem(error)) from error
+        if len(blocks) != len(texts):
+            raise self._broken(f"{len(blocks)} answers to {len(texts)} queries")
+        return [self._hits(block, k, f"result.{i}") for i, block in enumerate(blocks)]
+
+    def _same_index(self, response: httpx.Response) -> None:
+        """A server started again with another index must not go unnoticed."""
+        if self.health and response.headers.get(FINGERPRINT) != self.health.fingerprint:
+            raise RetrievalError(
+                f"{self.url}: serves another index now ({response.headers.get(FINGERPRINT)}) than at first "
+                f"({self.health.fingerprint}); serve the first one again, or start this run anew"
+            )
+
+    def _hits(self, block: Sequence[ScoredPassage], k: int, place: str) -> list[Hit]:
+        if len(block) > k:
+            raise self._broken(f"{place}: {len(block)} documents where {k} were asked for")
+        hits = [
+            Hit(self._document(scored, f"{place}.{rank}"), scored.score) for rank, scored in enumerate(block)
+        ]
+        for rank in range(1, len(hits)):
+            if hits[rank].score > hits[rank - 1].score:
+                raise self._broken(f"{place}.{rank}: scores rise; the best document must come first")
+        if len({hit.document.id for hit in hits}) != len(hits):
+            raise self._broken(f"{place}: a document comes twice")
+        return hits
+
+    def _document(self, scored: ScoredPassage, place: str) -> Document:
+        """The corpus' own document where the corpus is known, else as it came; without an id, its text is its name."""
+        contents, given = scored.document.contents, scored.document.id
+        title, text = split_contents(contents)
+        if not title.strip() and not text.strip():
+            raise self._broken(f"{place}.document: neither title nor text")
+        if given is None:
+            identifier = self._by_contents.get(contents) if self._known is not None else digest(text=contents)
+        else:
+            identifier = str(given)
+        document = Document(identifier or "", title, text)
+        if self._known is None:
+            return document
+        own = self._known.get(document.id)
+        if own != document:
+            shown = repr(given) if given is not None else f"{contents[:40]!r} …"
+            raise RetrievalError(
+                f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "
+                "another one; serve the same corpus, or name the server's in data.corpus"
+            )
+        return own
+
+    @cached_property
+    def _by_contents(self) -> dict[str, str]:
+        return {document.contents: name for name, document in (self._known or {}).items()}
+
+    def _broken(self, what: str) -> RetrievalError:
+        return RetrievalError(
+            f"{self.url}/retrieve: not an answer in the format of s3 and Search-R1: {what}; check retrieval.url, "
+            "and the server's log"
+        )
+
+    # ------------------------------------------------------------------------- trying again
+
+    def _send(self, method: str, path: str, content: Any = None) -> httpx.Response:
+        """One exchange, tried again while a later try may help; any status but 502, 503, 504 is returned."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_NotNow),
+            stop=tenacity.stop_after_delay(self.patience),
+            wait=_pause,
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        try:
+            response = retrying(self._once, method, path, content)
+        except _NotNow as error:
+            tries = retrying.statistics["attempt_number"]
+            raise RetrievalError(
+                f"{self.url}: no answer within {self.patience:g} s, {tries} tries; the last: {error}. Start it "
+                "(`s3mini serve retriever`) or mend retrieval.url, then run the same command again: what is done is "
+                "kept. retrieval.patience says how many seconds to wait"
+            ) from error
+        if retrying.statistics["attempt_number"] > 1:
+            log.warning("%s: answers again", self.url)
+        return response
+
+    def _once(self, method: str, path: str, content: Any) -> httpx.Response:
+        try:
+            response = self._client.request(method, self.url + path, json=content)
+        except httpx.TimeoutException as error:
+            raise _NotNow(f"{type(error).__name__}: nothing came in time (retrieval.timeout)") from error
+        except httpx.TransportError as error:
+            raise _NotNow(f"{type(error).__name__}: {error}") from error
+        if response.status_code in BUSY:
+            raise _NotNow(f"status {response.status_code}: {_detail(response)}", _seconds_away(response))
+        return response
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        """Say once that it waits."""
+        if state.attempt_number == 1 and state.outcome is not None:
+            log.warning(
+                "%s: %s; trying again for up to %g s", self.url, state.outcome.exception(), self.patience
+            )
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Growing pauses with jitter, at least as long as the server asked for."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    away = error.away if isinstance(error, _NotNow) else 0.0
+    return away + _BACKOFF(state)
+
+
+def _seconds_away(response: httpx.Response) -> float:
+    told = response.headers.get("retry-after", "")
+    return (
+        min(float(told), _LONGEST_AWAY) if told.isdigit() else 0.0
+    )  # a date is rarely sent: back off instead
+
+
+def _detail(response: httpx.Response) -> str:
+    """Why a server refused, in its words, cut short."""
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.text
+    return str(detail)[:500] or "no explanation"

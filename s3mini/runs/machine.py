@@ -1,0 +1,83 @@
+"""The machine and the software a result was made with, and how many threads to use on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "pyserini",
+    "faiss-cpu",
+    "faiss-gpu",
+    "sentence-transformers",
+    "numpy",
+    "pymilvus",
+    "milvus-lite",
+)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries a result depends on."""
+    found = {"python": platform.python_version(), "s3mini": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, usable cores, memory in GiB, and the GPU (None while torch is not loaded)."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError):
+        memory = 0.0
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": cores(),
+        "memory_gib": round(memory, 1),
+        "gpu": gpu,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cap_threads(threads: int | None = None) -> int:
+    """Cap the numeric libraries at ``threads`` (None: the usable cores), unless the caller's environment
+    already says; returns the cap in force. More threads than cores slow small kernels down a hundredfold.
+    """
+    wanted = threads or cores()
+    asked = os.environ.setdefault("OMP_NUM_THREADS", str(wanted))
+    capped = min(wanted, int(asked)) if asked.isdigit() and int(asked) > 0 else wanted
+    for name in THREAD_VARIABLES:  # MKL would otherwise take its own count, whatever OpenMP's is
+        os.environ.setdefault(name, str(capped))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(capped)
+    return capped

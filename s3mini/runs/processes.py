@@ -1,0 +1,142 @@
+"""The processes that train together, one per GPU, as ``accelerate launch`` or ``torchrun`` start them.
+
+One machine with several GPUs; a small model whole on each of them, a large one sharded (FSDP)::
+
+    accelerate launch --config_file s3mini/training/accelerate/ddp.yaml --num_processes 2 -m s3mini.cli train --profile gpu
+    accelerate launch --config_file s3mini/training/accelerate/fsdp.yaml --num_processes 5 -m s3mini.cli train --profile paper
+
+CPU cores (what the tests run)::
+
+    torchrun --nproc_per_node 2 -m s3mini.cli train --profile smoke
+
+The processes share the questions of a step evenly, and the folder ``build/``. Index, generator and judge are opened
+once per process: at scale let servers hold them (``retrieval.kind=remote``, ``generator.engine=served``).
+A process that fails tells the others, which stop too; one that is killed is noticed by the launcher, which ends the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from ..errors import ProfileError, StageError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=2)
+"""How long one process waits for a slower one, e.g. for naive RAG before the first step. Dead ones are the launcher's care."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among its like. ``sharded``: no process holds the whole of the model in training (FSDP)."""
+
+    rank: int = 0
+    count: int = 1
+    sharded: bool = False
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def everywhere(self, work: Callable[[], T]) -> list[T]:
+        """``work`` done by every process; all results, by rank. To be called by all of them.
+
+        Raises:
+            StageError: another process failed, or is gone. A failure of this process's own work, as it is.
+        """
+        if self.count == 1:
+            return [work()]
+        import torch.distributed as dist
+
+        mine: tuple[T | None, str] = (None, "")
+        failure: Exception | None = None
+        try:
+            mine = work(), ""
+        except Exception as error:
+            failure, mine = error, (None, f"{type(error).__name__}: {error}")
+        told: list[tuple[T, str]] = [None] * self.count  # type: ignore[list-item]
+        try:
+            dist.all_gather_object(told, mine)
+        except RuntimeError as error:
+            raise failure or StageError(
+                f"process {self.rank} lost the others ({error}): see their messages, then run the same command "
+                "again: it goes on from the last checkpoint"
+            ) from error
+        if failure is not None:
+            raise failure
+        for rank, (_, message) in enumerate(told):
+            if message:
+                raise StageError(f"process {self.rank} stops because process {rank} failed: {message}")
+        return [result for result, _ in told]
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """What the main process makes of ``work``, which the others do not do. Raises as `everywhere`."""
+        result = self.everywhere(lambda: work() if self.main else None)[0]
+        return result  # type: ignore[return-value]  # the first is the main process's
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        """``work`` done by the main process, then by the others, who find what it wrote. Raises as `everywhere`.
+
+        The results stay where they were made, so they may be what cannot travel (models).
+        """
+        made: list[T] = []
+        for turn in (True, False):
+            self.everywhere(lambda mine=turn: made.append(work()) if mine == self.main else None)  # type: ignore[misc]
+        return made[0]
+
+    def share(self, count: int, what: str) -> int:
+        """How many of ``count`` things each process takes.
+
+        Raises:
+            ProfileError: they cannot be shared evenly; names ``what`` to change.
+        """
+        if count % self.count:
+            raise ProfileError(
+                f"{what} is {count}, which {self.count} processes cannot share evenly: "
+                f"set it to a multiple of {self.count}, e.g. --set {what}={-(-count // self.count) * self.count}"
+            )
+        return count // self.count
+
+
+ALONE = Processes()
+
+
+def join() -> Processes:
+    """Meet the processes that were launched together with this one; alone where none were.
+
+    Raises:
+        ProfileError: launched with an engine, or a setting of it, that episodes cannot be rolled out with.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return ALONE
+    if _on("ACCELERATE_USE_DEEPSPEED"):
+        raise ProfileError(
+            "DeepSpeed is not supported: launch with s3mini/training/accelerate/fsdp.yaml, which shards alike"
+        )
+    sharded = _on("ACCELERATE_USE_FSDP")
+    if sharded and os.environ.get("FSDP_VERSION") != "2":
+        raise ProfileError(
+            "FSDP version 1 is not supported: set fsdp_version: 2, as s3mini/training/accelerate/fsdp.yaml does"
+        )
+    if sharded and _on("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        raise ProfileError(
+            "set fsdp_cpu_ram_efficient_loading: false, as s3mini/training/accelerate/fsdp.yaml does: every process rolls out, "
+            "so each needs whole models"
+        )
+    import torch
+    from accelerate import PartialState
+
+    on_cpu = not torch.cuda.is_available() or _on("ACCELERATE_USE_CPU")
+    if on_cpu:  # not "cpu:0", which torch.load does not know when a checkpoint is read
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    PartialState(cpu=on_cpu, timeout=PATIENCE)
+    return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), sharded)
+
+
+def _on(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")

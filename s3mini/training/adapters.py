@@ -1,0 +1,66 @@
+"""Training a few adapter weights in a large searcher's place (LoRA, Hu et al. 2021), by peft.
+
+What is saved is always a whole model: the adapters' product is added to the weights they sit on, so that every command
+takes a searcher trained this way like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..profile import GrpoSpec
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def lora_config(spec: GrpoSpec) -> Any:
+    """TRL's ``peft_config``: adapters on every matrix of the layers, scaled by 2; None where all weights are trained."""
+    if not spec.lora_rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def save_whole(
+    model: PreTrainedModel, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a model as safetensors, adapters (if it has any) added in; the model in memory stays as it is.
+
+    ``weights``, if any, are written in place of its own.
+    """
+    if weights:
+        model.save_pretrained(folder, state_dict=dict(weights))
+    elif any(".lora_" in name for name, _ in model.named_parameters()):
+        model.save_pretrained(folder, state_dict=merged_state(model))
+    else:
+        model.save_pretrained(folder)
+
+
+def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights of a model that peft put adapters into, under their own names, the adapters' product added.
+
+    All in float32: in bfloat16 most of what a short training adds would be rounded away.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    }
+    state = {}
+    for key, value in model.state_dict().items():
+        if ".lora_" in key:
+            continue
+        name, below, leaf = key.rpartition(".base_layer.")
+        if value.is_floating_point():
+            value = value.float()
+        if below and leaf == "weight":
+            value = value + layers[name].get_delta_weight("default").float()
+        state[f"{name}.{leaf}" if below else key] = value
+    return state

@@ -1,0 +1,194 @@
+"""What a GRPO run works with: the policy, the engine that rolls it out, the scorer, the questions.
+
+`open_parts` makes them from a profile; tests and other methods hand `grpo.train` parts of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..corpus import fingerprint, load_questions
+from ..methods import Bench, Collected, kind_of, make_protocol, method_spec, retrieval_settings
+from ..profile import Profile
+from ..rag import RagCache, precompute, training_filter
+from ..records import Document, Episode, Question, Score
+from ..reward import Reward, gbr, make_reward, span_match
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one episode fared: its reward, the answer's score, and what the generator had to read (tokens).
+
+    ``gbr`` is None where naive RAG's accuracy is not known.
+    """
+
+    reward: float
+    score: Score
+    gbr: float | None
+    context_tokens: int
+
+
+Scorer = Callable[[Sequence[Episode]], list[Outcome]]
+
+
+class Runner(Protocol):
+    """What rolls out episodes: `episodes.Engine`, or a toy in tests."""
+
+    def run(
+        self,
+        questions: Sequence[Question],
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        progress: bool = True,
+        before: Mapping[str, int] | None = None,
+    ) -> list[Episode]:
+        """``n`` episodes per question, side by side; ``before``: how many of a question's are run elsewhere."""
+        ...
+
+
+@dataclass
+class Parts:
+    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, where that is kept."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    questions: Sequence[Question]
+    engine: Runner
+    score: Scorer
+    start: PreTrainedModel | None = None
+
+
+@dataclass
+class AnswerScorer:
+    """The frozen generator answers from what an episode collected; the named reward values the answer.
+
+    ``own``: the episode's own answer is valued instead (Search-R1); none is an empty one.
+    """
+
+    bench: Bench
+    reward: Reward
+    rag: RagCache
+    own: bool = False
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode; equal contexts of a question are read once.
+
+        Raises:
+            ModelError: the generator or the judge failed.
+        """
+        questions = [episode.question for episode in episodes]
+        collected = [Collected(e.context, e, (e.answer or "") if self.own else None) for e in episodes]
+        answers = self.bench.answer(questions, collected)
+        scores = self.reward.score(answers, questions, self.bench.judge)
+        values = self.reward(questions, scores)
+        return [
+            Outcome(
+                value,
+                score,
+                gbr(score.gen_acc, self.rag.lookup(episode.question)),
+                self.bench.count_tokens(episode.context),
+            )
+            for episode, score, value in zip(episodes, scores, values, strict=True)
+        ]
+
+
+@dataclass
+class RecallScorer(AnswerScorer):
+    """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside."""
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode, its reward the recall of its context."""
+        return [
+            replace(outcome, reward=recall(episode.question, episode.context))
+            for episode, outcome in zip(episodes, super().__call__(episodes), strict=True)
+        ]
+
+
+def recall(question: Question, context: Sequence[Document]) -> float:
+    """Share of the gold documents in ``context``; where none are known, whether any text holds an accepted answer."""
+    if question.gold_ids:
+        found = {document.id for document in context}
+        return sum(i in found for i in question.gold_ids) / len(question.gold_ids)
+    return float(any(span_match(document.contents, question.golden_answers) for document in context))
+
+
+def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
+    """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
+
+    The reward "recall" values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
+    is trained elsewhere, so its weights may be as coarse as the profile has them.
+
+    Raises:
+        DataError: unknown protocol or reward, malformed data, nothing left to train on.
+        RetrievalError, ModelError: a part cannot be opened.
+    """
+    from ..episodes import Engine
+    from ..models.local import LocalModel, load_model
+    from ..retrieval.cache import CachedRetriever
+
+    bench = Bench(profile)
+    cache = precompute(profile, splits=("train",), bench=bench)
+    asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
+    method = kind_of(protocol)
+    drop = profile.grpo.filtered and method.filtered
+    questions = training_filter(asked, cache)[0] if drop else asked
+    spec = bench.checkpoint(protocol, trained=False)
+    # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
+    # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
+    others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
+    kept = not profile.grpo.beta or others or "reader" in inspect.signature(method).parameters
+    loaded = load_model(spec, shared=kept)
+    trained = copy.deepcopy(loaded.model) if kept else loaded.model
+    trained.train()
+    if not profile.grpo.lora_rank and not sharded:
+        trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
+    policy = LocalModel(spec, trained, loaded.tokenizer)
+    engine = Engine(
+        policy,
+        policy.tokenizer,
+        CachedRetriever(bench.retriever(method.retriever)),
+        make_protocol(protocol, profile, reader=loaded),
+        method_spec(profile, protocol).max_turn_tokens,
+        spec.max_length,
+        spec.max_rows,
+    )
+    scorer = (
+        RecallScorer(bench, make_reward("gen_acc"), cache)
+        if reward == "recall"
+        else AnswerScorer(bench, make_reward(reward, cache.lookup), cache, method.own_answer)
+    )
+    return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
+
+
+def identity(
+    profile: Profile, seed: int, protocol: str, reward: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Everything a run depends on: inputs by content, settings by value."""
+    bench = Bench(profile)
+    data = profile.data
+    files = [profile.resolve(data.questions) / name / "train.jsonl" for name in data.train_sets]
+    inputs = {
+        "corpus": fingerprint(profile.resolve(data.corpus)),
+        "questions": fingerprint(files),
+        "searcher": bench.fingerprint(bench.checkpoint(protocol, trained=False)),
+        **{role: bench.fingerprint(getattr(profile, role)) for role in ("generator", "judge")},
+        "retriever": retrieval_settings(profile, kind_of(protocol).retriever or profile.retrieval.kind),
+    }
+    settings = {
+        "seed": seed,
+        "protocol": protocol,
+        **profile.grpo.model_dump(exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory"}),
+        "reward": reward,
+        **({"s3": profile.s3} if protocol == "s3" else {"numbers": method_spec(profile, protocol)}),
+        "rag": profile.rag,
+        "train_limit": data.train_limit,
+    }
+    return inputs, settings

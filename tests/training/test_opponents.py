@@ -1,0 +1,102 @@
+"""Training the other methods: what each is rewarded for, and which model, retriever and numbers it gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from grpo_toys import grpo_parts, grpo_profile
+from rag_toys import make_world
+
+from s3mini.errors import StageError
+from s3mini.grpo import train
+from s3mini.methods import Bench, Collected, kind_of, make_protocol, method_spec
+from s3mini.profile import load_profile
+from s3mini.records import Document, Episode, Question
+from s3mini.reward import Judge, make_reward
+from s3mini.runs.stages import read_manifest
+from s3mini.training.parts import AnswerScorer, RecallScorer, recall
+
+GOLD = Question("q", "Where?", ("Tarn",), {"gold_ids": ["a", "b"]})
+DOCUMENTS = [Document(i, i.upper(), f"It is in {i}.") for i in ("a", "b", "c")]
+
+
+def episode(answer: str | None = None, context: tuple[Document, ...] = ()) -> Episode:
+    return Episode(GOLD, (1,), (2,), (1,), (0.0,), (), (), context, "complete", answer)
+
+
+def test_recall_counts_gold_documents_or_looks_for_the_answer() -> None:
+    assert recall(GOLD, DOCUMENTS[:1]) == 0.5
+    assert recall(GOLD, DOCUMENTS) == 1.0
+    unknown = replace(GOLD, metadata={})
+    assert recall(unknown, DOCUMENTS) == 0.0
+    assert recall(unknown, [Document("t", "T", "They met in Tarn.")]) == 1.0
+
+
+class Counting:
+    """The parts of a bench that scorers ask for."""
+
+    judge: Judge | None = None
+
+    def count_tokens(self, documents: tuple[Document, ...]) -> int:
+        return len(documents)
+
+    def answer(self, questions: list[Question], collected: list[Collected]) -> list[str]:
+        return ["Tarn" if found.answer is None else found.answer for found in collected]
+
+
+class Cache:
+    """Naive RAG's, as far as scorers ask for it."""
+
+    def lookup(self, question: Question) -> float:
+        return 0.0
+
+
+def test_search_r1_is_rewarded_for_its_own_answer_only() -> None:
+    scorer = AnswerScorer(Counting(), make_reward("em"), Cache(), own=True)  # type: ignore[arg-type]
+    outcomes = scorer([episode("Tarn"), episode("in Tarn"), episode(None, tuple(DOCUMENTS))])
+    assert [o.reward for o in outcomes] == [1.0, 0.0, 0.0]
+    assert [o.context_tokens for o in outcomes] == [0, 0, 3]
+
+
+def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
+    scorer = RecallScorer(Counting(), make_reward("gen_acc"), Cache())  # type: ignore[arg-type]
+    outcomes = scorer([episode(context=tuple(DOCUMENTS[:1])), episode()])
+    assert [o.reward for o in outcomes] == [0.5, 0.0]
+    assert [o.score.gen_acc for o in outcomes] == [1.0, 1.0]
+
+
+def test_numbers_and_retrievers_come_from_the_profile() -> None:
+    profile = load_profile("mini", **{"protocols.search-r1.k": 5, "protocols.search-r1.turns": 2})
+    protocol = make_protocol("search-r1", profile)
+    assert (protocol.k, protocol.turns, protocol.start_k) == (5, 2, 0)
+    assert make_protocol("s3", profile).k == profile.s3.k
+    assert kind_of("deepretrieval").retriever == "boolean" and kind_of("s3").retriever is None
+    assert method_spec(profile, "search-o1").max_turn_tokens == profile.protocols["search-o1"].max_turn_tokens
+
+
+def test_a_trained_opponent_is_this_seeds_run_else_the_named_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
+    profile = load_profile("mini")
+    with pytest.raises(StageError, match="--protocol search-r1"):
+        Bench(load_profile("mini", **{"protocols.search-r1.checkpoint": None})).checkpoint("search-r1", True)
+    named = load_profile("mini", **{"protocols.search-r1.checkpoint": "hub/searcher"})
+    assert Bench(named).checkpoint("search-r1", True).path == "hub/searcher"
+    folder = profile.build / "train" / "search-r1-seed0" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert Bench(named).checkpoint("search-r1", True).path == str(folder.resolve())
+    assert Bench(named, searcher=tmp_path).checkpoint("search-r1", False).path == named.searcher.path
+
+
+def test_each_protocol_has_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
+    make_world(tmp_path)
+    profile = grpo_profile(**{"grpo.steps": 1})
+    folder = train(profile, 0, protocol="search-r1", progress=False, parts=grpo_parts(profile))
+    assert folder.name == "search-r1-seed0"
+    settings = read_manifest(folder)["settings"]
+    assert (settings["protocol"], settings["reward"]) == ("search-r1", "em")
