@@ -14,7 +14,6 @@ is judged on the same episodes, read once as selected and once with everything t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -25,14 +24,15 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from .corpus import fingerprint, load_questions
+from .bench import Bench
+from .corpus import load_questions
 from .errors import DataError
-from .methods import METHODS, Bench, Collected, Method
+from .methods import METHODS, Method
 from .profile import Profile, changed, load_profile
 from .protocols.base import everything
-from .records import Document, Episode, Hit, Question, Turn
+from .records import Collected, Question, episode_as_json, episode_from_json
 from .results import WITHOUT_SELECTION, Record, summarise
-from .runs.answering import ANSWERS, Engine, answer_missing, here
+from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.stages import JsonlLog, Stage, atomic_write
 
 
@@ -44,7 +44,7 @@ def evaluate(
     searcher: Path | str | None = None,
     bench: Bench | None = None,
     progress: bool = True,
-    engine: Engine = here,
+    executor: Executor = in_process,
 ) -> dict[str, Any]:
     """Evaluate methods on the test splits and write ``results.json``; finished answers are reused.
 
@@ -54,7 +54,7 @@ def evaluate(
         seed: of training (which searcher) and of the bootstrap.
         searcher: folder of a trained searcher, instead of the one training left for ``seed``.
         bench: opened parts to use, for tests and for models already in memory.
-        engine: answers the blocks of questions, see `blocks.open_engine`.
+        executor: answers the blocks of questions, in this process or in many.
 
     Returns:
         The content of ``results.json``; accuracies in [0, 1], lengths in the generator's tokens, times in
@@ -78,7 +78,7 @@ def evaluate(
             answers[method.name] = {}
             for name in chosen:
                 bar.set_description(f"{method.name} {name}")
-                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar, engine)
+                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar, executor)
 
         for name in names:
             answer(METHODS[name])
@@ -138,16 +138,19 @@ def answer_set(
     set_name: str,
     questions: Sequence[Question],
     bar: tqdm[Any] | None = None,
-    engine: Engine = here,
+    executor: Executor = in_process,
 ) -> list[Record]:
     """One record per question, in the questions' order: those in the log, and the missing ones made now."""
     name = stage_name(method, set_name, bench.seed)
     work = partial(_answer_batch, method=method, set_name=set_name)
-    with Stage(bench.profile, name, *_identity(bench, method, questions)) as stage:
+    inputs, settings = bench.depends_on(questions)
+    inputs |= method.inputs(bench)
+    settings["record"] = 2  # counts up when a record gets a field that summaries need
+    with Stage(bench.profile, name, inputs, settings) as stage:
         if not stage.done:
-            method.first(bench, set_name, engine)
+            method.first(bench, set_name, executor)
         size = bench.profile.generator.batch_size
-        records = answer_missing(stage, questions, size, work, bench, engine, bar)
+        records = answer_missing(stage, questions, size, work, bench, executor, bar)
         if not stage.done:
             stage.finish(questions=len(questions))
     return records
@@ -156,27 +159,6 @@ def answer_set(
 def stage_name(method: Method, set_name: str, seed: int) -> str:
     """Where the answers lie: only methods that depend on training carry its seed."""
     return f"evaluation/{method.name}{f'-seed{seed}' if method.seeded else ''}/{set_name}"
-
-
-def _identity(
-    bench: Bench, method: Method, questions: Sequence[Question]
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Everything the answers depend on: inputs by content, settings by value."""
-    profile = bench.profile
-    lines = [json.dumps([q.id, q.question, q.golden_answers, q.gold_ids]) for q in questions]
-    inputs = {
-        "corpus": fingerprint(profile.resolve(profile.data.corpus)),
-        "questions": hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
-        "generator": bench.fingerprint(profile.generator),
-        "judge": bench.fingerprint(profile.judge),
-        **method.inputs(bench),
-    }
-    settings = {
-        "generator": profile.generator.model_dump(include={"wordings", "max_new_tokens", "max_length"}),
-        "judge": profile.judge.model_dump(include={"wordings", "max_new_tokens"}),
-        "record": 2,  # counts up when a record gets a field that summaries need
-    }
-    return inputs, settings
 
 
 def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, set_name: str) -> list[Record]:
@@ -226,70 +208,6 @@ def without_selection(method: Method, answers: Mapping[str, Sequence[Record]]) -
         return [Collected(tuple(everything(episode))) for episode in episodes]
 
     return replace(method, name=method.name + WITHOUT_SELECTION, collect=collect)
-
-
-# ------------------------------------------------------------------------ episodes on disk
-
-
-def episode_as_json(episode: Episode) -> dict[str, Any]:
-    """An episode as stored: texts and document ids, no token ids (those belong to training)."""
-    return {
-        "start": [hit.document.id for hit in episode.start],
-        "turns": [
-            {
-                "output": turn.output,
-                "query": turn.query,
-                "complete": turn.complete,
-                "selected": None if turn.selected is None else list(turn.selected),
-                "shown": [hit.document.id for hit in turn.shown],
-                "valid": turn.valid,
-                "problem": turn.problem,
-            }
-            for turn in episode.turns
-        ],
-        "end": episode.end,
-        "answer": episode.answer,
-    }
-
-
-def episode_from_json(record: Record, documents: Mapping[str, Document]) -> Episode:
-    """The episode of a stored record, its documents looked up; token ids and scores are not kept.
-
-    Raises:
-        DataError: the record has no episode, or names a document that the corpus lacks.
-    """
-    stored = record.get("episode")
-    if stored is None:
-        raise DataError(f"record {record['id']!r} holds no episode: its method ran none")
-
-    def look_up(ids: Sequence[str]) -> tuple[Document, ...]:
-        for i in ids:
-            if i not in documents:
-                raise DataError(
-                    f"record {record['id']!r}: document {i!r} is not in the corpus; evaluate again"
-                )
-        return tuple(documents[i] for i in ids)
-
-    def hits(ids: Sequence[str]) -> tuple[Hit, ...]:
-        return tuple(Hit(d, 0.0) for d in look_up(ids))
-
-    turns = tuple(
-        Turn(
-            t["output"],
-            t["query"],
-            t["complete"],
-            None if t["selected"] is None else tuple(t["selected"]),
-            hits(t["shown"]),
-            t["valid"],
-            t["problem"],
-        )
-        for t in stored["turns"]
-    )
-    question = Question(record["id"], record["question"], tuple(record["golden_answers"]))
-    return Episode(
-        question, (), (), (), (), turns, hits(stored["start"]), look_up(record["context"]),
-        stored["end"], stored["answer"],
-    )  # fmt: skip
 
 
 def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) -> list[Record]:

@@ -24,12 +24,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError
 from .evaluation import answer_set, load_answers
-from .methods import METHODS, Bench, Collected, Method
+from .methods import METHODS, Method
 from .profile import Profile, changed
-from .records import Question
+from .records import Collected, Question
 from .results import Record, accuracies, method_summary, read_record
 from .runs.machine import cores
 from .runs.stages import atomic_write, read_manifest

@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .bench import protocol_class
 from .errors import DataError, ProfileError, StageError
-from .methods import kind_of
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
 from .runs.machine import cap_threads
@@ -75,7 +75,7 @@ def train(
     Args:
         run: names the folder; None takes the protocol's name.
         protocol: a name of the protocol registry.
-        reward: "recall" or a name of `reward.make_reward`; None takes the protocol's own.
+        reward: "recall" or a name of `reward.REWARDS`; None takes the protocol's own.
         resume: False throws away what an earlier run left.
         parts: opened parts to use, for tests and other methods; None opens the profile's.
 
@@ -86,7 +86,7 @@ def train(
         ProfileError: launched on several processes in a way that cannot work.
     """
     processes, spec = join(), profile.grpo
-    name = reward or kind_of(protocol).reward or spec.reward
+    name = reward or protocol_class(protocol).reward or spec.reward
     stage = Stage(profile, f"train/{run or protocol}-seed{seed}", *identity(profile, seed, protocol, name))
     if not resume and processes.main:
         shutil.rmtree(stage.path, ignore_errors=True)

@@ -14,71 +14,24 @@ the failure became an empty answer or a document reading "Error".
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from .corpus import fingerprint, load_questions
-from .errors import DataError, ModelError, StageError
-from .methods import Bench
-from .models.base import ChatModel
+from .bench import Bench
+from .corpus import load_questions
+from .errors import DataError, StageError
+from .generator import answer_questions
 from .profile import Profile
-from .protocols.parsing import strip_reasoning
-from .protocols.wordings import Wordings, context_messages, render_documents
-from .records import Document, Question, Score
+from .records import Question, Score
 from .reward import normalize
-from .runs.answering import Engine, Record, answer_missing, here
-from .runs.stages import Stage, atomic_write
+from .runs.answering import Executor, Record, answer_missing, in_process
+from .runs.stages import Stage
 
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
-
-
-def answer_questions(
-    generator: ChatModel,
-    questions: Sequence[Question],
-    contexts: Sequence[Sequence[Document]],
-    wordings: Wordings | None = None,
-    max_new_tokens: int | None = None,
-) -> list[str]:
-    """The frozen generator's answer to each question from its context, in order, reasoning stripped.
-
-    One call: prompts that are equal are asked once, and short ones come first, so that a batch pads
-    little. An empty context means the question stands alone (the Direct baseline).
-
-    Args:
-        wordings: None takes those the model was made for (``generator.spec.wordings``), else "full".
-        max_new_tokens: per answer, reasoning included; None takes the model's own limit.
-
-    Raises:
-        DataError: not one context per question.
-        ModelError: the generator failed, or returned a wrong number of replies.
-    """
-    if len(questions) != len(contexts):
-        raise DataError(f"{len(contexts)} contexts for {len(questions)} questions: give one per question")
-    spec = getattr(generator, "spec", None)
-    spoken: Wordings = wordings or ("full" if spec is None else spec.wordings)
-    conversations = [
-        context_messages("generator", spoken, question.question, documents)
-        for question, documents in zip(questions, contexts, strict=True)
-    ]
-    keys = [conversation[-1]["content"] for conversation in conversations]
-    distinct = dict(zip(keys, conversations, strict=True))
-    order = sorted(distinct, key=lambda key: (len(key), key))
-    if not order:
-        return []
-    replies = generator.reply(
-        [distinct[key] for key in order], max_new_tokens=max_new_tokens, temperature=0.0
-    )
-    if len(replies) != len(order):
-        raise ModelError(f"the generator returned {len(replies)} replies to {len(order)} prompts")
-    answers = {key: strip_reasoning(reply) for key, reply in zip(order, replies, strict=True)}
-    return [answers[key] for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +116,7 @@ def precompute(
     kind: str | None = None,
     bench: Bench | None = None,
     progress: bool = True,
-    engine: Engine = here,
+    executor: Executor = in_process,
 ) -> RagCache:
     """Answer every question of the sets by naive RAG; finished answers are reused.
 
@@ -172,7 +125,7 @@ def precompute(
         splits: any of "train", "dev", "test".
         kind: retriever, "dense" or "lexical"; None takes the profile's.
         bench: opened parts to use, for tests and for models already in memory.
-        engine: answers the blocks of questions, see `blocks.open_engine`.
+        executor: answers the blocks of questions, in this process or in many.
 
     Returns:
         The cache of exactly these sets and splits.
@@ -192,45 +145,27 @@ def precompute(
     with tqdm(total=sum(len(part[2]) for part in parts), unit="question", disable=not progress) as bar:
         for name, split, questions in parts:
             bar.set_description(f"naive RAG {kind} {name} {split}")
-            for answer in _answer_part(bench, kind, f"{name}-{split}", questions, engine, bar):
+            for answer in _answer_part(bench, kind, f"{name}-{split}", questions, executor, bar):
                 cache.add(answer)
     return cache
 
 
 def _answer_part(
-    bench: Bench, kind: str, name: str, questions: Sequence[Question], engine: Engine, bar: tqdm[Any]
+    bench: Bench, kind: str, name: str, questions: Sequence[Question], executor: Executor, bar: tqdm[Any]
 ) -> list[RagAnswer]:
     """The answers to one set and split in the questions' order; the missing ones are made and logged."""
     size = bench.profile.generator.batch_size * BATCHES_PER_FLUSH
-    with Stage(bench.profile, f"rag/{kind}/{name}", *_identity(bench, kind, questions)) as stage:
+    inputs, settings = bench.depends_on(questions)
+    inputs["index"] = bench.retriever(kind).fingerprint
+    settings["k"] = bench.profile.rag.k
+    with Stage(bench.profile, f"rag/{kind}/{name}", inputs, settings) as stage:
         records = answer_missing(
-            stage, questions, size, partial(_answer_batch, kind=kind), bench, engine, bar
+            stage, questions, size, partial(_answer_batch, kind=kind), bench, executor, bar
         )
         answers = [RagAnswer.from_json(record) for record in records]
         if not stage.done:
             stage.finish(**_facts(bench, answers))
     return answers
-
-
-def _identity(
-    bench: Bench, kind: str, questions: Sequence[Question]
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Everything the answers depend on: inputs by content, settings by value."""
-    profile = bench.profile
-    asked = "\n".join(json.dumps([q.id, q.question, q.golden_answers]) for q in questions)
-    inputs = {
-        "corpus": fingerprint(profile.resolve(profile.data.corpus)),
-        "index": bench.retriever(kind).fingerprint,
-        "questions": hashlib.sha256(asked.encode()).hexdigest()[:16],
-        "generator": bench.fingerprint(profile.generator),
-        "judge": bench.fingerprint(profile.judge),
-    }
-    settings = {
-        "k": profile.rag.k,
-        "generator": profile.generator.model_dump(include={"wordings", "max_new_tokens", "max_length"}),
-        "judge": profile.judge.model_dump(include={"wordings", "max_new_tokens"}),
-    }
-    return inputs, settings
 
 
 def _answer_batch(bench: Bench, questions: Sequence[Question], kind: str) -> list[Record]:
@@ -312,11 +247,6 @@ class FilterReport:
             f"{t.kept} kept"
         )
 
-    def _repr_html_(self) -> str:
-        from .report.tables import rows_table
-
-        return rows_table(self.rows)._repr_html_()
-
 
 def is_yes_no(question: Question) -> bool:
     """Whether every accepted answer is yes or no: a coin answers those, so they teach a searcher little."""
@@ -348,39 +278,3 @@ def training_filter(questions: Sequence[Question], cache: RagCache) -> tuple[lis
     if not kept:
         raise DataError(f"nothing left to train on ({report}): give more or harder training questions")
     return kept, report
-
-
-# --------------------------------------------------------------------------- contexts on disk
-
-
-def export_contexts(
-    path: str | Path,
-    questions: Sequence[Question],
-    contexts: Sequence[Sequence[Document]],
-    responses: Sequence[str],
-) -> Path:
-    """Write contexts as the public code does, to be named ``<dataset>_output_sequences.json``.
-
-    ``{question: {"golden_answers": […], "context_with_info": the rendered documents, "response_str": the
-    response}}``; other tools of that family read it.
-
-    Raises:
-        DataError: counts differ, or two questions have the same text (the format's key).
-        StageError: the disk is full.
-    """
-    if not len(questions) == len(contexts) == len(responses):
-        raise DataError(
-            f"{len(questions)} questions, {len(contexts)} contexts, {len(responses)} responses: give one of each"
-        )
-    entries: dict[str, dict[str, Any]] = {}
-    for question, documents, response in zip(questions, contexts, responses, strict=True):
-        if question.question in entries:
-            raise DataError(
-                f"{path}: {question.question!r} is asked twice; this format keeps one entry a text"
-            )
-        entries[question.question] = {
-            "golden_answers": list(question.golden_answers),
-            "context_with_info": render_documents(documents),
-            "response_str": response,
-        }
-    return atomic_write(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")

@@ -19,12 +19,12 @@ from s3mini.errors import DataError, ModelError
 from s3mini.records import Question, Score
 from s3mini.reward import (
     Judge,
+    Reward,
     chosen_letter,
     exact_match,
     f1_score,
     gbr,
     group_advantages,
-    make_reward,
     normalize,
     read_verdict,
     score_answers,
@@ -277,20 +277,20 @@ def test_rewards_by_name() -> None:
         "em": [1.0, 0.0],
     }
     for name, values in expected.items():
-        assert make_reward(name, lookup)(questions, scores) == values
+        assert Reward(name, lookup)(questions, scores) == values
     assert gbr(0.0, 1.0) == -1.0
 
 
 def test_reward_errors() -> None:
     with pytest.raises(DataError, match="unknown reward 'f1'.*gbr, gen_acc"):
-        make_reward("f1")
+        Reward("f1")
     with pytest.raises(DataError, match="precompute"):
-        make_reward("gbr")
+        Reward("gbr")
     with pytest.raises(ModelError, match="needs a judge"):
-        make_reward("judge").score(["a"], [ask()])
+        Reward("judge").score(["a"], [ask()])
     with pytest.raises(ModelError, match="no judge gave"):
-        make_reward("judge")([ask()], [Score("Paris", 1.0, 1.0, True, None)])
-    assert make_reward("judge").score(["Paris"], [ask()], Judge(FakeJudge("no")))[0].judge is False
+        Reward("judge")([ask()], [Score("Paris", 1.0, 1.0, True, None)])
+    assert Reward("judge").score(["Paris"], [ask()], Judge(FakeJudge("no")))[0].judge is False
 
 
 # --- GRPO's algebra ------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def searcher(
 ) -> None:
     """Serve the profile's searcher with vLLM: as it came, trained, or for the rollouts of a training."""
     profile = opened(profile_name, settings)
-    from ..methods import Bench
+    from ..bench import Bench
 
     spec = Bench(profile, seed, folder).checkpoint("s3", trained or folder is not None)
     port = port or _port(profile.grpo.vllm_url if training else spec.url) or 8002

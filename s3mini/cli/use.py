@@ -29,8 +29,8 @@ def ask(
     profile = opened(profile_name, settings)
     from transformers.utils import logging as transformers_logging
 
-    from ..methods import Bench, Collected
-    from ..records import Question
+    from ..bench import Bench
+    from ..records import Collected, Question
     from ..report.html import episode_html
 
     folder, origin = (searcher, str(searcher)) if searcher else find_searcher(profile, seed)

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
+from ..bench import method_spec
 from ..errors import DataError
-from ..methods import method_spec
 from ..profile import Profile, available, load_profile
 from ..rag import RagCache
 from ..runs.stages import atomic_write

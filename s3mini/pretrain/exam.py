@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from ..generator import answer_questions
 from ..models.local import LocalModel
 from ..profile import ModelSpec
 from ..protocols.wordings import judge_messages
-from ..rag import answer_questions
 from ..records import Document, Question
 from ..reward import Judge, read_verdict, score_answers
 from ..runs.stages import atomic_write

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..corpus import fingerprint, load_questions
-from ..methods import Bench, Collected, kind_of, make_protocol, method_spec, retrieval_settings
+from ..bench import Bench, protocol_class
+from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import RagCache, precompute, training_filter
-from ..records import Document, Episode, Question, Score
-from ..reward import Reward, gbr, make_reward, span_match
+from ..records import Collected, Episode, Question, Score
+from ..reward import Reward, gbr, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -112,14 +112,6 @@ class RecallScorer(AnswerScorer):
         ]
 
 
-def recall(question: Question, context: Sequence[Document]) -> float:
-    """Share of the gold documents in ``context``; where none are known, whether any text holds an accepted answer."""
-    if question.gold_ids:
-        found = {document.id for document in context}
-        return sum(i in found for i in question.gold_ids) / len(question.gold_ids)
-    return float(any(span_match(document.contents, question.golden_answers) for document in context))
-
-
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
     """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
 
@@ -130,14 +122,13 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
         DataError: unknown protocol or reward, malformed data, nothing left to train on.
         RetrievalError, ModelError: a part cannot be opened.
     """
-    from ..episodes import Engine
     from ..models.local import LocalModel, load_model
     from ..retrieval.cache import CachedRetriever
 
     bench = Bench(profile)
     cache = precompute(profile, splits=("train",), bench=bench)
-    asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
-    method = kind_of(protocol)
+    asked = training_questions(profile)
+    method = protocol_class(protocol)
     drop = profile.grpo.filtered and method.filtered
     questions = training_filter(asked, cache)[0] if drop else asked
     spec = bench.checkpoint(protocol, trained=False)
@@ -151,19 +142,11 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     if not profile.grpo.lora_rank and not sharded:
         trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
     policy = LocalModel(spec, trained, loaded.tokenizer)
-    engine = Engine(
-        policy,
-        policy.tokenizer,
-        CachedRetriever(bench.retriever(method.retriever)),
-        make_protocol(protocol, profile, reader=loaded),
-        method_spec(profile, protocol).max_turn_tokens,
-        spec.max_length,
-        spec.max_rows,
-    )
+    engine = bench.engine(protocol, policy, CachedRetriever(bench.retriever(method.retriever)), reader=loaded)
     scorer = (
-        RecallScorer(bench, make_reward("gen_acc"), cache)
+        RecallScorer(bench, Reward("gen_acc"), cache)
         if reward == "recall"
-        else AnswerScorer(bench, make_reward(reward, cache.lookup), cache, method.own_answer)
+        else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 
@@ -173,22 +156,17 @@ def identity(
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Everything a run depends on: inputs by content, settings by value."""
     bench = Bench(profile)
-    data = profile.data
-    files = [profile.resolve(data.questions) / name / "train.jsonl" for name in data.train_sets]
-    inputs = {
-        "corpus": fingerprint(profile.resolve(data.corpus)),
-        "questions": fingerprint(files),
-        "searcher": bench.fingerprint(bench.checkpoint(protocol, trained=False)),
-        **{role: bench.fingerprint(getattr(profile, role)) for role in ("generator", "judge")},
-        "retriever": retrieval_settings(profile, kind_of(protocol).retriever or profile.retrieval.kind),
-    }
-    settings = {
+    inputs, settings = bench.depends_on(training_questions(profile))
+    inputs |= bench.searcher_depends_on(protocol, trained=False)
+    settings |= {
         "seed": seed,
-        "protocol": protocol,
         **profile.grpo.model_dump(exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory"}),
         "reward": reward,
-        **({"s3": profile.s3} if protocol == "s3" else {"numbers": method_spec(profile, protocol)}),
         "rag": profile.rag,
-        "train_limit": data.train_limit,
     }
     return inputs, settings
+
+
+def training_questions(profile: Profile) -> list[Question]:
+    """The training questions of all sets trained on, unfiltered."""
+    return [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]

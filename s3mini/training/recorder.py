@@ -21,8 +21,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..evaluation import episode_as_json
-from ..records import Episode
+from ..records import Episode, episode_as_json
 from ..runs.processes import Processes
 from ..runs.stages import JsonlLog, atomic_dir, atomic_write
 from .parts import Outcome

@@ -15,12 +15,12 @@ import pytest
 from scale_toys import DOCUMENTS, QUERIES, ToyEncoder, ids, toy, toy_world
 
 import s3mini.retrieval as room
+from s3mini.bench import Bench
 from s3mini.classroom.plots import scaling_plot
 from s3mini.classroom.scale import growth, measure_scale, projected, projection_rows
 from s3mini.classroom.study import enlarge
 from s3mini.corpus import read_corpus, write_corpus
 from s3mini.errors import DataError, RetrievalError
-from s3mini.methods import retrieval_settings
 from s3mini.profile import Profile, changed, load_profile
 from s3mini.records import Document
 from s3mini.retrieval import DenseRetriever, flat, open_corpus, open_retriever, store
@@ -258,15 +258,14 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_earlier_builds_and_fingerprints_stay_valid() -> None:
     """Keys that came later change no name under which something was built before them."""
     mini = load_profile("mini")
-    assert retrieval_settings(mini, "dense") == (
+    assert Bench(mini).retriever_depends_on("dense") == (
         'dense {"encoder":"minilm","query_prefix":"","passage_prefix":"","max_query_tokens":64,"max_passage_tokens":128}'
     )
     assert room._stage(mini, "dense").settings.keys() == {"encoder", "passage_prefix", "max_passage_tokens"}
     packed = changed(mini, {"retrieval.dense.index": "sq8", "retrieval.dense.dtype": "float16"})
-    assert retrieval_settings(packed, "dense").endswith('"dtype":"float16","index":"sq8"}')
-    assert retrieval_settings(
-        changed(mini, {"retrieval.dense.search": "cpu"}), "dense"
-    ) == retrieval_settings(mini, "dense")
+    assert Bench(packed).retriever_depends_on("dense").endswith('"dtype":"float16","index":"sq8"}')
+    on_cpu = changed(mini, {"retrieval.dense.search": "cpu"})
+    assert Bench(on_cpu).retriever_depends_on("dense") == Bench(mini).retriever_depends_on("dense")
 
 
 # Growth

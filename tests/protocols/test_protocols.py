@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_episodes import TOKENIZER, Library, Scripted
 
+from s3mini.bench import make_protocol
 from s3mini.episodes import Engine
-from s3mini.methods import make_protocol
 from s3mini.profile import load_profile
 from s3mini.protocols import REGISTRY, Action, History, Protocol
 from s3mini.protocols.base import everything

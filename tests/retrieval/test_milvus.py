@@ -12,9 +12,9 @@ import pytest
 from scale_toys import ToyEncoder, toy_documents
 
 import s3mini.retrieval as room
+from s3mini.bench import Bench
 from s3mini.corpus import write_corpus
 from s3mini.errors import RetrievalError
-from s3mini.methods import Bench, retrieval_settings
 from s3mini.profile import DenseSpec, Profile, load_profile
 from s3mini.records import Hit
 from s3mini.retrieval import DenseRetriever, Encoder, Retriever, milvus, open_retriever
@@ -49,8 +49,8 @@ def test_without_pymilvus_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_is_a_dense_search_of_its_own_kind(profile: Profile) -> None:
-    assert retrieval_settings(profile, "dense") == retrieval_settings(profile, "milvus")
-    assert retrieval_settings(profile, "dense").startswith("milvus {")
+    assert Bench(profile).retriever_depends_on("dense") == Bench(profile).retriever_depends_on("milvus")
+    assert Bench(profile).retriever_depends_on("dense").startswith("milvus {")
 
 
 class TestLite:

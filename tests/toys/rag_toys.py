@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from s3mini.bench import Bench
 from s3mini.corpus import write_corpus, write_questions
 from s3mini.errors import ModelError
-from s3mini.methods import Bench
 from s3mini.profile import Profile, load_profile
 from s3mini.records import Document, Hit, Question
 from s3mini.reward import Judge

@@ -19,7 +19,7 @@ from s3mini.grpo import Loop, data_order, trl_config
 from s3mini.profile import Profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Question
-from s3mini.reward import group_advantages, make_reward
+from s3mini.reward import Reward, group_advantages
 from s3mini.training.parts import AnswerScorer
 from s3mini.training.recorder import (
     Played,
@@ -135,12 +135,12 @@ def test_generator_scorer_rewards_gain_beyond_rag(world: Path) -> None:
     contexts = [(even, (documents[4],)), (even, ()), (odd, (found,)), (odd, (found,))]
     episodes = [replace(e, question=q, context=c) for e, (q, c) in zip(episodes, contexts, strict=True)]
     before = len((world / "asked.log").read_text().splitlines())
-    outcomes = AnswerScorer(bench, make_reward("gbr", cache.lookup), cache)(episodes)
+    outcomes = AnswerScorer(bench, Reward("gbr", cache.lookup), cache)(episodes)
     assert [o.score.gen_acc for o in outcomes] == [1.0, 0.0, 1.0, 1.0]
     assert [o.reward for o in outcomes] == [o.gbr for o in outcomes] == [0.0, -1.0, 1.0, 1.0]
     assert [o.context_tokens for o in outcomes] == [1, 0, 1, 1]
     assert len((world / "asked.log").read_text().splitlines()) == before + 3  # the equal contexts asked once
-    plain = AnswerScorer(bench, make_reward("gen_acc"), cache)(episodes)
+    plain = AnswerScorer(bench, Reward("gen_acc"), cache)(episodes)
     assert [o.reward for o in plain] == [1.0, 0.0, 1.0, 1.0]
     both = [group_advantages([o.reward for o in side], 2) for side in (outcomes, plain)]
     assert both[0] == pytest.approx(both[1])

@@ -9,14 +9,14 @@ import pytest
 from grpo_toys import grpo_parts, grpo_profile
 from rag_toys import make_world
 
+from s3mini.bench import Bench, make_protocol, method_spec, protocol_class
 from s3mini.errors import StageError
 from s3mini.grpo import train
-from s3mini.methods import Bench, Collected, kind_of, make_protocol, method_spec
 from s3mini.profile import load_profile
-from s3mini.records import Document, Episode, Question
-from s3mini.reward import Judge, make_reward
+from s3mini.records import Collected, Document, Episode, Question
+from s3mini.reward import Judge, Reward, recall
 from s3mini.runs.stages import read_manifest
-from s3mini.training.parts import AnswerScorer, RecallScorer, recall
+from s3mini.training.parts import AnswerScorer, RecallScorer
 
 GOLD = Question("q", "Where?", ("Tarn",), {"gold_ids": ["a", "b"]})
 DOCUMENTS = [Document(i, i.upper(), f"It is in {i}.") for i in ("a", "b", "c")]
@@ -54,14 +54,14 @@ class Cache:
 
 
 def test_search_r1_is_rewarded_for_its_own_answer_only() -> None:
-    scorer = AnswerScorer(Counting(), make_reward("em"), Cache(), own=True)  # type: ignore[arg-type]
+    scorer = AnswerScorer(Counting(), Reward("em"), Cache(), own=True)  # type: ignore[arg-type]
     outcomes = scorer([episode("Tarn"), episode("in Tarn"), episode(None, tuple(DOCUMENTS))])
     assert [o.reward for o in outcomes] == [1.0, 0.0, 0.0]
     assert [o.context_tokens for o in outcomes] == [0, 0, 3]
 
 
 def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
-    scorer = RecallScorer(Counting(), make_reward("gen_acc"), Cache())  # type: ignore[arg-type]
+    scorer = RecallScorer(Counting(), Reward("gen_acc"), Cache())  # type: ignore[arg-type]
     outcomes = scorer([episode(context=tuple(DOCUMENTS[:1])), episode()])
     assert [o.reward for o in outcomes] == [0.5, 0.0]
     assert [o.score.gen_acc for o in outcomes] == [1.0, 1.0]
@@ -72,7 +72,7 @@ def test_numbers_and_retrievers_come_from_the_profile() -> None:
     protocol = make_protocol("search-r1", profile)
     assert (protocol.k, protocol.turns, protocol.start_k) == (5, 2, 0)
     assert make_protocol("s3", profile).k == profile.s3.k
-    assert kind_of("deepretrieval").retriever == "boolean" and kind_of("s3").retriever is None
+    assert protocol_class("deepretrieval").retriever == "boolean" and protocol_class("s3").retriever is None
     assert method_spec(profile, "search-o1").max_turn_tokens == profile.protocols["search-o1"].max_turn_tokens
 
 

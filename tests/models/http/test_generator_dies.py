@@ -24,7 +24,7 @@ from s3mini.models import open_model
 from s3mini.profile import Profile
 from s3mini.rag import RagAnswer, RagCache, precompute
 from s3mini.records import Episode, Score
-from s3mini.reward import Judge, make_reward
+from s3mini.reward import Judge, Reward
 from s3mini.training.parts import AnswerScorer, Outcome, Parts
 
 
@@ -141,7 +141,7 @@ def test_training_stops_and_ends_as_if_it_had_not(server: Mortal, tmp_path: Path
         bench = with_served_models(ToyEvaluation(profile, ToyGenerator(tmp_path / "unused")), profile)
         wrong = Score("", 0.0, 0.0, False, None)
         cache = RagCache(RagAnswer(q.id, q.question, (), wrong) for q in made.questions)
-        scorer = AnswerScorer(bench, make_reward("gen_acc"), cache)
+        scorer = AnswerScorer(bench, Reward("gen_acc"), cache)
 
         def score(episodes: list[Episode]) -> list[Outcome]:
             outcomes = scorer(episodes)

@@ -13,8 +13,8 @@ import pytest
 from served_toys import Reply, Server, chat_answer, free_port, serving
 from toy_model import toy_local
 
+from s3mini.bench import Bench
 from s3mini.errors import ModelError, ProfileError
-from s3mini.methods import Bench
 from s3mini.models.http.served import ServedModel
 from s3mini.models.local import LocalModel
 from s3mini.profile import ModelSpec, load_profile

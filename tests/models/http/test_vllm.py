@@ -18,10 +18,10 @@ import pytest
 import torch
 from served_toys import free_port
 
+from s3mini.bench import Bench, make_protocol
 from s3mini.corpus import load_questions
 from s3mini.errors import ModelError
 from s3mini.evaluation import evaluate, load_answers
-from s3mini.methods import Bench, make_protocol
 from s3mini.models import chat_ids
 from s3mini.models.http.served import ServedModel
 from s3mini.models.http.vllm_server import PLACES
@@ -29,7 +29,7 @@ from s3mini.models.local import load_model
 from s3mini.profile import ROOT, ModelSpec, Profile, load_profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Hit
-from s3mini.reward import make_reward
+from s3mini.reward import Reward
 
 MODEL = "data/mini/model"
 PER_SET = 35  # of six sets: 210 questions
@@ -143,7 +143,7 @@ def test_naive_rag_evaluation_and_reward_are_those_of_the_local_engine(
             for method in ("rag-dense", "s3-untrained")
         }
         questions = [q for s in profile.data.sets for q in load_questions(profile, s, "test")]
-        reward = make_reward("gbr", cache.lookup)
+        reward = Reward("gbr", cache.lookup)
         answers = [r["answer"] for r in records["s3-untrained"]]
         gains = reward(questions, reward.score(answers, questions, bench.judge))
         found[name] = records, gains, results, cache

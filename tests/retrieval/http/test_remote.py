@@ -23,9 +23,9 @@ from server_toys import (
     word_hit,
 )
 
+from s3mini.bench import Bench
 from s3mini.corpus import read_corpus
 from s3mini.errors import ProfileError, RetrievalError
-from s3mini.methods import Bench, retrieval_settings
 from s3mini.profile import load_profile
 from s3mini.records import Document
 from s3mini.retrieval import CachedRetriever, RemoteRetriever, Retriever, connect, open_retriever
@@ -249,8 +249,8 @@ def test_profile_names_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         query = f"which river at {TOWNS[7]}?"
         assert found.search([query], 4) == toy.search([query], 4)
         assert found.search([query], 4)[0][0].document is found.inner._known["d07"]  # type: ignore[attr-defined]
-        assert retrieval_settings(profile, "dense") == f"remote {toy.fingerprint}"
-        assert retrieval_settings(profile, "lexical").startswith("lexical")
+        assert Bench(profile).retriever_depends_on("dense") == f"remote {toy.fingerprint}"
+        assert Bench(profile).retriever_depends_on("lexical").startswith("lexical")
         assert connect(profile).patience == IMPATIENT
         toy.name = "bm25"
         with pytest.raises(RetrievalError, match="serves bm25, dense retrieval is asked for"):

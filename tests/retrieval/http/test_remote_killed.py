@@ -19,9 +19,9 @@ from server_toys import (
     remote_profile,
 )
 
+from s3mini.bench import Bench
 from s3mini.errors import RetrievalError
 from s3mini.evaluation import evaluate
-from s3mini.methods import Bench
 from s3mini.profile import Profile
 from s3mini.rag import precompute
 from s3mini.records import Episode, Hit, Question

@@ -1,0 +1,303 @@
+"""The bench: a profile's frozen parts, each opened when first needed, and what results made with them depend on.
+
+Everything that plays episodes, answers or scores (naive RAG, training, evaluation, ``s3mini ask``) takes its retriever,
+generator, judge and searchers from here, so they are the same everywhere and loaded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .corpus import fingerprint
+from .errors import DataError, RetrievalError, StageError
+from .profile import MethodSpec, ModelSpec, Profile
+from .protocols import REGISTRY, Protocol, wordings
+from .records import Collected, Document, Episode, Question, Score
+
+if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
+    from .episodes import Engine
+    from .models.base import ChatModel
+    from .models.local import LocalModel
+    from .retrieval.base import Retriever
+    from .reward import Judge
+
+T = TypeVar("T")
+
+WHO_AND_HOW_FAST = {
+    "path", "engine", "url", "api", "key_variable", "timeout", "patience", "device", "batch_size", "max_rows",
+}  # fmt: skip
+"""Keys of a model that do not change its greedy answers: who runs it, and how many rows at a time (path: its files count)."""
+
+
+class Bench:
+    """The parts of a profile.
+
+    ``searcher`` is the folder of a trained searcher, or of the run that trained it, for ``protocol``; None means
+    what training of this ``seed`` left.
+    """
+
+    def __init__(
+        self, profile: Profile, seed: int = 0, searcher: Path | str | None = None, protocol: str = "s3"
+    ) -> None:
+        self.profile = profile
+        self.seed = seed
+        self._searcher = {protocol: Path(searcher)} if searcher is not None else {}
+        self._made: dict[object, Any] = {}
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made at the first call with this key and kept as long as the bench."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    # ------------------------------------------------------------------------------ frozen parts
+
+    @cached_property
+    def documents(self) -> Mapping[str, Document]:
+        """The corpus by document id."""
+        from .retrieval import open_corpus
+
+        return open_corpus(self.profile).by_id
+
+    @cached_property
+    def generator(self) -> ChatModel:
+        """The frozen generator."""
+        from .models import open_model
+
+        return open_model(self.profile.generator)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge that is asked where the span match fails."""
+        from .models import open_model
+        from .reward import Judge
+
+        return Judge(open_model(self.profile.judge), self.profile.judge.wordings)
+
+    def retriever(self, kind: str | None = None) -> Retriever:
+        """The profile's retriever of a kind, see `kind_of_index`.
+
+        Raises:
+            RetrievalError: it cannot be opened; dense retrieval asked of a server that has BM25.
+        """
+        from .retrieval import open_retriever
+
+        index = kind_of_index(self.profile, kind)
+        retriever = self.once(("retriever", index), lambda: open_retriever(self.profile, index))
+        if index == "remote" and kind == "dense" and retriever.name.startswith("bm25"):
+            raise RetrievalError(
+                f"{self.profile.retrieval.url} serves {retriever.name}, dense retrieval is asked for: serve "
+                "--kind dense there, or set retrieval.kind=lexical"
+            )
+        return retriever
+
+    # ------------------------------------------------------------------------------ searchers
+
+    def checkpoint(self, protocol: str, trained: bool) -> ModelSpec:
+        """The model behind a protocol: as it came, or trained.
+
+        Trained means this seed's run where there is one, else the checkpoint that the profile names.
+
+        Raises:
+            StageError: there is no trained searcher yet.
+        """
+        spec = method_spec(self.profile, protocol)
+        model = spec.model or self.profile.searcher
+        if not trained:
+            return model
+        given = self._searcher.get(protocol)
+        folder = given or self.profile.build / "train" / f"{protocol}-seed{self.seed}"
+        if (folder / "model").is_dir():  # a run's folder, as training returns it
+            folder = folder / "model"
+        if (folder / "config.json").is_file():
+            return model.trained(folder)
+        if given is None and spec.checkpoint is not None:
+            return model.model_copy(update={"path": spec.checkpoint})
+        raise StageError(
+            f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
+            f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder"
+        )
+
+    def engine(
+        self, protocol: str, searcher: LocalModel, retriever: Retriever, reader: ChatModel | None = None
+    ) -> Engine:
+        """Plays episodes of a protocol with a searcher; ``reader`` (None: the searcher) condenses documents for it."""
+        from .episodes import Engine
+
+        assert searcher.tokenizer is not None  # a profile whose searcher gives no tokens is refused
+        return Engine(
+            searcher,
+            searcher.tokenizer,
+            retriever,
+            make_protocol(protocol, self.profile, reader=reader or searcher),
+            method_spec(self.profile, protocol).max_turn_tokens,
+            searcher.spec.max_length,
+            searcher.spec.max_rows,
+        )
+
+    def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
+        """One greedy episode per question."""
+        from .models import open_model
+
+        searcher = open_model(self.checkpoint(protocol, trained))
+        retriever = self.retriever(protocol_class(protocol).retriever)
+        engine = self.engine(protocol, searcher, retriever)  # type: ignore[arg-type]  # served ones sample alike
+        return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
+
+    # ------------------------------------------------------------------------------ answers
+
+    def answer(self, questions: Sequence[Question], collected: Sequence[Collected]) -> list[str]:
+        """The generator's answers from the contexts; what brings an answer of its own keeps it."""
+        from .generator import answer_questions
+
+        own = [given.answer for given in collected]
+        asked = [i for i, answer in enumerate(own) if answer is None]
+        replies = answer_questions(
+            self.generator,
+            [questions[i] for i in asked],
+            [collected[i].context for i in asked],
+            self.profile.generator.wordings,
+        )
+        answers = dict(zip(asked, replies, strict=True))
+        return [answers[i] if answer is None else answer for i, answer in enumerate(own)]
+
+    def score(self, answers: Sequence[str], questions: Sequence[Question]) -> list[Score]:
+        """EM, F1, span match and, where that fails, the judge."""
+        from .reward import score_answers
+
+        return score_answers(answers, questions, self.judge)
+
+    def count_tokens(self, documents: Sequence[Document]) -> int:
+        """Length of a context, rendered as the generator reads it, in the generator's tokens."""
+        return self._length(wordings.render_documents(documents)) if documents else 0
+
+    def prompt_tokens(self, question: Question, documents: Sequence[Document]) -> int:
+        """Length of all that the generator reads for a question, in its tokens."""
+        spoken = self.profile.generator.wordings
+        messages = wordings.context_messages("generator", spoken, question.question, documents)
+        return sum(self._length(message["content"]) for message in messages)
+
+    def _length(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """The generator's; a black box has none here, then the searcher's."""
+        from .models.tokenizer import open_tokenizer, source_of
+
+        own = getattr(self.generator, "tokenizer", None)
+        return own if own is not None else open_tokenizer(source_of(self.profile.searcher))
+
+    # ------------------------------------------------------------------------------ what results depend on
+
+    def depends_on(self, questions: Sequence[Question]) -> tuple[dict[str, str], dict[str, Any]]:
+        """What scored answers to the questions depend on, whoever collected their contexts.
+
+        Inputs by content: corpus, questions with all that is known of them, generator, judge. Settings by value: every
+        key of the two models but those that say only who runs them, so that a key added later counts by itself.
+        Naive RAG, training and evaluation add what is theirs.
+        """
+        profile = self.profile
+        asked = [[q.id, q.question, q.golden_answers, dict(q.metadata)] for q in questions]
+        text = json.dumps(asked, sort_keys=True, default=str)
+        roles = ("generator", "judge")
+        inputs = {
+            "corpus": fingerprint(profile.resolve(profile.data.corpus)),
+            "questions": hashlib.sha256(text.encode()).hexdigest()[:16],
+            **{role: self.fingerprint(getattr(profile, role)) for role in roles},
+        }
+        return inputs, {role: getattr(profile, role).model_dump(exclude=WHO_AND_HOW_FAST) for role in roles}
+
+    def searcher_depends_on(self, protocol: str, trained: bool) -> dict[str, str]:
+        """What a protocol's episodes depend on beside the questions: retriever, searcher, the protocol's numbers."""
+        spec = self.checkpoint(protocol, trained)
+        kind = protocol_class(protocol).retriever or self.profile.retrieval.kind
+        numbers = self.profile.s3 if protocol == "s3" else method_spec(self.profile, protocol)
+        return {
+            "retriever": self.retriever_depends_on(kind),
+            "searcher": self.fingerprint(spec),
+            "protocol": f"{protocol} {numbers.model_dump_json(exclude={'model', 'checkpoint'})} {spec.wordings}",
+        }
+
+    def retriever_depends_on(self, kind: str) -> str:
+        """What, with the corpus, decides what a retriever returns; read without opening its index.
+
+        Of a remote one it is asked: a server keeps its URL when its index changes, and its index when it moves.
+
+        Raises:
+            RetrievalError: the server does not answer.
+        """
+        from .retrieval import connect
+
+        spec = self.profile.retrieval
+        kind = kind_of_index(self.profile, kind)
+        if kind == "remote":
+            return f"remote {connect(self.profile).fingerprint}"
+        settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
+        # These two keys were added later: at their defaults they are left out, so that older answers stay valid.
+        default = {key for key in ("dtype", "index") if getattr(settings, key, None) in ("float32", "flat")}
+        return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size', 'search', *default})}"
+
+    def fingerprint(self, spec: ModelSpec) -> str:
+        """What tells two models apart: the files of a folder, a name on the hub, or a black box's name and url.
+
+        Not who runs it: a model's greedy answers are the same served and in this process, up to rounding.
+        """
+        if spec.engine == "served" and spec.api == "chat":
+            return f"{spec.url} {spec.path}"
+        folder = self.profile.resolve(spec.path)
+        files = sorted(p for p in folder.glob("*") if p.suffix in {".json", ".safetensors", ".jinja"})
+        return fingerprint(files) if files else spec.path
+
+
+def kind_of_index(profile: Profile, kind: str | None) -> str:
+    """Which index serves what asks for ``kind``: None means the profile's own.
+
+    Where the profile's own is remote or Milvus, it stands in for the dense index; lexical and boolean stay here.
+    """
+    own = profile.retrieval.kind
+    return own if kind is None or (kind == "dense" and own in ("remote", "milvus")) else kind
+
+
+def method_spec(profile: Profile, protocol: str) -> MethodSpec:
+    """The profile's numbers for a protocol; for those it does not mention, the defaults. s3's stand in ``s3``."""
+    spec = profile.protocols.get(protocol, MethodSpec(max_turn_tokens=profile.s3.max_turn_tokens))
+    return (
+        spec.model_copy(update={"max_turn_tokens": profile.s3.max_turn_tokens}) if protocol == "s3" else spec
+    )
+
+
+def protocol_class(name: str) -> type[Protocol]:
+    """The class of the protocol called ``name``, which tells its retriever and what it is trained for.
+
+    Raises:
+        DataError: unknown protocol.
+    """
+    if name not in REGISTRY:
+        raise DataError(f"unknown protocol {name!r}: choose from {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) -> Protocol:
+    """The protocol called ``name`` with the profile's numbers and its model's wordings.
+
+    ``reader`` condenses documents, in protocols that have them condensed.
+
+    Raises:
+        DataError: unknown protocol.
+    """
+    factory: Callable[..., Protocol] = protocol_class(name)
+    spec = method_spec(profile, name)
+    numbers: dict[str, Any] = {"k": spec.k, "turns": spec.turns, "reader": reader}
+    if name == "s3":
+        numbers = profile.s3.model_dump(exclude={"max_turn_tokens"})
+    takes = inspect.signature(factory).parameters
+    given = {key: value for key, value in numbers.items() if key in takes and value is not None}
+    return factory(**given, wordings=(spec.model or profile.searcher).wordings)

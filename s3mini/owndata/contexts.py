@@ -1,0 +1,46 @@
+"""Collected contexts as the public code keeps them on disk, for other tools of that family to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..protocols.wordings import render_documents
+from ..records import Document, Question
+from ..runs.stages import atomic_write
+
+
+def export_contexts(
+    path: str | Path,
+    questions: Sequence[Question],
+    contexts: Sequence[Sequence[Document]],
+    responses: Sequence[str],
+) -> Path:
+    """Write contexts as the public code does, to be named ``<dataset>_output_sequences.json``.
+
+    ``{question: {"golden_answers": […], "context_with_info": the rendered documents, "response_str": the
+    response}}``; other tools of that family read it.
+
+    Raises:
+        DataError: counts differ, or two questions have the same text (the format's key).
+        StageError: the disk is full.
+    """
+    if not len(questions) == len(contexts) == len(responses):
+        raise DataError(
+            f"{len(questions)} questions, {len(contexts)} contexts, {len(responses)} responses: give one of each"
+        )
+    entries: dict[str, dict[str, Any]] = {}
+    for question, documents, response in zip(questions, contexts, responses, strict=True):
+        if question.question in entries:
+            raise DataError(
+                f"{path}: {question.question!r} is asked twice; this format keeps one entry a text"
+            )
+        entries[question.question] = {
+            "golden_answers": list(question.golden_answers),
+            "context_with_info": render_documents(documents),
+            "response_str": response,
+        }
+    return atomic_write(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
