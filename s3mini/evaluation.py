@@ -32,7 +32,7 @@ from .profile import Profile, changed, load_profile
 from .protocols.base import everything
 from .records import Document, Episode, Hit, Question, Turn
 from .results import WITHOUT_SELECTION, Record, summarise
-from .runs.answering import ANSWERS, Engine, answer_missing, here
+from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.stages import JsonlLog, Stage, atomic_write
 
 
@@ -44,7 +44,7 @@ def evaluate(
     searcher: Path | str | None = None,
     bench: Bench | None = None,
     progress: bool = True,
-    engine: Engine = here,
+    executor: Executor = in_process,
 ) -> dict[str, Any]:
     """Evaluate methods on the test splits and write ``results.json``; finished answers are reused.
 
@@ -54,7 +54,7 @@ def evaluate(
         seed: of training (which searcher) and of the bootstrap.
         searcher: folder of a trained searcher, instead of the one training left for ``seed``.
         bench: opened parts to use, for tests and for models already in memory.
-        engine: answers the blocks of questions, see `blocks.open_engine`.
+        executor: answers the blocks of questions, see `runs.ray.open_executor`.
 
     Returns:
         The content of ``results.json``; accuracies in [0, 1], lengths in the generator's tokens, times in
@@ -78,7 +78,7 @@ def evaluate(
             answers[method.name] = {}
             for name in chosen:
                 bar.set_description(f"{method.name} {name}")
-                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar, engine)
+                answers[method.name][name] = answer_set(bench, method, name, questions[name], bar, executor)
 
         for name in names:
             answer(METHODS[name])
@@ -138,16 +138,16 @@ def answer_set(
     set_name: str,
     questions: Sequence[Question],
     bar: tqdm[Any] | None = None,
-    engine: Engine = here,
+    executor: Executor = in_process,
 ) -> list[Record]:
     """One record per question, in the questions' order: those in the log, and the missing ones made now."""
     name = stage_name(method, set_name, bench.seed)
     work = partial(_answer_batch, method=method, set_name=set_name)
     with Stage(bench.profile, name, *_identity(bench, method, questions)) as stage:
         if not stage.done:
-            method.first(bench, set_name, engine)
+            method.first(bench, set_name, executor)
         size = bench.profile.generator.batch_size
-        records = answer_missing(stage, questions, size, work, bench, engine, bar)
+        records = answer_missing(stage, questions, size, work, bench, executor, bar)
         if not stage.done:
             stage.finish(questions=len(questions))
     return records

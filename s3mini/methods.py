@@ -20,7 +20,7 @@ from .errors import DataError, RetrievalError, StageError
 from .profile import MethodSpec, ModelSpec, Profile
 from .protocols import wordings
 from .records import Document, Episode, Question, Score
-from .runs.answering import Engine, here
+from .runs.answering import Executor, in_process
 from .runs.stages import read_manifest
 
 if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
@@ -103,13 +103,13 @@ class Bench:
             )
         return found
 
-    def naive_rag(self, kind: str, set_name: str, engine: Engine = here) -> RagCache:
+    def naive_rag(self, kind: str, set_name: str, executor: Executor = in_process) -> RagCache:
         """Naive RAG's answers to a test split, from (and into) its cache, read once."""
         from .rag import precompute
 
         key = kind, set_name
         if key not in self._naive:
-            self._naive[key] = precompute(self.profile, [set_name], ("test",), kind, self, False, engine)
+            self._naive[key] = precompute(self.profile, [set_name], ("test",), kind, self, False, executor)
         return self._naive[key]
 
     def checkpoint(self, protocol: str, trained: bool) -> ModelSpec:
@@ -253,8 +253,8 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
 Collect = Callable[[Bench, str, Sequence[Question]], list[Collected]]
 """Bench, name of the question set, questions of its test split -> what the method collected for each."""
 Inputs = Callable[[Bench], dict[str, str]]
-First = Callable[[Bench, str, Engine], object]
-"""Bench, name of the question set, engine: done once for the whole set, before its questions are answered."""
+First = Callable[[Bench, str, Executor], object]
+"""Bench, name of the question set, executor: done once for the whole set, before its questions are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ class Method:
     collect: Collect
     inputs: Inputs
     seeded: bool = False  # its outcome depends on the training seed
-    first: First = lambda bench, set_name, engine: None
+    first: First = lambda bench, set_name, executor: None
 
 
 def kind_of_index(profile: Profile, kind: str | None) -> str:
@@ -310,8 +310,8 @@ def no_context(name: str, about: str) -> Method:
 def naive(name: str, about: str, kind: str) -> Method:
     """Naive RAG: the top `rag.k` documents for the question itself, from (and into) its cache."""
 
-    def first(bench: Bench, set_name: str, engine: Engine) -> RagCache:
-        return bench.naive_rag(kind_of_index(bench.profile, kind), set_name, engine)
+    def first(bench: Bench, set_name: str, executor: Executor) -> RagCache:
+        return bench.naive_rag(kind_of_index(bench.profile, kind), set_name, executor)
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
         own = kind_of_index(bench.profile, kind)

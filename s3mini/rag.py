@@ -33,7 +33,7 @@ from .protocols.parsing import strip_reasoning
 from .protocols.wordings import Wordings, context_messages, render_documents
 from .records import Document, Question, Score
 from .reward import normalize
-from .runs.answering import Engine, Record, answer_missing, here
+from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.stages import Stage, atomic_write
 
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
@@ -163,7 +163,7 @@ def precompute(
     kind: str | None = None,
     bench: Bench | None = None,
     progress: bool = True,
-    engine: Engine = here,
+    executor: Executor = in_process,
 ) -> RagCache:
     """Answer every question of the sets by naive RAG; finished answers are reused.
 
@@ -172,7 +172,7 @@ def precompute(
         splits: any of "train", "dev", "test".
         kind: retriever, "dense" or "lexical"; None takes the profile's.
         bench: opened parts to use, for tests and for models already in memory.
-        engine: answers the blocks of questions, see `blocks.open_engine`.
+        executor: answers the blocks of questions, see `runs.ray.open_executor`.
 
     Returns:
         The cache of exactly these sets and splits.
@@ -192,19 +192,19 @@ def precompute(
     with tqdm(total=sum(len(part[2]) for part in parts), unit="question", disable=not progress) as bar:
         for name, split, questions in parts:
             bar.set_description(f"naive RAG {kind} {name} {split}")
-            for answer in _answer_part(bench, kind, f"{name}-{split}", questions, engine, bar):
+            for answer in _answer_part(bench, kind, f"{name}-{split}", questions, executor, bar):
                 cache.add(answer)
     return cache
 
 
 def _answer_part(
-    bench: Bench, kind: str, name: str, questions: Sequence[Question], engine: Engine, bar: tqdm[Any]
+    bench: Bench, kind: str, name: str, questions: Sequence[Question], executor: Executor, bar: tqdm[Any]
 ) -> list[RagAnswer]:
     """The answers to one set and split in the questions' order; the missing ones are made and logged."""
     size = bench.profile.generator.batch_size * BATCHES_PER_FLUSH
     with Stage(bench.profile, f"rag/{kind}/{name}", *_identity(bench, kind, questions)) as stage:
         records = answer_missing(
-            stage, questions, size, partial(_answer_batch, kind=kind), bench, engine, bar
+            stage, questions, size, partial(_answer_batch, kind=kind), bench, executor, bar
         )
         answers = [RagAnswer.from_json(record) for record in records]
         if not stage.done:

@@ -53,11 +53,11 @@ def precompute(
     from ..methods import Bench
     from ..rag import precompute as run
     from ..rag import training_filter
-    from ..runs.answering import open_engine
+    from ..runs.ray import open_executor
 
     splits = tuple(split or ("train", "test"))
-    with open_engine(engine, partial(Bench, profile), workers) as chosen:
-        cache = run(profile, sets, splits, engine=chosen)
+    with open_executor(engine, partial(Bench, profile), workers) as chosen:
+        cache = run(profile, sets, splits, executor=chosen)
     typer.echo(f"naive RAG: {len(cache)} answers under {profile.build}")
     if "train" in splits:
         questions = [
@@ -109,10 +109,10 @@ def evaluate(
     from ..evaluation import evaluate as run
     from ..methods import Bench
     from ..report.page import differences_table, results_table, write_report
-    from ..runs.answering import open_engine
+    from ..runs.ray import open_executor
 
-    with open_engine(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
-        results = run(profile, method, sets, seed, searcher, engine=chosen)
+    with open_executor(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
+        results = run(profile, method, sets, seed, searcher, executor=chosen)
     typer.echo(results_table(results).text)
     if results["differences"]:
         typer.echo(differences_table(results).text)

@@ -1,6 +1,6 @@
 """Blocks of questions answered by Ray's actors, on one machine or a cluster (``--engine ray``).
 
-Each actor opens its own bench (models, retriever) once and keeps it for the whole command; blocks go out as actors
+Each actor opens its own context (a bench: models, retriever) once and keeps it for the whole command; blocks go out as actors
 come free, and their records come back in the blocks' order. An actor that dies is started again and its block
 repeated; a typed error in one stops the run as it would here. What was logged stays, so the command resumes.
 
@@ -21,14 +21,14 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
 from ..errors import DataError, StageError
-from ..methods import Bench
 from ..profile import ROOT
 from ..records import Question
-from .answering import Record, Work
+from .answering import Context, Executor, Record, Work, in_process
 from .machine import THREAD_VARIABLES, cap_threads, cores
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -47,14 +47,21 @@ STORE = 256 * 2**20
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
-class _Worker:
-    """An actor: a bench, opened when first needed, so that what is wrong with it comes back as a typed error."""
+def open_executor(
+    name: str, open_context: Callable[[], object], workers: int | None = None
+) -> AbstractContextManager[Executor]:
+    """The executor called "local" or "ray", see `RayExecutor`."""
+    return nullcontext(in_process) if name == "local" else RayExecutor(open_context, workers)
 
-    def __init__(self, open_bench: Callable[[], Bench], threads: int) -> None:
+
+class _Worker:
+    """An actor: a context, opened when first needed, so that what is wrong with it comes back as a typed error."""
+
+    def __init__(self, open_context: Callable[[], object], threads: int) -> None:
         cap_threads(threads)
-        self._open_bench = open_bench
-        self._bench: Bench | None = None
-        self._work: tuple[str, Work] | None = None
+        self._open_context = open_context
+        self._context: object | None = None
+        self._work: tuple[str, Work[Any]] | None = None
 
     def ready(self) -> None:
         """Answered once the process runs."""
@@ -63,30 +70,30 @@ class _Worker:
         """The records of a block. ``work`` holds a reference, fetched when its ``key`` is new."""
         import ray
 
-        if self._bench is None:
-            self._bench = self._open_bench()
+        if self._context is None:
+            self._context = self._open_context()
         if self._work is None or self._work[0] != key:
             self._work = key, ray.get(work[0])
-        return self._work[1](self._bench, block)
+        return self._work[1](self._context, block)
 
 
-class RayEngine:
-    """An `Engine` of ``workers`` actors. A context: its processes end with it, however it is left.
+class RayExecutor:
+    """An `Executor` of ``workers`` actors. A context: its processes end with it, however it is left.
 
     Args:
-        open_bench: opens an actor's bench; travels to it.
+        open_context: opens an actor's context; travels to it.
         workers: None takes one per GPU, or one per processor where there is none.
 
     Raises:
         DataError: more workers than processors.
     """
 
-    def __init__(self, open_bench: Callable[[], Bench], workers: int | None = None) -> None:
-        self._open_bench = open_bench
+    def __init__(self, open_context: Callable[[], object], workers: int | None = None) -> None:
+        self._open_context = open_context
         self._wanted = workers
         self._actors: list[Any] = []
 
-    def __enter__(self) -> RayEngine:
+    def __enter__(self) -> RayExecutor:
         if not os.environ.get("RAY_ADDRESS"):
             self._check(cores())
         _begin()
@@ -120,7 +127,7 @@ class RayEngine:
                 }
             },
         )
-        self._actors = [actor.remote(self._open_bench, threads) for _ in range(workers)]
+        self._actors = [actor.remote(self._open_context, threads) for _ in range(workers)]
         _, absent = ray.wait([a.ready.remote() for a in self._actors], num_returns=workers, timeout=PLACED)
         if absent:
             raise StageError(
@@ -142,9 +149,9 @@ class RayEngine:
         ray.shutdown()  # ends the actors, in a cluster too
 
     def __call__(
-        self, work: Work, bench: Bench, blocks: Iterable[Sequence[Question]]
+        self, work: Work[Context], context: Context, blocks: Iterable[Sequence[Question]]
     ) -> Iterator[list[Record]]:
-        """See `blocks.Engine`; ``bench`` is the caller's own and stays at home.
+        """See `Executor`; ``context`` is the caller's own and stays at home.
 
         Raises:
             StageError: processes died again and again on the same block. Errors of the work, as they are.

@@ -21,9 +21,8 @@ from s3mini import profile as profile_module
 from s3mini.errors import DataError, StageError
 from s3mini.evaluation import evaluate
 from s3mini.rag import precompute
-from s3mini.runs.answering import open_engine
 from s3mini.runs.machine import cores
-from s3mini.runs.ray import gpus_each
+from s3mini.runs.ray import gpus_each, open_executor
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 's3mini[ray]'")
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left processes in /proc")
@@ -58,20 +57,19 @@ def test_a_ray_that_was_there_before_is_told(root: Path, monkeypatch: pytest.Mon
     assert "ray" in sys.modules
     with (
         pytest.raises(StageError, match="imported ray already.*RAY_ADDRESS"),
-        open_engine("ray", lambda: home(root), 1),
+        open_executor("ray", lambda: home(root), 1),
     ):
         pass
 
 
 NOWHERE = """
-import s3mini.runs.ray as engine
-from s3mini.runs.answering import open_engine
+import s3mini.runs.ray as executor
 from s3mini.errors import StageError
 
-engine.PLACED, start = 3, engine.RayEngine._start
-engine.RayEngine._start = lambda self, found: start(self, {**found, "CPU": 64.0})  # as many small machines have
+executor.PLACED, start = 3, executor.RayExecutor._start
+executor.RayExecutor._start = lambda self, found: start(self, {**found, "CPU": 64.0})  # as many small machines have
 try:
-    with open_engine("ray", None, 2):
+    with executor.open_executor("ray", None, 2):
         pass
 except StageError as error:
     print(error)
@@ -197,14 +195,14 @@ def test_more_workers_than_processors_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
         pytest.raises(DataError, match=f"give --workers {cores()} or fewer"),
-        open_engine("ray", dict, cores() + 1),  # type: ignore[arg-type]
+        open_executor("ray", dict, cores() + 1),  # type: ignore[arg-type]
     ):
         pass
 
 
 def test_the_local_engine_needs_no_ray() -> None:
-    with open_engine("local", dict) as engine:  # type: ignore[arg-type]
-        blocks = list(engine(lambda bench, block: [{"id": i} for i in block], None, [[1, 2], [3]]))  # type: ignore
+    with open_executor("local", dict) as executor:  # type: ignore[arg-type]
+        blocks = list(executor(lambda bench, block: [{"id": i} for i in block], None, [[1, 2], [3]]))  # type: ignore
     assert blocks == [[{"id": 1}, {"id": 2}], [{"id": 3}]]
 
 

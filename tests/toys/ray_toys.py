@@ -18,7 +18,7 @@ from rag_toys import ToyGenerator
 
 from s3mini.evaluation import evaluate
 from s3mini.rag import precompute
-from s3mini.runs.answering import open_engine
+from s3mini.runs.ray import open_executor
 
 
 def open_bench(root: Path, pause: float, fail_after: int | None = None) -> ToyEvaluation:
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str]) -> None:
     opened = partial(open_bench, root, pause, 1 if "fail" in arguments else None)
     home = ToyEvaluation(evaluation_profile(), ToyGenerator(root / "home.log", fail_after=0))
     home._searcher = {"s3": root / "model"}
-    with open_engine("ray", opened, 2) as engine:
+    with open_executor("ray", opened, 2) as executor:
         if command == "precompute":
-            precompute(home.profile, bench=home, progress=False, engine=engine)
+            precompute(home.profile, bench=home, progress=False, executor=executor)
         else:
-            evaluate(home.profile, bench=home, progress=False, engine=engine)
+            evaluate(home.profile, bench=home, progress=False, executor=executor)
 
 
 if __name__ == "__main__":
