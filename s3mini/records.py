@@ -7,9 +7,11 @@ log-probabilities drift from the text they are meant to score).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from .errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +127,64 @@ class Score:
     def gen_acc(self) -> float:
         """GenAcc: span match or judge (paper, section 3)."""
         return float(self.span or bool(self.judge))
+
+
+def episode_as_json(episode: Episode) -> dict[str, Any]:
+    """An episode as stored: texts and document ids, no token ids (those belong to training)."""
+    return {
+        "start": [hit.document.id for hit in episode.start],
+        "turns": [
+            {
+                "output": turn.output,
+                "query": turn.query,
+                "complete": turn.complete,
+                "selected": None if turn.selected is None else list(turn.selected),
+                "shown": [hit.document.id for hit in turn.shown],
+                "valid": turn.valid,
+                "problem": turn.problem,
+            }
+            for turn in episode.turns
+        ],
+        "end": episode.end,
+        "answer": episode.answer,
+    }
+
+
+def episode_from_json(record: Mapping[str, Any], documents: Mapping[str, Document]) -> Episode:
+    """The episode of a stored record, its documents looked up; token ids and scores are not kept.
+
+    Raises:
+        DataError: the record has no episode, or names a document that the corpus lacks.
+    """
+    stored = record.get("episode")
+    if stored is None:
+        raise DataError(f"record {record['id']!r} holds no episode: its method ran none")
+
+    def look_up(ids: Sequence[str]) -> tuple[Document, ...]:
+        for i in ids:
+            if i not in documents:
+                raise DataError(
+                    f"record {record['id']!r}: document {i!r} is not in the corpus; evaluate again"
+                )
+        return tuple(documents[i] for i in ids)
+
+    def hits(ids: Sequence[str]) -> tuple[Hit, ...]:
+        return tuple(Hit(d, 0.0) for d in look_up(ids))
+
+    turns = tuple(
+        Turn(
+            t["output"],
+            t["query"],
+            t["complete"],
+            None if t["selected"] is None else tuple(t["selected"]),
+            hits(t["shown"]),
+            t["valid"],
+            t["problem"],
+        )
+        for t in stored["turns"]
+    )
+    question = Question(record["id"], record["question"], tuple(record["golden_answers"]))
+    return Episode(
+        question, (), (), (), (), turns, hits(stored["start"]), look_up(record["context"]),
+        stored["end"], stored["answer"],
+    )  # fmt: skip

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus import load_questions
-from ..evaluation import episode_from_json, load_answers
+from ..evaluation import load_answers
 from ..methods import METHODS
 from ..profile import Profile
-from ..records import Document, Score
+from ..records import Document, Score, episode_from_json
 from ..results import BOUNDS, Record, main_rivals, read_record
 from ..retrieval import open_corpus
 from ..runs.stages import atomic_write
