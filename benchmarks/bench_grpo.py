@@ -24,11 +24,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOTrainer
 
-from s3mini.grpo import data_order, given_reward, trl_config
 from s3mini.profile import load_profile
 from s3mini.records import Question
 from s3mini.runs.machine import cap_threads
 from s3mini.training.trainer import LeanGRPOTrainer
+from s3mini.training.trl import data_order, given_reward, trl_config
 
 VOCABULARY, PROMPT, TURN, BLOCK = 4864, 180, 32, 200  # tokens, as counted in the mini profile
 

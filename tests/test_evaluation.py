@@ -21,11 +21,11 @@ from rag_toys import ToyGenerator
 
 from s3mini.bench import Bench
 from s3mini.errors import DataError, ModelError, S3Error, StageError
-from s3mini.evaluation import ANSWERS, episode_as_json, episode_from_json, evaluate, load_answers
+from s3mini.evaluation import ANSWERS, evaluate, load_answers
 from s3mini.methods import METHODS as REGISTERED
 from s3mini.profile import Profile
 from s3mini.protocols.base import everything
-from s3mini.records import Document, Episode, Hit, Question, Turn
+from s3mini.records import Document, Episode, Hit, Question, Turn, episode_as_json, episode_from_json
 from s3mini.results import differences
 
 SCRIPT = Path(evaluation_toys.__file__)

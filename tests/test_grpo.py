@@ -22,10 +22,11 @@ from trl import GRPOTrainer
 
 from s3mini import profile as profile_module
 from s3mini.errors import DataError, RetrievalError
-from s3mini.grpo import as_completions, data_order, given_reward, shortened, train, trl_config
+from s3mini.grpo import train
 from s3mini.records import Episode, Question
 from s3mini.training.parts import Outcome, Parts
 from s3mini.training.trainer import LeanGRPOTrainer
+from s3mini.training.trl import as_completions, data_order, given_reward, shortened, trl_config
 
 TIMES = ("seconds_rollout", "seconds_score", "seconds_update")
 

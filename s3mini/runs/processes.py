@@ -74,6 +74,12 @@ class Processes:
                 raise StageError(f"process {self.rank} stops because process {rank} failed: {message}")
         return [result for result, _ in told]
 
+    def each(self, work: Callable[[], T]) -> T:
+        """``work`` done by every process, each keeping its own result, which need not travel. Raises as `everywhere`."""
+        made: list[T] = []
+        self.everywhere(lambda: made.append(work()))
+        return made[0]
+
     def from_main(self, work: Callable[[], T]) -> T:
         """What the main process makes of ``work``, which the others do not do. Raises as `everywhere`."""
         result = self.everywhere(lambda: work() if self.main else None)[0]

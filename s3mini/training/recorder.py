@@ -22,7 +22,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..records import Episode, episode_as_json
-from ..runs.processes import Processes
 from ..runs.stages import JsonlLog, atomic_dir, atomic_write
 from .parts import Outcome
 from .trainer import completion_logprobs
@@ -185,10 +184,14 @@ def shown_episodes(
 # ------------------------------------------------------------------------------ checkpoints
 
 
+def updates(checkpoint: Path) -> int:
+    """The optimizer steps that lie behind a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; later, torn ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-    for path in found:
+    for path in sorted(folder.glob("checkpoint-*"), key=updates, reverse=True):
         if (path / COMPLETE).exists():
             return path
         shutil.rmtree(path)
@@ -267,22 +270,3 @@ class Recorder(TrainerCallback):
         self.curve.close()
         self.episodes.close()
         self._bar.close()
-
-
-class Together(TrainerCallback):
-    """What every process has a part in, before the main one's `Recorder` writes.
-
-    ``gather`` makes the model whole in each process, where it lies sharded; it is called after each of ``steps``.
-    """
-
-    def __init__(self, processes: Processes, gather: Callable[[], None], steps: Sequence[int]) -> None:
-        self._processes, self._gather, self._steps = processes, gather, frozenset(steps)
-
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """End of a step's update."""
-        if state.global_step in self._steps:
-            self._gather()
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every process has written its part of the checkpoint: only then may it be marked complete."""
-        self._processes.everywhere(lambda: None)

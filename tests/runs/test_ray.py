@@ -202,7 +202,7 @@ def test_more_workers_than_processors_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 def test_the_local_engine_needs_no_ray() -> None:
     with open_executor("local", dict) as executor:  # type: ignore[arg-type]
-        blocks = list(executor(lambda bench, block: [{"id": i} for i in block], None, [[1, 2], [3]]))  # type: ignore
+        blocks = list(executor(lambda _, block: [{"id": i} for i in block], None, [[1, 2], [3]]))  # type: ignore
     assert blocks == [[{"id": 1}, {"id": 2}], [{"id": 3}]]
 
 

@@ -21,9 +21,10 @@ from s3mini import profile as profile_module
 from s3mini import training
 from s3mini.corpus import load_questions
 from s3mini.errors import ProfileError
-from s3mini.grpo import data_order, train, trl_config
+from s3mini.grpo import train
 from s3mini.runs.processes import ALONE, Processes, join
 from s3mini.training.recorder import Played, Report, whole_step
+from s3mini.training.trl import data_order, trl_config
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left processes in /proc")
 slow = pytest.mark.slow  # two launches, and every process imports torch and TRL

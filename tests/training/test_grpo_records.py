@@ -15,7 +15,7 @@ from rag_toys import ToyBench, ToyGenerator, make_world, toy_profile
 from toy_model import toy_local
 
 from s3mini import profile as profile_module
-from s3mini.grpo import Loop, data_order, trl_config
+from s3mini.grpo import Loop
 from s3mini.profile import Profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Question
@@ -29,6 +29,7 @@ from s3mini.training.recorder import (
     shown_episodes,
     step_record,
 )
+from s3mini.training.trl import data_order, trl_config
 
 
 @pytest.fixture()
@@ -156,7 +157,7 @@ def test_rollouts_do_not_leave_the_model_in_evaluation_mode(world: Path) -> None
     profile = grpo_profile()
     parts = grpo_parts(profile)
     parts.model.train()
-    loop = Loop(parts, profile.grpo, 0, recorder=None)  # type: ignore[arg-type]
+    loop = Loop(parts, profile.grpo, 0)
     episodes = loop.roll_out(parts.questions[:2], step=1)
     assert parts.model.training and len(episodes) == 8
     assert [e.question.id for e in episodes] == [q.id for q in parts.questions[:2] for _ in range(4)]

@@ -21,12 +21,13 @@ from trl import GRPOTrainer
 
 from s3mini import profile as profile_module
 from s3mini.errors import ModelError
-from s3mini.grpo import RATIO_CAP, train, trl_config
+from s3mini.grpo import train
 from s3mini.models.http.colocated import ColocatedSampler, rollout_sampler
 from s3mini.models.http.served import ServedModel
 from s3mini.models.local import LocalModel
 from s3mini.runs.processes import Processes
 from s3mini.training.trainer import LeanGRPOTrainer
+from s3mini.training.trl import RATIO_CAP, trl_config
 
 
 @dataclass

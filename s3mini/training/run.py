@@ -1,0 +1,135 @@
+"""A run of TRL's trainer in its folder: resume, train, save. Of several processes all take part, and the main one writes."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from ..errors import DataError, ProfileError, StageError
+from ..profile import GrpoSpec
+from ..runs.processes import Processes
+from ..runs.stages import Stage, atomic_dir
+from .adapters import lora_config, save_whole
+from .parts import Parts
+from .recorder import CHECKPOINTS, MODEL, Recorder, latest_checkpoint, updates
+from .share import RolloutFunc, Share
+from .trainer import LeanGRPOTrainer, whole_weights
+from .trl import data_order, given_reward, trl_config
+
+
+class Training:
+    """``parts``, of which the loop is to be made, are the given ones as every process shares in them.
+
+    Raises:
+        DataError: no question to train on.
+        ProfileError: adapters in a sharded model.
+        StageError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, stage: Stage, parts: Parts, spec: GrpoSpec, seed: int, processes: Processes, progress: bool
+    ) -> None:
+        if not parts.questions:
+            raise DataError("no question to train on: give more or harder training questions")
+        if processes.sharded and spec.lora_rank:
+            raise ProfileError(
+                "adapters are not sharded: launch with s3mini/training/accelerate/ddp.yaml, or set grpo.lora_rank=0"
+            )
+        self.folder = processes.from_main(lambda: stage.dir)
+        self._own, self._spec, self._seed, self._processes = parts, spec, seed, processes
+        self._share = Share(parts, spec, processes)
+        self.parts = self._share.parts
+        self._progress = progress and processes.main
+        self._checkpoint: Path | None = None
+        self._trainer: LeanGRPOTrainer | None = None
+        self._whole: dict[
+            str, torch.Tensor
+        ] = {}  # a sharded model's weights, in the main process, to be saved
+
+    def resume(self) -> bool:
+        """Take the last checkpoint, if there is one. False when nothing is left to train: the model is saved."""
+        if self._processes.from_main((self.folder / MODEL).exists):  # killed between saving and finishing
+            self._drop_checkpoints()
+            return False
+        self._checkpoint = self._processes.from_main(lambda: latest_checkpoint(self.folder / CHECKPOINTS))
+        return True
+
+    def train(self, loop: RolloutFunc) -> None:
+        """From the checkpoint, or the start, to the last step."""
+        spec, parts, main = self._spec, self._own, self._processes.main
+        done = updates(self._checkpoint) // spec.num_iterations if self._checkpoint else 0
+        recorder = Recorder(self.folder, spec.steps, done, self._progress) if main else None
+        # Sharded, a model can roll out nothing: the parts keep a whole one, brought up to date before each rollout.
+        model = copy.deepcopy(parts.model).float() if self._processes.sharded else parts.model
+        together = Together(self._processes, self._gather, [n * spec.num_iterations for n in spec.keep_steps])
+        length = getattr(parts.engine, "max_length", None)
+        checkpoints, device = self.folder / CHECKPOINTS, str(parts.model.device)
+        try:
+            if recorder is not None:
+                recorder.keep(spec.keep_steps, self._write)
+            self._trainer = LeanGRPOTrainer(
+                model=model,
+                processing_class=parts.tokenizer,
+                args=trl_config(spec, self._seed, checkpoints, device, self._processes, max_length=length),
+                train_dataset=data_order(parts.questions, self._seed, spec.steps * spec.questions_per_step),
+                rollout_func=self._share.around(loop, recorder),  # type: ignore[arg-type]  # prompts are messages
+                reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
+                callbacks=[together, *([recorder] if recorder else [])],
+                peft_config=lora_config(spec),
+            )
+            self._trainer.remove_callback(PrinterCallback)
+            self._trainer.train(resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None)
+            if recorder is not None and len(recorder.curve) != spec.steps:
+                raise StageError(
+                    f"{self.folder}: {len(recorder.curve)} steps recorded of {spec.steps}; train again"
+                )
+        finally:
+            if recorder is not None:
+                recorder.close()
+
+    def save(self) -> None:
+        """The trained model, whole; the checkpoints go."""
+        self._gather()
+        if self._processes.main:
+            with atomic_dir(self.folder / MODEL) as folder:
+                self._write(folder)
+        self._drop_checkpoints()
+
+    def _gather(self) -> None:
+        assert self._trainer is not None
+        for name, weight in whole_weights(self._trainer.model) if self._processes.sharded else ():  # type: ignore[arg-type]
+            if self._processes.main:
+                self._whole[name] = weight.detach().cpu()
+
+    def _write(self, folder: Path) -> None:
+        save_whole(self._own.model, folder, self._whole)
+        self._own.tokenizer.save_pretrained(folder)
+
+    def _drop_checkpoints(self) -> None:
+        if self._processes.main:
+            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+
+
+class Together(TrainerCallback):
+    """What every process has a part in, before the main one's `Recorder` writes.
+
+    ``gather`` makes the model whole in the main process, where it lies sharded; it is called after each of ``updates``.
+    """
+
+    def __init__(self, processes: Processes, gather: Callable[[], None], updates: Sequence[int]) -> None:
+        self._processes, self._gather, self._updates = processes, gather, frozenset(updates)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End of a step's update."""
+        if state.global_step in self._updates:
+            self._gather()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Every process has written its part of the checkpoint: only then may it be marked complete."""
+        self._processes.everywhere(lambda: None)
