@@ -34,7 +34,9 @@ class DataSpec(_Spec):
     train_sets: tuple[str, ...]
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
-    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of published.TABLE
+    hub: tuple[
+        str, ...
+    ] = ()  # what `s3mini download` fetches beside the models: names of hub.catalogue.TABLE
 
 
 class DenseSpec(_Spec):
@@ -171,7 +173,7 @@ class GrpoSpec(_Spec):
 class GpuSpec(_Spec):
     """The GPUs that a profile is laid out for; what `doctor` computes with where there is none to look at."""
 
-    card: str  # a name of hours.CARDS
+    card: str  # as nvidia-smi names it, or a part of that
     count: int = Field(1, ge=1)
     memory_gb: float = Field(gt=0)
 

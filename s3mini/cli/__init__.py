@@ -16,16 +16,16 @@ import typer
 
 from ..errors import S3Error
 
-from . import use, road, owndata, make, serve, serve_generator, hub  # isort: skip  # in the order of --help
+from . import use, road, owndata, make, serve, serve_generator, prepare  # isort: skip  # in the order of --help
 from .base import app, find_searcher
 
 __all__ = [
     "app",
     "find_searcher",
-    "hub",
     "main",
     "make",
     "owndata",
+    "prepare",
     "road",
     "serve",
     "serve_generator",

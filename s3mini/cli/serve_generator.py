@@ -72,7 +72,7 @@ def _become_vllm(
 ) -> None:
     import torch
 
-    from ..doctor.needs import server_share
+    from ..doctor.footprint import server_share
     from ..models.http.vllm_server import serve_command
 
     cpu = not torch.cuda.is_available()

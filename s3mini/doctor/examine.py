@@ -1,7 +1,7 @@
 """What this machine has, held against what a profile needs: what is missing, and the command that gets it.
 
 Works before anything is downloaded, without a GPU and on a machine where packages are missing: everything heavy is
-imported late, and what cannot be looked at is said to be so. Sizes and hours are computed in `needs`.
+imported late, and what cannot be looked at is said to be so. Sizes are computed in `footprint`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,12 +22,12 @@ from urllib.parse import urlsplit
 
 from ..errors import S3Error
 from ..hub.catalogue import GB
-from ..hub.download import Planned, items, look
-from ..hub.sizes import Part
+from ..hub.download import Planned, disks, items, look
+from ..hub.sizes import cached_config
 from ..profile import ROOT, ModelSpec, Profile
 from ..runs.machine import cores, machine
-from . import needs
-from .hours import CARDS, Speed, cpu_operations, hours
+from . import footprint
+from .footprint import Part
 
 State = Literal["ok", "note", "missing"]
 SHOWN = ("torch", "transformers", "trl", "faiss-cpu", "faiss-gpu", "pyserini", "vllm", "peft")
@@ -46,29 +45,31 @@ class Check:
     remedy: str = ""
 
 
+def _check(what: str, has: str, needed: str, good: bool, remedy: str, bad: State = "missing") -> Check:
+    """A check that passes where ``good``; else its state is ``bad`` and there is a remedy."""
+    return Check(what, has, needed) if good else Check(what, has, needed, bad, remedy)
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """A card as its driver lists it; memory in bytes."""
 
     name: str
     memory: float
-    free: float
 
 
 @dataclass
 class Examination:
-    """What `examine` found, ready to be shown."""
+    """What `examine` saw, ready to be shown. The GPUs' parts are by role, None where nothing is known or needed."""
 
     profile: Profile
+    memory: list[Part]
+    disk: list[Part]
+    training: dict[str, list[Part]] | None = None
+    answering: dict[str, list[Part]] | None = None
     machine: list[Check] = field(default_factory=list)
     packages: list[Check] = field(default_factory=list)
     data: list[Check] = field(default_factory=list)
-    memory: list[Part] = field(default_factory=list)
-    disk: list[Part] = field(default_factory=list)
-    training: list[tuple[str, list[Part]]] | None = None
-    answering: list[tuple[str, list[Part]]] | None = None
-    hours: list[tuple[str, float | None, str]] = field(default_factory=list)
-    assumed: str = ""  # the card that hours are computed for
 
     @property
     def checks(self) -> list[Check]:
@@ -86,24 +87,15 @@ class Examination:
 
 def examine(profile: Profile) -> Examination:
     """Look at this machine with a profile's eyes; a few seconds, most of them waiting for the network."""
-    found = Examination(profile)
-    gpus = list_gpus()
-    found.memory, found.disk = needs.memory_parts(profile), needs.disk_parts(profile)
-    if needs.big(profile):
-        found.answering = needs.gpu_parts(profile, False)
-        found.training = needs.gpu_parts(profile, True) if profile.data.train_sets else None
+    seen = Examination(profile, footprint.memory_parts(profile), footprint.disk_parts(profile))
+    if footprint.big(profile):
+        seen.answering = footprint.gpu_parts(profile, False)
+        seen.training = footprint.gpu_parts(profile, True) if profile.data.train_sets else None
     planned = [look(profile, item) for item in items(profile)] if _has("huggingface_hub") else []
-    found.data = [
-        *_local_data(profile, {one.target for one in planned}),
-        *(_hub_item(profile, one) for one in planned),
-    ]
-    found.machine = [*_machine_checks(profile, found, gpus, planned), *_service_checks(profile)]
-    found.packages = package_checks(profile)
-    speed = _speed(profile, gpus)
-    if speed is not None:
-        found.assumed = f"{speed.count} × {speed.name}{'' if gpus else ', which the profile is laid out for'}"
-    found.hours = hours(profile, speed)
-    return found
+    seen.data = [*_local_data(profile, planned), *(_hub_item(profile, one) for one in planned)]
+    seen.machine = [*_machine_checks(seen, planned), *_service_checks(profile)]
+    seen.packages = package_checks(profile)
+    return seen
 
 
 # -------------------------------------------------------------------------------------- machine
@@ -111,88 +103,52 @@ def examine(profile: Profile) -> Examination:
 
 def list_gpus() -> list[Gpu]:
     """The GPUs that the NVIDIA driver lists, without loading torch; none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [line.split(", ") for line in told.splitlines()]
-    return [
-        Gpu(r[0], float(r[1]) * 2**20, float(r[2]) * 2**20) for r in rows if len(r) == 3 and r[1].isdigit()
-    ]
+    return [Gpu(row[0], float(row[1]) * 2**20) for row in rows if len(row) == 2 and row[1].isdigit()]
 
 
-def _speed(profile: Profile, gpus: Sequence[Gpu]) -> Speed | None:
-    if not needs.big(profile) or profile.gpu is None:
-        return None
-    names = [card for card in CARDS if gpus and card in gpus[0].name]
-    card = names[0] if names else profile.gpu.card
-    if card not in CARDS:
-        return None
-    if not gpus:
-        return Speed(card, *CARDS[card], profile.gpu.count)
-    return Speed(card, *CARDS[card], len(gpus), cpu_operations())
-
-
-def _machine_checks(
-    profile: Profile, found: Examination, gpus: Sequence[Gpu], planned: Sequence[Planned]
-) -> Iterator[Check]:
-    here = machine()
+def _machine_checks(seen: Examination, planned: Sequence[Planned]) -> Iterator[Check]:
+    here, profile = machine(), seen.profile
     yield Check("system", f"{here['system']}, {here['processor']}")
-    wanted = 8 if needs.big(profile) else 2
-    yield Check("cores", str(cores()), f"{wanted} or more", "ok" if cores() >= wanted else "note")
-    memory, need = here["memory_gib"] * 2**30, sum(part.size for part in found.memory)
-    short = memory < need
+    wanted = 8 if footprint.big(profile) else 2
+    yield _check("cores", str(cores()), f"{wanted} or more", cores() >= wanted, "", "note")
+    memory, need = here["memory_gib"] * 2**30, sum(part.size for part in seen.memory)
     remedy = "a machine with more memory, or an index served elsewhere (--set retrieval.kind=remote, retrieval.url=…)"
-    yield Check("memory", size(memory), size(need), "missing" if short else "ok", remedy if short else "")
-    yield _gpu_check(profile, found, gpus)
-    yield from _disk_checks(profile, found, planned)
+    yield _check("memory", size(memory), size(need), memory >= need, remedy)
+    yield _gpu_check(seen)
+    coming = [one for one in planned if not _there(one)]
+    remedy = (
+        "free some room, or put data elsewhere: --set data.corpus=…, HF_HOME for models, S3MINI_ROOT for all"
+    )
+    for disk in disks(coming, profile.build, sum(part.size for part in seen.disk)):
+        name, free = f"disk of {_short(disk.where)}", f"{size(disk.free)} free"
+        yield _check(name, free, size(disk.needed), not disk.short, remedy)
     yield _java_check()
     if planned:
-        yield _hub_check(not all(_there(one) for one in planned))
+        yield _hub_check(bool(coming))
 
 
-def _gpu_check(profile: Profile, found: Examination, gpus: Sequence[Gpu]) -> Check:
+def _gpu_check(seen: Examination) -> Check:
+    gpus, layout = list_gpus(), seen.profile.gpu
     has = ", ".join(f"{gpu.name} ({size(gpu.memory)})" for gpu in gpus) or "none"
-    if not needs.big(profile):
+    if layout is None:
         return Check("GPU", has, "none")
-    assert profile.gpu is not None
-    if found.answering is None:
+    if seen.answering is None:
         return Check("GPU", has, "unknown: no config.json of its models here", "note")
-    answer = needs.total(found.answering)
-    train = needs.total(found.training) if found.training is not None else answer
-    laid_out = f"{profile.gpu.count} × {profile.gpu.card} ({profile.gpu.memory_gb:g} GB)"
+    answer, train = footprint.total(seen.answering), footprint.total(seen.training or seen.answering)
+    laid_out = f"{layout.count} × {layout.card} ({layout.memory_gb:g} GB)"
     needed = f"{size(train)} to train, {size(answer)} to answer; laid out for {laid_out}"
     memory = sum(gpu.memory for gpu in gpus)
     if memory < answer:
         return Check(
             "GPU", has, needed, "missing", f"a machine with {laid_out}; `--profile mini` needs no GPU"
         )
-    if memory < train:
-        remedy = "enough to answer and evaluate, not to train"
-        return Check("GPU", has, needed, "note", remedy)
-    return Check("GPU", has, needed)
-
-
-def _disk_checks(profile: Profile, found: Examination, planned: Sequence[Planned]) -> Iterator[Check]:
-    wanted: dict[int, tuple[Path, float]] = {}
-    jobs = [(one.target, one.room) for one in planned if not one.done and not _there(one)]
-    for path, need in [*jobs, (profile.build, sum(part.size for part in found.disk))]:
-        where = next(p for p in (path, *path.parents) if p.exists())
-        device = where.stat().st_dev
-        first, before = wanted.get(device, (where, 0.0))
-        wanted[device] = (first, before + need)
-    for where, need in wanted.values():
-        free = float(shutil.disk_usage(where).free)
-        remedy = "free some room, or put data elsewhere: --set data.corpus=…, HF_HOME for models, S3MINI_ROOT for all"
-        short = free < need
-        yield Check(
-            f"disk of {_short(where)}",
-            f"{size(free)} free",
-            size(need),
-            "missing" if short else "ok",
-            remedy if short else "",
-        )
+    return _check("GPU", has, needed, memory >= train, "enough to answer and evaluate, not to train", "note")
 
 
 def _java_check() -> Check:
@@ -212,17 +168,16 @@ def _hub_check(wanted: bool) -> Check:
 
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     needed = "to download" if wanted else "no more: all is here"
-    state: State = "missing" if wanted else "ok"
     if constants.is_offline_mode():
-        return Check("hub", "HF_HUB_OFFLINE is set", needed, state, "unset HF_HUB_OFFLINE" if wanted else "")
+        return _check("hub", "HF_HUB_OFFLINE is set", needed, not wanted, "unset HF_HUB_OFFLINE")
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_WAIT).close()
     except urllib.error.HTTPError:
         pass  # it answers
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        has = f"{endpoint} is out of reach ({getattr(error, 'reason', error)})"
         remedy = "connect, set HTTPS_PROXY, or name a mirror by HF_ENDPOINT; or run `s3mini download` elsewhere and copy the data"
-        return Check("hub", f"{endpoint} is out of reach ({reason})", needed, state, remedy if wanted else "")
+        return _check("hub", has, needed, not wanted, remedy)
     return Check("hub", f"{endpoint} answers", needed)
 
 
@@ -261,40 +216,36 @@ def _has(module: str) -> bool:
 
 def package_checks(profile: Profile) -> list[Check]:
     """Packages by the extra that brings them, each against the bounds that the package declares."""
-    extras = ["", "cpu", "train"]
-    if needs.big(profile):
-        extras[1] = "gpu"
-    wanted: dict[str, list[str]] = {extra: [] for extra in extras}
     try:
         declared = metadata.requires("s3mini") or []
     except metadata.PackageNotFoundError:
         note = "install it, so that its packages can be checked: pip install -e ."
         return [Check("s3mini", "runs from its folder, not installed", "", "note", note)]
+    search = "gpu" if footprint.big(profile) else "cpu"
+    wanted: dict[str, list[str]] = {"": [], search: [], "train": []}
     for line in declared:
-        of = re.search(r"extra == ['\"](\w+)['\"]", line)
-        name = of[1] if of else ""
+        extra = re.search(r"extra == ['\"](\w+)['\"]", line)
+        name = extra[1] if extra else ""
         if name in wanted and "s3mini[" not in line:
             wanted[name].append(line.partition(";")[0].strip())
-    checks = []
-    for extra, requirements in wanted.items():
-        if (
-            extra == "train"
-            and profile.grpo.lora_rank
-            and not any(r.startswith("peft") for r in requirements)
-        ):
-            requirements = [*requirements, "peft"]
-        troubles = [t for r in requirements if (t := _trouble(r))]
-        shown = [f"{n} {v}" for n in SHOWN if any(_name(r) == n for r in requirements) and (v := _version(n))]
-        has = ", ".join(troubles) or ", ".join(shown) or f"{len(requirements)} packages"
-        target = f"pip install 's3mini[{extra}]'" if extra else "pip install s3mini"
-        if extra == "gpu":  # faiss-gpu and faiss-cpu exclude each other
-            target = "an environment of its own: conda env create -f environment.yml"
-        remedy = target if troubles else ""
-        label = {"": "packages", "cpu": "… to search", "gpu": "… for GPUs", "train": "… to train"}[extra]
-        checks.append(
-            Check(label, has, f"{len(requirements)} packages", "missing" if troubles else "ok", remedy)
-        )
-    return checks
+    if profile.grpo.lora_rank and not any(line.startswith("peft") for line in wanted["train"]):
+        wanted["train"].append("peft")
+    return [_extra_check(extra, requirements) for extra, requirements in wanted.items()]
+
+
+def _extra_check(extra: str, requirements: Sequence[str]) -> Check:
+    label, remedy = {
+        "": ("packages", "pip install s3mini"),
+        "cpu": ("… to search", "pip install 's3mini[cpu]'"),
+        # faiss-gpu and faiss-cpu exclude each other
+        "gpu": ("… for GPUs", "an environment of its own: conda env create -f environment.yml"),
+        "train": ("… to train", "pip install 's3mini[train]'"),
+    }[extra]
+    troubles = [trouble for requirement in requirements if (trouble := _trouble(requirement))]
+    names = {_name(requirement) for requirement in requirements}
+    shown = [f"{name} {version}" for name in SHOWN if name in names and (version := _version(name))]
+    count = f"{len(requirements)} packages"
+    return _check(label, ", ".join(troubles or shown) or count, count, not troubles, remedy)
 
 
 def _name(requirement: str) -> str:
@@ -327,62 +278,49 @@ def _trouble(requirement: str) -> str | None:
 # ----------------------------------------------------------------------------------------- data
 
 
-def _local_data(profile: Profile, coming: set[Path]) -> Iterator[Check]:
-    """What the profile names by a path and no download (to ``coming``) brings."""
-    data = profile.data
-    command = "check the profile's data section (--set data.corpus=…)"
+def _local_data(profile: Profile, planned: Sequence[Planned]) -> Iterator[Check]:
+    """What the profile names by a path and no download brings."""
+    coming, brought = {one.target for one in planned}, {one.item.sources[0].repo for one in planned}
+    data, command = profile.data, "check the profile's data section (--set data.corpus=…)"
     corpus, questions = profile.resolve(data.corpus), profile.resolve(data.questions)
     if corpus not in coming:
-        yield _path_check("corpus", corpus, Path.is_file, command)
-    if not any(path == questions or path.parent == questions for path in coming):
-        yield _path_check("questions", questions, Path.is_dir, command)
-    models = {role: getattr(profile, role).path for role in ("searcher", "generator", "judge")}
-    brought = (
-        {item.sources[0].repo for item in items(profile, ["models"])} if _has("huggingface_hub") else set()
-    )
-    for role, path in models.items():
+        yield _path_check("corpus", corpus, corpus.is_file(), command)
+    if questions not in coming and questions not in {path.parent for path in coming}:
+        yield _path_check("questions", questions, questions.is_dir(), command)
+    for role in ("searcher", "generator", "judge"):
+        path = getattr(profile, role).path
         if path not in brought:
-            yield _path_check(role, ROOT / path, _is_model, f"check the profile's {role}.path")
+            yield _path_check(role, ROOT / path, _is_model(ROOT / path), f"check the profile's {role}.path")
 
 
 def _is_model(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def _path_check(what: str, path: Path, test: Callable[[Path], bool], remedy: str) -> Check:
-    good = test(path)
-    return Check(
-        what,
-        _short(path) if good else "not there",
-        _short(path),
-        "ok" if good else "missing",
-        "" if good else remedy,
-    )
+def _path_check(what: str, path: Path, good: bool, remedy: str) -> Check:
+    return _check(what, _short(path) if good else "not there", _short(path), good, remedy)
 
 
 def _there(one: Planned) -> bool:
     """Whether something the profile can use is there, fetched by `download` or not."""
-    from ..hub.sizes import _cached_config
-
     if one.done:
         return True
     if one.item.model:
-        config = _cached_config(one.item.sources[0].repo)
+        config = cached_config(one.item.sources[0].repo)
         return config is not None and _is_model(config.parent)
     if one.item.name == "questions":
-        return one.target.is_dir() and any(one.target.glob("*.jsonl"))
+        return any(one.target.glob("*.jsonl"))
     return one.target.is_file() or (one.target.is_dir() and one.item.name == "mirage")
 
 
 def _hub_item(profile: Profile, one: Planned) -> Check:
     name = one.item.sources[0].repo if one.item.model else one.item.key
-    kept = one.to_fetch if one.item.model else one.to_keep
-    needed = f"{one.item.about}, {size(kept)}" if kept else one.item.about
+    needed = f"{one.item.about}, {size(one.to_keep)}" if one.to_keep else one.item.about
     if one.done:
         return Check(name, "here, verified", needed)
-    if _there(one):
-        return Check(name, "here", needed)
-    return Check(name, "not here", needed, "missing", f"s3mini download --profile {profile.name}")
+    there = _there(one)
+    remedy = f"s3mini download --profile {profile.name}"
+    return _check(name, "here" if there else "not here", needed, there, remedy)
 
 
 def size(number: float) -> str:

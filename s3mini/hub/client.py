@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -27,7 +28,6 @@ TRIES = 5
 """Attempts in a row that bring no byte, before a transfer is given up."""
 WAIT = 1.0
 """Seconds before the second attempt; doubled each time."""
-_BLOCK = 1 << 22
 _FINAL = {400, 401, 403, 404, 410, 416, 451}  # asking again will not help
 
 
@@ -57,24 +57,20 @@ class HubFile:
     def __str__(self) -> str:
         return f"{self.source.repo}/{self.path}"
 
-    def problem(self, found: Path) -> str | None:
+    def problem(self, copy: Path) -> str | None:
         """What is wrong with a local copy; None when size and hash are as listed."""
-        size = found.stat().st_size
+        size = copy.stat().st_size
         if self.size is not None and size != self.size:
             return f"{size} bytes where the hub lists {self.size}"
-        if self.sha256 is not None:
-            return None if _digest(found, hashlib.sha256()) == self.sha256 else "its SHA-256 differs"
-        if self.blob is not None:
-            git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-            return None if _digest(found, git) == self.blob else "its git hash differs"
-        return None
-
-
-def _digest(path: Path, digest: hashlib._Hash) -> str:
-    with open(path, "rb") as data:
-        while block := data.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        digest, wanted, name = hashlib.sha256(), self.sha256, "SHA-256"
+        if wanted is None:
+            digest = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+            wanted, name = self.blob, "git hash"
+        if wanted is None:
+            return None
+        with open(copy, "rb") as data:
+            same = hashlib.file_digest(data, lambda: digest).hexdigest() == wanted
+        return None if same else f"its {name} differs"
 
 
 class Hub:
@@ -93,64 +89,73 @@ class Hub:
         """The source's files, in order of their names, with sizes in bytes and hashes."""
         if self._away is not None:
             raise self._away
-        if source.url is not None:
-            return [self._plain(source)]
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_hf_file_metadata
+
+        if (url := source.url) is not None:
+            size = self._persist(lambda: get_hf_file_metadata(url, token=False).size, source.repo)
+            return [HubFile(source, url.rpartition("/")[2], size)]
 
         def ask() -> list[HubFile]:
             api = HfApi(endpoint=self.endpoint)
             about = api.dataset_info if source.kind == "dataset" else api.model_info
             info: Any = about(source.repo, revision=source.revision, files_metadata=True)
-            found = [
+            files = [
                 HubFile(source, s.rfilename, s.size, info.sha, s.lfs.sha256 if s.lfs else None, s.blob_id)
                 for s in info.siblings or ()
                 if _matches(s.rfilename, source.files) and not _matches(s.rfilename, source.without)
             ]
-            return sorted(found, key=lambda file: file.path)
+            return sorted(files, key=lambda file: file.path)
 
-        found = self._persist(ask, source.repo)
+        listed = self._persist(ask, source.repo)
         for pattern in source.files if source.kind == "dataset" else ():
-            if not any(fnmatch.fnmatch(file.path, pattern) for file in found):
+            if not any(fnmatch.fnmatch(file.path, pattern) for file in listed):
                 raise DownloadError(f"{source.repo}: no file {pattern!r} there; it was moved or renamed")
-        for file in found:
-            parts = PurePosixPath(file.path).parts
-            if ".." in parts or file.path.startswith("/"):
+        for file in listed:
+            if ".." in PurePosixPath(file.path).parts or file.path.startswith("/"):
                 raise DownloadError(
                     f"{source.repo}: lists {file.path!r}, outside its own folder; not fetched"
                 )
-        return found
-
-    def _plain(self, source: Source) -> HubFile:
-        from huggingface_hub import get_hf_file_metadata
-
-        assert source.url is not None
-        url = source.url
-        found = self._persist(lambda: get_hf_file_metadata(url, token=False), source.repo)
-        return HubFile(source, url.rpartition("/")[2], found.size)
+        return listed
 
     def fetch(self, file: HubFile, folder: Path) -> Path:
-        """``folder/file.path``, verified; a sound copy is found, a started one continued, a damaged one fetched anew, once."""
+        """``folder/file.path``, verified: a sound copy is left, a started one continued, a damaged one fetched anew, once."""
         path = folder / file.path
         if path.is_file() and file.problem(path) is None:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         identity = (file.sha256 or file.blob or str(file.size))[:16]  # never continue another version's
         part = path.with_name(f".{path.name}.{identity}.part")
-        problem: str | None = None
-        for _ in range(2):
-            self._persist(lambda: self._transfer(file, part), str(file), part)
-            problem = file.problem(part)
-            if problem is None:
-                os.replace(part, path)
+
+        def get(force: bool) -> Path:
+            return self._persist(lambda: self._transfer(file, part), str(file), part)
+
+        return self._sound(file, get).replace(path)
+
+    def fetch_cached(self, file: HubFile) -> Path:
+        """The file in the hub client's own cache, where models are loaded from; verified as `fetch` does."""
+        from huggingface_hub import hf_hub_download
+
+        source = file.source
+        ask = partial(hf_hub_download, source.repo, file.path, repo_type=source.kind, endpoint=self.endpoint)
+        ask = partial(ask, revision=source.revision)  # by name, so that loading by that name finds it offline
+        return self._sound(
+            file, lambda force: Path(self._persist(lambda: ask(force_download=force), str(file)))
+        )
+
+    def _sound(self, file: HubFile, get: Callable[[bool], Path]) -> Path:
+        """The file that ``get`` fetches, verified; a damaged one is removed and fetched anew (``get(True)``), once."""
+        for force in (False, True):
+            path = get(force)
+            if (problem := file.problem(path)) is None:
                 return path
+            path.unlink()
             log.warning("%s: %s; fetching it again", file, problem)
-            part.unlink()
         raise DownloadError(
             f"{file}: {problem}, twice in a row: the copy that {self.endpoint} gives is damaged, or something between "
             "damages it; try again later, or name another endpoint by HF_ENDPOINT"
         )
 
-    def _transfer(self, file: HubFile, part: Path) -> None:
+    def _transfer(self, file: HubFile, part: Path) -> Path:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
@@ -175,33 +180,7 @@ class Hub:
                 expected_size=file.size,
                 displayed_filename=str(file),
             )
-
-    def fetch_cached(self, file: HubFile) -> Path:
-        """The file in the hub client's own cache, where models are loaded from; verified as `fetch` does."""
-        from huggingface_hub import hf_hub_download
-
-        source = file.source
-        problem: str | None = None
-        for again in (False, True):
-
-            def get(force: bool = again) -> str:
-                return hf_hub_download(
-                    source.repo,
-                    file.path,
-                    repo_type=source.kind,
-                    revision=source.revision,  # by name, so that loading by that name finds it offline
-                    endpoint=self.endpoint,
-                    force_download=force,
-                )
-
-            path = Path(self._persist(get, str(file)))
-            problem = file.problem(path)
-            if problem is None:
-                return path
-            log.warning("%s: %s; fetching it again", file, problem)
-        raise DownloadError(
-            f"{file}: {problem}, twice in a row; try again later, or name another endpoint by HF_ENDPOINT"
-        )
+        return part
 
     def _persist(self, attempt: Callable[[], T], what: str, grows: Path | None = None) -> T:
         """``attempt()``, repeated while the connection fails; progress on ``grows`` resets the count."""

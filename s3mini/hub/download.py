@@ -1,6 +1,6 @@
 """What a profile needs from the hub: listed, room made sure of, fetched, verified, unpacked, and found the next time.
 
-`published.TABLE` is the list; a profile names its items under ``data.hub``, and the models it names are fetched with them.
+`catalogue.TABLE` is the list; a profile names its items under ``data.hub``, and the models it names are fetched with them.
 Every item is a stage of its own beside the data, ``<folder of the corpus>/.hub/<item>/``, whose manifest holds commits,
 sizes and counts: a second call finds everything done without a connection, a killed one goes on in the middle of
 a file, and ``make clean`` leaves it alone. Models go to the hub client's cache, where transformers and vLLM look.
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, DownloadError
-from ..profile import ROOT, ModelSpec, Profile
+from ..profile import ROOT, Profile
 from ..runs.stages import Stage
 from .catalogue import GB, NAMES, TABLE, Item
 from .client import Hub, HubFile, Source
@@ -44,45 +44,32 @@ def items(profile: Profile, only: Sequence[str] = ()) -> list[Item]:
         for item in TABLE
         if item.name in wanted and (item.name != "questions" or item.key[10:] in profile.data.sets)
     ]
-    return [*chosen, *(model_items(profile) if "models" in wanted else ())]
+    return [*chosen, *(_model_items(profile) if "models" in wanted else ())]
 
 
-def model_items(profile: Profile) -> list[Item]:
-    """The models that a profile names by their names on the hub, each once."""
-    roles: dict[str, list[str]] = {}
-    for role, name in hub_models(profile):
-        roles.setdefault(name, []).append(role)
-    made = []
-    for name, played in roles.items():
-        shape = shape_of(name)
-        size = shape.file_bytes if shape else ENCODERS.get(name, (0.0, 0))[0]
-        source = Source(name, _WEIGHTS, kind="model", without=_NOT_WEIGHTS)
-        made.append(
-            Item(
-                "models", ", ".join(dict.fromkeys(played)), (source,), size=size, key=name.replace("/", "--")
-            )
-        )
-    return made
-
-
-def hub_models(profile: Profile) -> list[tuple[str, str]]:
-    """(role, name on the hub) of every model of a profile that is no folder here."""
-    specs: list[tuple[str, ModelSpec | None]] = [
-        (role, getattr(profile, role)) for role in ("searcher", "generator", "judge")
-    ]
-    specs.append(("other generator", profile.evaluation.other_generator))
-    named = [(role, spec.path) for role, spec in specs if spec is not None]
+def _model_items(profile: Profile) -> list[Item]:
+    """The models that a profile names by their names on the hub, each once, with the roles they play."""
+    named = [(role, getattr(profile, role).path) for role in ("searcher", "generator", "judge")]
+    if profile.evaluation.other_generator is not None:
+        named.append(("other generator", profile.evaluation.other_generator.path))
     named.append(("encoder", profile.retrieval.dense.encoder))
     for protocol, method in profile.protocols.items():
         if method.model is not None:
             named.append((f"{protocol}, untrained", method.model.path))
         if method.checkpoint is not None:
             named.append((f"{protocol}, trained", method.checkpoint))
-    return [
-        (role, name)
-        for role, name in named
-        if _HUB_NAME.fullmatch(name) and not Path(name).is_dir() and not (ROOT / name).is_dir()
-    ]
+    roles: dict[str, dict[str, None]] = {}
+    for role, name in named:
+        if _HUB_NAME.fullmatch(name) and not Path(name).is_dir() and not (ROOT / name).is_dir():
+            roles.setdefault(name, {})[role] = None
+    made = []
+    for name, played in roles.items():
+        shape = shape_of(name)
+        size = shape.file_bytes if shape else ENCODERS.get(name, (0.0, 0))[0]
+        source = Source(name, _WEIGHTS, kind="model", without=_NOT_WEIGHTS)
+        key = name.replace("/", "--")
+        made.append(Item("models", ", ".join(played), (source,), size=size, unpacked=size, key=key))
+    return made
 
 
 # ------------------------------------------------------------------------------------- plan
@@ -104,11 +91,6 @@ class Planned:
     to_keep: float = 0.0
     listed: bool = True
 
-    @property
-    def room(self) -> float:
-        """Bytes that its folder needs at the worst moment: what comes, and beside it what is made of it."""
-        return self.to_fetch + (0.0 if self.item.model else self.to_keep)
-
 
 def data_folder(profile: Profile) -> Path:
     """Where downloads lie: the folder of the corpus."""
@@ -125,7 +107,9 @@ def look(profile: Profile, item: Item) -> Planned:
     stage.path = folder / ".hub" / item.key  # beside the data: profiles share it, and build/ may be removed
     done = stage.done and _present(item, target, stage.manifest.get("facts", {}))
     if item.model:
-        target = cache_folder()
+        from huggingface_hub import constants
+
+        target = Path(constants.HF_HUB_CACHE)
     return Planned(item, target, stage, done, to_fetch=item.size, to_keep=item.unpacked, listed=False)
 
 
@@ -137,52 +121,45 @@ def fetched(profile: Profile, name: str) -> Path | None:
     return here.target if here.done else None
 
 
-def cache_folder() -> Path:
-    """The hub client's cache, where models lie."""
-    from huggingface_hub import constants
+def _cached(repo: str, path: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
 
-    return Path(constants.HF_HUB_CACHE)
+    copy = try_to_load_from_cache(repo, path)
+    return Path(copy) if isinstance(copy, str) else None
 
 
 def _present(item: Item, target: Path, facts: dict[str, Any]) -> bool:
     """Whether every file that the manifest names is there, in its size."""
     if item.model:
-        from huggingface_hub import try_to_load_from_cache
-
-        name = item.sources[0].repo
-        found = [(try_to_load_from_cache(name, path), size) for path, size in facts.get("files", {}).items()]
-        return all(isinstance(p, str) and Path(p).stat().st_size == size for p, size in found)
-    made = facts.get("made", {})
-    root = target.parent
-    return bool(made) and all(
-        (root / p).is_file() and (root / p).stat().st_size == n for p, n in made.items()
+        sizes = {_cached(item.sources[0].repo, path): size for path, size in facts.get("files", {}).items()}
+    else:
+        sizes = {target.parent / path: size for path, size in facts.get("made", {}).items()}
+    return (item.model or bool(sizes)) and all(
+        path is not None and path.is_file() and path.stat().st_size == size for path, size in sizes.items()
     )
 
 
-def plan(
-    profile: Profile, only: Sequence[str] = (), hub: Hub | None = None, guess: bool = False
-) -> list[Planned]:
-    """Every item with what the hub lists for it; ``guess`` puts the table's sizes where the hub cannot be asked.
+def plan(profile: Profile, only: Sequence[str] = ()) -> list[Planned]:
+    """Every item with what the hub lists for it, or with the table's sizes where the hub cannot be asked.
 
     Raises:
-        DownloadError: the hub cannot be asked (unless ``guess``), or lists no safe weights. DataError: unknown item.
+        DataError: unknown item.
     """
-    hub = hub or Hub()
-    made = []
-    for item in items(profile, only):
-        here = look(profile, item)
-        if not here.done:
-            try:
-                here = listed(here, hub)
-            except DownloadError:
-                if not guess:
-                    raise
-        made.append(here)
-    return made
+    hub, planned = Hub(), []
+    for here in (look(profile, item) for item in items(profile, only)):
+        try:
+            planned.append(here if here.done else listed(here, hub))
+        except DownloadError:
+            planned.append(here)
+    return planned
 
 
 def listed(here: Planned, hub: Hub) -> Planned:
-    """An item with its files as the hub lists them, and the bytes still to come."""
+    """An item with its files as the hub lists them, and the bytes still to come.
+
+    Raises:
+        DownloadError: the hub cannot be asked, or lists no safe weights.
+    """
     item = here.item
     files = [file for source in item.sources for file in hub.list(source)]
     if item.model and not any(file.path.endswith(".safetensors") for file in files):
@@ -191,53 +168,60 @@ def listed(here: Planned, hub: Hub) -> Planned:
             "are not fetched. Convert them where that does no harm, and name the folder in the profile"
         )
     whole = float(sum(file.size or 0 for file in files))
-    grown = item.unpacked / item.size if item.size and not item.model else 0.0
-    here_already = sum(_started(here, file) for file in files)
-    return replace(
-        here, files=tuple(files), to_fetch=max(0.0, whole - here_already), to_keep=whole * grown, listed=True
-    )
+    coming = max(0.0, whole - sum(_started(here, file) for file in files))
+    kept = coming if item.model else whole * item.unpacked / item.size
+    return replace(here, files=tuple(files), to_fetch=coming, to_keep=kept, listed=True)
 
 
 def _started(here: Planned, file: HubFile) -> int:
+    """Bytes of a file that came already."""
     if here.item.model:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(file.source.repo, file.path)
-        return Path(found).stat().st_size if isinstance(found, str) else 0
+        copy = _cached(file.source.repo, file.path)
+        return copy.stat().st_size if copy else 0
     path = here.stage.path / "files" / file.source.repo / file.path
-    parts = [path, *path.parent.glob(f".{path.name}.*.part")] if path.parent.is_dir() else []
+    parts = [path, *path.parent.glob(f".{path.name}.*.part")]
     return min(file.size or 0, max((p.stat().st_size for p in parts if p.is_file()), default=0))
 
 
-def room_lacking(planned: Sequence[Planned]) -> list[tuple[Path, float, float]]:
-    """(folder, bytes needed, bytes free) of each disk with too little room. Items' own files go as soon as they are unpacked."""
-    disks: dict[int, tuple[Path, list[Planned]]] = {}
-    for one in planned:
-        if not one.done:
-            where = _existing(one.target)
-            disks.setdefault(where.stat().st_dev, (where, []))[1].append(one)
-    lacking = []
-    for where, ones in disks.values():
-        kept = sum(p.to_fetch if p.item.model else p.to_keep for p in ones)
-        beside = max((p.to_fetch for p in ones if not p.item.model), default=0.0)
-        free = float(shutil.disk_usage(where).free)
-        if kept + beside > free:
-            lacking.append((where, kept + beside, free))
-    return lacking
+@dataclass(slots=True)
+class Disk:
+    """The room on the disk of a folder, in bytes: what will be written and kept, what passes through, what is free."""
+
+    where: Path
+    free: float
+    kept: float = 0.0
+    passing: float = 0.0
+
+    @property
+    def needed(self) -> float:
+        return self.kept + self.passing
+
+    @property
+    def short(self) -> bool:
+        return self.needed > self.free
 
 
-def _existing(path: Path) -> Path:
-    return next(p for p in (path, *path.parents) if p.exists())
+def disks(planned: Sequence[Planned], folder: Path | None = None, more: float = 0.0) -> list[Disk]:
+    """Every disk that items come to, and ``more`` bytes in ``folder``. An item's files go as soon as they are unpacked."""
+    wanted = [
+        (one.target, one.to_keep, 0.0 if one.item.model else one.to_fetch) for one in planned if not one.done
+    ]
+    by_device: dict[int, Disk] = {}
+    for path, kept, passing in [*wanted, *([(folder, more, 0.0)] if folder else [])]:
+        where = next(p for p in (path, *path.parents) if p.exists())
+        device = where.stat().st_dev
+        if device not in by_device:
+            by_device[device] = Disk(where, float(shutil.disk_usage(where).free))
+        by_device[device].kept += kept
+        by_device[device].passing = max(by_device[device].passing, passing)
+    return list(by_device.values())
 
 
 # ------------------------------------------------------------------------------------ fetch
 
 
 def download(
-    profile: Profile,
-    only: Sequence[str] = (),
-    hub: Hub | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    profile: Profile, only: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None
 ) -> list[Planned]:
     """Fetch what is not here yet; one item that fails does not keep the others from coming.
 
@@ -245,7 +229,7 @@ def download(
         DownloadError: too little room (before anything is fetched), or one or more items failed (after the others came).
         DataError: unknown item; a file that is not what it should be. StageError: the disk is full.
     """
-    hub = hub or Hub()
+    hub = Hub()
     here = [look(profile, item) for item in items(profile, only)]
     failed: list[str] = []
     planned: list[Planned] = []
@@ -257,9 +241,9 @@ def download(
             planned.append(listed(one, hub))
         except DownloadError as error:
             failed.append(str(error))
-    if lacking := room_lacking(planned):
+    if short := [disk for disk in disks(planned) if disk.short]:
         told = "; ".join(
-            f"{where}: {need / GB:.1f} GB needed, {free / GB:.1f} free" for where, need, free in lacking
+            f"{disk.where}: {disk.needed / GB:.1f} GB needed, {disk.free / GB:.1f} free" for disk in short
         )
         raise DownloadError(
             f"too little room on the disk: {told}. Free some, fetch less at a time (--only), or put the data elsewhere "
@@ -279,32 +263,23 @@ def fetch(one: Planned, hub: Hub) -> dict[str, Any]:
     """Fetch, verify and unpack one item; returns its facts."""
     from .unpack import UNPACKERS
 
-    item = one.item
+    item, target = one.item, one.target
     with one.stage as stage:
+        facts: dict[str, Any] = {}
+        raw = stage.dir / "files"
         if item.model:
-            _ = stage.dir
             for file in one.files:
                 hub.fetch_cached(file)
-            facts: dict[str, Any] = {}
         else:
-            raw = stage.dir / "files"
-            got = [hub.fetch(file, raw / file.source.repo) for file in one.files]
-            facts = UNPACKERS[item.how](got, one.target)
-            facts["made"] = {
-                p.relative_to(one.target.parent).as_posix(): p.stat().st_size for p in _made(one.target)
-            }
+            sources = [hub.fetch(file, raw / file.source.repo) for file in one.files]
+            facts = UNPACKERS[item.name](sources, target)
+            paths = [target] if target.is_file() else sorted(target.rglob("[!.]*.jsonl"))
+            facts["made"] = {p.relative_to(target.parent).as_posix(): p.stat().st_size for p in paths}
             shutil.rmtree(raw)
         facts["files"] = {file.path: file.size for file in one.files}
         facts["commits"] = {file.source.repo: file.commit or file.source.url for file in one.files}
         stage.finish(**facts)
     return facts
-
-
-def _made(target: Path) -> Iterator[Path]:
-    if target.is_file():
-        yield target
-    else:
-        yield from sorted(p for p in target.rglob("*.jsonl") if not p.name.startswith("."))
 
 
 def _facts(facts: dict[str, Any]) -> str:

@@ -25,10 +25,10 @@ from ..corpus import iter_corpus, json_lines, read_questions, write_questions
 from ..errors import DataError
 from ..records import Document, Question
 from .catalogue import MIRAGE
+from .sizes import index_bytes
 
 Facts = dict[str, Any]
 _BLOCK = 1 << 22
-_LOOK = 1000  # documents of a corpus that are read for a check; its lines are all counted
 _FLAT = b"IxFI"  # how FAISS marks a flat inner-product index
 _HEADER = 45  # bytes before its vectors
 
@@ -47,42 +47,32 @@ def gunzip(sources: Sequence[Path], target: Path) -> Facts:
             raise DataError(
                 f"{source}: not a whole gzip file ({error}); delete it and fetch it again"
             ) from error
-    return {"lines": lines, **_look(target)}
+    return {"lines": lines, "first_title": _first_title(target)}
 
 
-def _look(corpus: Path) -> Facts:
-    first = list(itertools.islice(iter_corpus(corpus), _LOOK))
-    return {"first_title": first[0].title}
+def _first_title(corpus: Path) -> str:
+    """That of the first document; the first thousand are read, so that what is malformed is told."""
+    return list(itertools.islice(iter_corpus(corpus), 1000))[0].title
 
 
 def join(sources: Sequence[Path], target: Path) -> Facts:
-    """The parts of a FAISS flat index, end to end."""
+    """The parts of a FAISS flat inner-product index, end to end; its size must be what its header says."""
     with _whole(target) as out:
         for source in sources:
             with open(source, "rb") as raw, _bar(source.name, raw) as part:
                 shutil.copyfileobj(part, out, _BLOCK)
         out.flush()
-        vectors, dimension = flat_header(Path(out.name), target)
+        size = out.tell()
+        with open(out.name, "rb") as data:
+            head = data.read(16)
+        if head[:4] != _FLAT or len(head) < 16:
+            raise DataError(f"{target}: not a FAISS flat inner-product index; fetch it again")
+        dimension, vectors = struct.unpack("<iq", head[4:])
+        if size != (whole := _HEADER + int(index_bytes("float32", dimension, vectors))):
+            raise DataError(
+                f"{target}: {vectors} vectors of {dimension} numbers take {whole} bytes, it has {size}; fetch it again"
+            )
     return {"vectors": vectors, "dimension": dimension}
-
-
-def flat_header(index: Path, shown: Path | None = None) -> tuple[int, int]:
-    """Vectors and dimension of a FAISS flat inner-product index, from its first bytes and its size.
-
-    Raises:
-        DataError: another kind of index, or one that is cut short.
-    """
-    with open(index, "rb") as data:
-        head = data.read(16)
-    where = shown or index
-    if head[:4] != _FLAT or len(head) < 16:
-        raise DataError(f"{where}: not a FAISS flat inner-product index; fetch it again")
-    dimension, vectors = struct.unpack("<iq", head[4:])
-    if (size := index.stat().st_size) != (whole := _HEADER + 4 * vectors * dimension):
-        raise DataError(
-            f"{where}: {vectors} vectors of {dimension} numbers take {whole} bytes, it has {size}; fetch it again"
-        )
-    return vectors, dimension
 
 
 def medcorp(sources: Sequence[Path], target: Path) -> Facts:
@@ -100,7 +90,7 @@ def medcorp(sources: Sequence[Path], target: Path) -> Facts:
                         f"{place}: not a MedRAG snippet: id, title and content expected"
                     ) from error
                 lines += 1
-    return {"lines": lines, **_look(target)}
+    return {"lines": lines, "first_title": _first_title(target)}
 
 
 def questions(sources: Sequence[Path], target: Path) -> Facts:
@@ -120,19 +110,19 @@ def mirage(sources: Sequence[Path], target: Path) -> Facts:
     (source,) = sources
     try:
         benchmark: Mapping[str, Mapping[str, Any]] = json.loads(source.read_text(encoding="utf-8"))
-        found = {name: len(benchmark[name]) for name in MIRAGE}
+        counts = {name: len(benchmark[name]) for name in MIRAGE}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{source}: not MIRAGE's benchmark.json ({error}); delete it and fetch it again"
         ) from error
-    if found != MIRAGE:
+    if counts != MIRAGE:
         raise DataError(
-            f"{source}: {found} questions where the benchmark has {MIRAGE}; delete it and fetch it again"
+            f"{source}: {counts} questions where the benchmark has {MIRAGE}; delete it and fetch it again"
         )
     for name in MIRAGE:
-        rows = benchmark[name]
-        write_questions(target / name / "test.jsonl", [_choice(name, key, rows[key], source) for key in rows])
-    return {"questions": found}
+        rows = [_choice(name, key, row, source) for key, row in benchmark[name].items()]
+        write_questions(target / name / "test.jsonl", rows)
+    return {"questions": counts}
 
 
 def _choice(name: str, key: str, row: Mapping[str, Any], source: Path) -> Question:
@@ -154,24 +144,20 @@ def processed(sources: Sequence[Path], target: Path) -> Facts:
 
     made: dict[tuple[str, str], dict[str, Question]] = defaultdict(dict)
     for source in sources:
-        file = parquet.ParquetFile(source)
-        wanted = [
-            name for name in ("data_source", "reward_model", "extra_info") if name in file.schema_arrow.names
-        ]
-        if len(wanted) < 3:
+        file, columns = parquet.ParquetFile(source), ["data_source", "reward_model", "extra_info"]
+        names = file.schema_arrow.names
+        if not set(columns) <= set(names):
             raise DataError(
-                f"{source}: data_source, reward_model and extra_info expected; it has {', '.join(file.schema_arrow.names)}"
+                f"{source}: data_source, reward_model and extra_info expected; it has {', '.join(names)}"
             )
-        number = 0
-        for batch in file.iter_batches(1024, columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                question = _processed(row, f"{source}: row {number}")
-                about = question.metadata
-                made[about["set"], about["split"]].setdefault(question.id, question)
-    for (name, split), rows in made.items():
-        write_questions(target / name / f"{split}.jsonl", rows.values())
-    return {"questions": {f"{name}-{split}": len(rows) for (name, split), rows in sorted(made.items())}}
+        rows = (row for batch in file.iter_batches(1024, columns=columns) for row in batch.to_pylist())
+        for number, row in enumerate(rows, 1):
+            question = _processed(row, f"{source}: row {number}")
+            about = question.metadata
+            made[about["set"], about["split"]].setdefault(question.id, question)
+    for (name, split), by_id in made.items():
+        write_questions(target / name / f"{split}.jsonl", by_id.values())
+    return {"questions": {f"{name}-{split}": len(by_id) for (name, split), by_id in sorted(made.items())}}
 
 
 def _processed(row: Mapping[str, Any], place: str) -> Question:
@@ -190,13 +176,14 @@ def _processed(row: Mapping[str, Any], place: str) -> Question:
 
 
 UNPACKERS: dict[str, Callable[[Sequence[Path], Path], Facts]] = {
-    "gunzip": gunzip,
-    "join": join,
-    "medcorp": medcorp,
+    "corpus": gunzip,
+    "index": join,
     "questions": questions,
     "mirage": mirage,
-    "processed": processed,
+    "medcorp": medcorp,
+    "s3-data": processed,
 }
+"""By the item's name in `catalogue.TABLE`."""
 
 
 # ------------------------------------------------------------------------------------ parts

@@ -376,11 +376,11 @@ def test_a_hub_out_of_reach_is_tried_once_not_for_every_item(
     with pytest.raises(DownloadError, match=r"8 of 8 items are not here"):
         download(toy(), ["corpus", "index", "questions"])
     assert caplog.text.count("trying again") == 4
-    assert not any(one.listed for one in plan(toy(), ["corpus", "index"], guess=True))
+    assert not any(one.listed for one in plan(toy(), ["corpus", "index"]))
 
 
 def test_a_plan_guesses_where_the_hub_cannot_be_asked(hub: ToyHub) -> None:
     hub.status = {"PeterJinGo/wiki-18-corpus": 503}
-    (one,) = plan(toy(), ["corpus"], guess=True)
+    (one,) = plan(toy(), ["corpus"])
     assert not one.listed
     assert one.to_fetch == pytest.approx(5.1e9)

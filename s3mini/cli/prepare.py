@@ -1,4 +1,4 @@
-"""Commands about the machine and the hub: download what a profile needs, examine the machine."""
+"""Commands that get a machine ready: download what a profile needs, examine what is there."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def download(
 ) -> None:
     """Fetch what a profile needs from the hub: resumed, verified, unpacked; what is here is found."""
     profile = opened(profile_name, settings)
+    from ..hub.download import disks, plan
     from ..hub.download import download as run
-    from ..hub.download import plan, room_lacking
 
     if dry_run:
         from ..doctor.text import downloads_table, show
 
-        planned = plan(profile, only or (), guess=True)
+        planned = plan(profile, only or ())
         show(downloads_table(planned))
-        raise typer.Exit(1 if room_lacking(planned) else 0)
+        raise typer.Exit(1 if any(disk.short for disk in disks(planned)) else 0)
     if not run(profile, only or (), tell=typer.echo):
         typer.echo(f"the profile {profile.name} needs nothing from the hub")
 
@@ -46,6 +46,6 @@ def doctor(
     from ..doctor.examine import examine
     from ..doctor.text import show_examination
 
-    found = examine(profile)
-    show_examination(found)
-    raise typer.Exit(0 if found.ready else 1)
+    seen = examine(profile)
+    show_examination(seen)
+    raise typer.Exit(0 if seen.ready else 1)
