@@ -14,7 +14,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from ..errors import S3Error
 from ..hub.catalogue import GB
 from ..hub.download import Planned, disks, items, look
-from ..hub.sizes import cached_config
+from ..hub.sizes import cached
 from ..profile import ROOT, ModelSpec, Profile
 from ..runs.machine import cores, machine
 from . import footprint
@@ -44,10 +44,9 @@ class Check:
     state: State = "ok"
     remedy: str = ""
 
-
-def _check(what: str, has: str, needed: str, good: bool, remedy: str, bad: State = "missing") -> Check:
-    """A check that passes where ``good``; else its state is ``bad`` and there is a remedy."""
-    return Check(what, has, needed) if good else Check(what, has, needed, bad, remedy)
+    def unless(self, good: bool, remedy: str, state: State = "missing") -> Check:
+        """This check, passed where ``good``; else in ``state``, with its remedy."""
+        return self if good else replace(self, state=state, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Gpu:
 
 @dataclass
 class Examination:
-    """What `examine` saw, ready to be shown. The GPUs' parts are by role, None where nothing is known or needed."""
+    """What `examine` saw. What lies on GPUs is by role, None where nothing is known or needed."""
 
     profile: Profile
     memory: list[Part]
@@ -88,17 +87,15 @@ class Examination:
 def examine(profile: Profile) -> Examination:
     """Look at this machine with a profile's eyes; a few seconds, most of them waiting for the network."""
     seen = Examination(profile, footprint.memory_parts(profile), footprint.disk_parts(profile))
-    if footprint.big(profile):
+    if profile.gpu is not None:
         seen.answering = footprint.gpu_parts(profile, False)
         seen.training = footprint.gpu_parts(profile, True) if profile.data.train_sets else None
-    planned = [look(profile, item) for item in items(profile)] if _has("huggingface_hub") else []
+    hub = importlib.util.find_spec("huggingface_hub") is not None
+    planned = [look(profile, item) for item in items(profile)] if hub else []
     seen.data = [*_local_data(profile, planned), *(_hub_item(profile, one) for one in planned)]
     seen.machine = [*_machine_checks(seen, planned), *_service_checks(profile)]
     seen.packages = package_checks(profile)
     return seen
-
-
-# -------------------------------------------------------------------------------------- machine
 
 
 def list_gpus() -> list[Gpu]:
@@ -115,19 +112,19 @@ def list_gpus() -> list[Gpu]:
 def _machine_checks(seen: Examination, planned: Sequence[Planned]) -> Iterator[Check]:
     here, profile = machine(), seen.profile
     yield Check("system", f"{here['system']}, {here['processor']}")
-    wanted = 8 if footprint.big(profile) else 2
-    yield _check("cores", str(cores()), f"{wanted} or more", cores() >= wanted, "", "note")
+    wanted = 2 if profile.gpu is None else 8
+    yield Check("cores", str(cores()), f"{wanted} or more").unless(cores() >= wanted, "", "note")
     memory, need = here["memory_gib"] * 2**30, sum(part.size for part in seen.memory)
     remedy = "a machine with more memory, or an index served elsewhere (--set retrieval.kind=remote, retrieval.url=…)"
-    yield _check("memory", size(memory), size(need), memory >= need, remedy)
+    yield Check("memory", size(memory), size(need)).unless(memory >= need, remedy)
     yield _gpu_check(seen)
     coming = [one for one in planned if not _there(one)]
     remedy = (
         "free some room, or put data elsewhere: --set data.corpus=…, HF_HOME for models, S3MINI_ROOT for all"
     )
     for disk in disks(coming, profile.build, sum(part.size for part in seen.disk)):
-        name, free = f"disk of {_short(disk.where)}", f"{size(disk.free)} free"
-        yield _check(name, free, size(disk.needed), not disk.short, remedy)
+        check = Check(f"disk of {_short(disk.where)}", f"{size(disk.free)} free", size(disk.needed))
+        yield check.unless(not disk.short, remedy)
     yield _java_check()
     if planned:
         yield _hub_check(bool(coming))
@@ -143,12 +140,10 @@ def _gpu_check(seen: Examination) -> Check:
     answer, train = footprint.total(seen.answering), footprint.total(seen.training or seen.answering)
     laid_out = f"{layout.count} × {layout.card} ({layout.memory_gb:g} GB)"
     needed = f"{size(train)} to train, {size(answer)} to answer; laid out for {laid_out}"
-    memory = sum(gpu.memory for gpu in gpus)
+    check, memory = Check("GPU", has, needed), sum(gpu.memory for gpu in gpus)
     if memory < answer:
-        return Check(
-            "GPU", has, needed, "missing", f"a machine with {laid_out}; `--profile mini` needs no GPU"
-        )
-    return _check("GPU", has, needed, memory >= train, "enough to answer and evaluate, not to train", "note")
+        return check.unless(False, f"a machine with {laid_out}; `--profile mini` needs no GPU")
+    return check.unless(memory >= train, "enough to answer and evaluate, not to train", "note")
 
 
 def _java_check() -> Check:
@@ -169,7 +164,7 @@ def _hub_check(wanted: bool) -> Check:
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     needed = "to download" if wanted else "no more: all is here"
     if constants.is_offline_mode():
-        return _check("hub", "HF_HUB_OFFLINE is set", needed, not wanted, "unset HF_HUB_OFFLINE")
+        return Check("hub", "HF_HUB_OFFLINE is set", needed).unless(not wanted, "unset HF_HUB_OFFLINE")
     try:
         urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_WAIT).close()
     except urllib.error.HTTPError:
@@ -177,7 +172,7 @@ def _hub_check(wanted: bool) -> Check:
     except (OSError, ValueError) as error:
         has = f"{endpoint} is out of reach ({getattr(error, 'reason', error)})"
         remedy = "connect, set HTTPS_PROXY, or name a mirror by HF_ENDPOINT; or run `s3mini download` elsewhere and copy the data"
-        return _check("hub", has, needed, not wanted, remedy)
+        return Check("hub", has, needed).unless(not wanted, remedy)
     return Check("hub", f"{endpoint} answers", needed)
 
 
@@ -204,16 +199,6 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
             yield Check(", ".join(roles), "no server there", url, "note", start)
 
 
-# ------------------------------------------------------------------------------------- packages
-
-
-def _has(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
-
-
 def package_checks(profile: Profile) -> list[Check]:
     """Packages by the extra that brings them, each against the bounds that the package declares."""
     try:
@@ -221,8 +206,7 @@ def package_checks(profile: Profile) -> list[Check]:
     except metadata.PackageNotFoundError:
         note = "install it, so that its packages can be checked: pip install -e ."
         return [Check("s3mini", "runs from its folder, not installed", "", "note", note)]
-    search = "gpu" if footprint.big(profile) else "cpu"
-    wanted: dict[str, list[str]] = {"": [], search: [], "train": []}
+    wanted: dict[str, list[str]] = {"": [], "gpu" if profile.gpu else "cpu": [], "train": []}
     for line in declared:
         extra = re.search(r"extra == ['\"](\w+)['\"]", line)
         name = extra[1] if extra else ""
@@ -245,7 +229,7 @@ def _extra_check(extra: str, requirements: Sequence[str]) -> Check:
     names = {_name(requirement) for requirement in requirements}
     shown = [f"{name} {version}" for name in SHOWN if name in names and (version := _version(name))]
     count = f"{len(requirements)} packages"
-    return _check(label, ", ".join(troubles or shown) or count, count, not troubles, remedy)
+    return Check(label, ", ".join(troubles or shown) or count, count).unless(not troubles, remedy)
 
 
 def _name(requirement: str) -> str:
@@ -275,30 +259,26 @@ def _trouble(requirement: str) -> str | None:
     return None if wanted.contains(version, prereleases=True) else f"{name} {version} is not {wanted}"
 
 
-# ----------------------------------------------------------------------------------------- data
-
-
 def _local_data(profile: Profile, planned: Sequence[Planned]) -> Iterator[Check]:
     """What the profile names by a path and no download brings."""
     coming, brought = {one.target for one in planned}, {one.item.sources[0].repo for one in planned}
-    data, command = profile.data, "check the profile's data section (--set data.corpus=…)"
-    corpus, questions = profile.resolve(data.corpus), profile.resolve(data.questions)
+    corpus, questions = profile.resolve(profile.data.corpus), profile.resolve(profile.data.questions)
+    wanted = []  # (what, where, whether it is there, the section of the profile that names it)
+    data = "data section (--set data.corpus=…)"
     if corpus not in coming:
-        yield _path_check("corpus", corpus, corpus.is_file(), command)
+        wanted.append(("corpus", corpus, corpus.is_file(), data))
     if questions not in coming and questions not in {path.parent for path in coming}:
-        yield _path_check("questions", questions, questions.is_dir(), command)
+        wanted.append(("questions", questions, questions.is_dir(), data))
     for role in ("searcher", "generator", "judge"):
-        path = getattr(profile, role).path
-        if path not in brought:
-            yield _path_check(role, ROOT / path, _is_model(ROOT / path), f"check the profile's {role}.path")
+        if (name := getattr(profile, role).path) not in brought:
+            wanted.append((role, ROOT / name, _is_model(ROOT / name), f"{role}.path"))
+    for what, path, there, named in wanted:
+        check = Check(what, _short(path) if there else "not there", _short(path))
+        yield check.unless(there, f"check the profile's {named}")
 
 
 def _is_model(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
-
-
-def _path_check(what: str, path: Path, good: bool, remedy: str) -> Check:
-    return _check(what, _short(path) if good else "not there", _short(path), good, remedy)
 
 
 def _there(one: Planned) -> bool:
@@ -306,7 +286,7 @@ def _there(one: Planned) -> bool:
     if one.done:
         return True
     if one.item.model:
-        config = cached_config(one.item.sources[0].repo)
+        config = cached(one.item.sources[0].repo, "config.json")
         return config is not None and _is_model(config.parent)
     if one.item.name == "questions":
         return any(one.target.glob("*.jsonl"))
@@ -316,11 +296,9 @@ def _there(one: Planned) -> bool:
 def _hub_item(profile: Profile, one: Planned) -> Check:
     name = one.item.sources[0].repo if one.item.model else one.item.key
     needed = f"{one.item.about}, {size(one.to_keep)}" if one.to_keep else one.item.about
-    if one.done:
-        return Check(name, "here, verified", needed)
     there = _there(one)
-    remedy = f"s3mini download --profile {profile.name}"
-    return _check(name, "here" if there else "not here", needed, there, remedy)
+    has = "here, verified" if one.done else "here" if there else "not here"
+    return Check(name, has, needed).unless(there, f"s3mini download --profile {profile.name}")
 
 
 def size(number: float) -> str:

@@ -38,11 +38,6 @@ def total(parts: Mapping[str, Sequence[Part]]) -> float:
     return sum(part.size for ones in parts.values() for part in ones)
 
 
-def big(profile: Profile) -> bool:
-    """Whether the profile is laid out for GPUs."""
-    return profile.gpu is not None
-
-
 def launched(profile: Profile) -> int:
     """Processes that train, one per GPU: all but the one that serves the generator."""
     return max(1, profile.gpu.count - 1) if profile.gpu is not None else 1
@@ -61,9 +56,6 @@ def documents(profile: Profile) -> int:
         with open(path, "rb") as lines:
             return sum(1 for _ in lines)
     return WIKI18 if "corpus" in profile.data.hub else 0
-
-
-# ----------------------------------------------------------------------------------------- GPUs
 
 
 def served(shape: Shape, spec: ModelSpec, tokens: int, rows: int) -> list[Part]:
@@ -192,9 +184,6 @@ def server_share(profile: Profile, spec: ModelSpec, card: float) -> float | None
     return round(min(0.9, (sum(part.size for part in parts) + CONTEXT + WORKING) / card), 2)
 
 
-# ------------------------------------------------------------------------------ memory and disk
-
-
 def _index(profile: Profile, kind: str, what: str) -> Part:
     """A vector index of a kind in `hub.sizes.index_bytes`."""
     _, dimension = ENCODERS.get(profile.retrieval.dense.encoder, (0.0, 768))
@@ -225,7 +214,7 @@ def memory_parts(profile: Profile) -> list[Part]:
         if shape is not None and profile.grpo.beta and not profile.grpo.lora_rank:
             why = f"{more + 1} × {_billions(shape)} × 4 bytes"
             parts.append(Part("references while they are loaded", (more + 1) * shape.parameters * 4.0, why))
-    if not big(profile):
+    if profile.gpu is None:
         size = shape.parameters * 40.0 if shape else 0.0
         parts.append(Part("models", size, "weights, gradients, AdamW, caches"))
     return parts

@@ -25,11 +25,11 @@ def show_examination(seen: Examination) -> None:
     """Every table, then what is missing and how to get it."""
     profile = seen.profile
     show(Text.assemble(("profile ", "dim"), (profile.name, "bold"), ("  " + profile.description, "dim")))
-    show(checks_table("This machine", seen.machine))
-    show(checks_table("Packages", seen.packages))
-    show(checks_table("Data and models", seen.data))
-    show(memory_table(seen))
-    show(verdict(seen))
+    groups = {"This machine": seen.machine, "Packages": seen.packages, "Data and models": seen.data}
+    for title, checks in groups.items():
+        show(_checks_table(title, checks))
+    show(_memory_table(seen))
+    show(_verdict(seen))
 
 
 def _table(title: str, *columns: tuple[str, int], right: Sequence[str] = ()) -> Table:
@@ -42,7 +42,7 @@ def _table(title: str, *columns: tuple[str, int], right: Sequence[str] = ()) -> 
     return table
 
 
-def checks_table(title: str, checks: Sequence[Check]) -> RenderableType:
+def _checks_table(title: str, checks: Sequence[Check]) -> RenderableType:
     """What there is and what is needed, a row each."""
     table = _table(title, ("", 3), ("here", 4), ("needed", 4), ("state", 0))
     for check in checks:
@@ -50,7 +50,7 @@ def checks_table(title: str, checks: Sequence[Check]) -> RenderableType:
     return table
 
 
-def memory_table(seen: Examination) -> RenderableType:
+def _memory_table(seen: Examination) -> RenderableType:
     """Bytes and where they come from: GPUs, memory, disk."""
     table = _table("What it needs, computed", ("", 2), ("", 3), ("size", 0), ("how", 5), right=("size",))
 
@@ -71,7 +71,7 @@ def memory_table(seen: Examination) -> RenderableType:
     return table
 
 
-def verdict(seen: Examination) -> RenderableType:
+def _verdict(seen: Examination) -> RenderableType:
     """Ready, or each thing that is missing with its remedy; equal remedies once."""
     lines: list[RenderableType] = [Text()]
     for state, heading in (("missing", "Missing"), ("note", "To know")):

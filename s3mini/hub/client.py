@@ -24,10 +24,8 @@ from ..errors import DownloadError
 log = logging.getLogger("s3mini")
 T = TypeVar("T")
 
-TRIES = 5
-"""Attempts in a row that bring no byte, before a transfer is given up."""
-WAIT = 1.0
-"""Seconds before the second attempt; doubled each time."""
+TRIES = 5  # attempts in a row that bring no byte, before a transfer is given up
+WAIT = 1.0  # seconds before the second attempt; doubled each time
 _FINAL = {400, 401, 403, 404, 410, 416, 451}  # asking again will not help
 
 
@@ -74,15 +72,15 @@ class HubFile:
 
 
 class Hub:
-    """The hub, or whatever ``HF_ENDPOINT`` names. ``endpoint`` overrides it.
+    """The hub, or whatever ``HF_ENDPOINT`` names.
 
     Every method raises `DownloadError` when it cannot have its answer; the message says what to do.
     """
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(self) -> None:
         from huggingface_hub import constants
 
-        self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._away: DownloadError | None = None  # what asking ended with, when nobody answered
 
     def list(self, source: Source) -> list[HubFile]:
@@ -160,13 +158,10 @@ class Hub:
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import build_hf_headers
 
-        source, headers = file.source, build_hf_headers(token=False)
-        location = source.url
+        source, headers, location = file.source, build_hf_headers(token=False), file.source.url
         if location is None:
-            url = hf_hub_url(
-                source.repo, file.path, repo_type=source.kind, revision=file.commit, endpoint=self.endpoint
-            )
-            location = get_hf_file_metadata(url, endpoint=self.endpoint).location
+            ask = partial(hf_hub_url, source.repo, file.path, repo_type=source.kind, endpoint=self.endpoint)
+            location = get_hf_file_metadata(ask(revision=file.commit), endpoint=self.endpoint).location
             if location.startswith(self.endpoint + "/"):  # a token is for the hub, not for its storage
                 headers = build_hf_headers()
         with open(part, "ab") as out:

@@ -20,7 +20,7 @@ from ..profile import ROOT, Profile
 from ..runs.stages import Stage
 from .catalogue import GB, NAMES, TABLE, Item
 from .client import Hub, HubFile, Source
-from .sizes import ENCODERS, shape_of
+from .sizes import ENCODERS, cached, shape_of
 
 _WEIGHTS = (
     "*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "*.model"
@@ -58,38 +58,36 @@ def _model_items(profile: Profile) -> list[Item]:
             named.append((f"{protocol}, untrained", method.model.path))
         if method.checkpoint is not None:
             named.append((f"{protocol}, trained", method.checkpoint))
-    roles: dict[str, dict[str, None]] = {}
+    roles: dict[str, list[str]] = {}
     for role, name in named:
         if _HUB_NAME.fullmatch(name) and not Path(name).is_dir() and not (ROOT / name).is_dir():
-            roles.setdefault(name, {})[role] = None
+            roles.setdefault(name, []).append(role)
     made = []
     for name, played in roles.items():
         shape = shape_of(name)
         size = shape.file_bytes if shape else ENCODERS.get(name, (0.0, 0))[0]
         source = Source(name, _WEIGHTS, kind="model", without=_NOT_WEIGHTS)
-        key = name.replace("/", "--")
-        made.append(Item("models", ", ".join(played), (source,), size=size, unpacked=size, key=key))
+        about, key = ", ".join(dict.fromkeys(played)), name.replace("/", "--")
+        made.append(Item("models", about, (source,), size=size, unpacked=size, key=key))
     return made
-
-
-# ------------------------------------------------------------------------------------- plan
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
     """An item and what is known of it: whether it is here, else its files and the bytes still to come and to keep.
 
-    ``listed`` is False where the hub did not answer and the table's own sizes stand in.
+    ``listed`` is False where the hub did not answer (``problem``) and the table's own sizes stand in.
     """
 
     item: Item
     target: Path
     stage: Stage
     done: bool
+    to_fetch: float
+    to_keep: float
     files: tuple[HubFile, ...] = ()
-    to_fetch: float = 0.0
-    to_keep: float = 0.0
-    listed: bool = True
+    listed: bool = False
+    problem: str = ""
 
 
 def data_folder(profile: Profile) -> Path:
@@ -110,7 +108,7 @@ def look(profile: Profile, item: Item) -> Planned:
         from huggingface_hub import constants
 
         target = Path(constants.HF_HUB_CACHE)
-    return Planned(item, target, stage, done, to_fetch=item.size, to_keep=item.unpacked, listed=False)
+    return Planned(item, target, stage, done, item.size, item.unpacked)
 
 
 def fetched(profile: Profile, name: str) -> Path | None:
@@ -121,17 +119,10 @@ def fetched(profile: Profile, name: str) -> Path | None:
     return here.target if here.done else None
 
 
-def _cached(repo: str, path: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    copy = try_to_load_from_cache(repo, path)
-    return Path(copy) if isinstance(copy, str) else None
-
-
 def _present(item: Item, target: Path, facts: dict[str, Any]) -> bool:
     """Whether every file that the manifest names is there, in its size."""
     if item.model:
-        sizes = {_cached(item.sources[0].repo, path): size for path, size in facts.get("files", {}).items()}
+        sizes = {cached(item.sources[0].repo, path): size for path, size in facts.get("files", {}).items()}
     else:
         sizes = {target.parent / path: size for path, size in facts.get("made", {}).items()}
     return (item.model or bool(sizes)) and all(
@@ -149,8 +140,8 @@ def plan(profile: Profile, only: Sequence[str] = ()) -> list[Planned]:
     for here in (look(profile, item) for item in items(profile, only)):
         try:
             planned.append(here if here.done else listed(here, hub))
-        except DownloadError:
-            planned.append(here)
+        except DownloadError as error:
+            planned.append(replace(here, problem=str(error)))
     return planned
 
 
@@ -176,7 +167,7 @@ def listed(here: Planned, hub: Hub) -> Planned:
 def _started(here: Planned, file: HubFile) -> int:
     """Bytes of a file that came already."""
     if here.item.model:
-        copy = _cached(file.source.repo, file.path)
+        copy = cached(file.source.repo, file.path)
         return copy.stat().st_size if copy else 0
     path = here.stage.path / "files" / file.source.repo / file.path
     parts = [path, *path.parent.glob(f".{path.name}.*.part")]
@@ -203,21 +194,18 @@ class Disk:
 
 def disks(planned: Sequence[Planned], folder: Path | None = None, more: float = 0.0) -> list[Disk]:
     """Every disk that items come to, and ``more`` bytes in ``folder``. An item's files go as soon as they are unpacked."""
-    wanted = [
-        (one.target, one.to_keep, 0.0 if one.item.model else one.to_fetch) for one in planned if not one.done
-    ]
+    coming = [one for one in planned if not one.done]
+    wanted = [(one.target, one.to_keep, 0.0 if one.item.model else one.to_fetch) for one in coming]
+    if folder is not None:
+        wanted.append((folder, more, 0.0))
     by_device: dict[int, Disk] = {}
-    for path, kept, passing in [*wanted, *([(folder, more, 0.0)] if folder else [])]:
+    for path, kept, passing in wanted:
         where = next(p for p in (path, *path.parents) if p.exists())
-        device = where.stat().st_dev
-        if device not in by_device:
-            by_device[device] = Disk(where, float(shutil.disk_usage(where).free))
-        by_device[device].kept += kept
-        by_device[device].passing = max(by_device[device].passing, passing)
+        new = Disk(where, float(shutil.disk_usage(where).free))
+        disk = by_device.setdefault(where.stat().st_dev, new)
+        disk.kept += kept
+        disk.passing = max(disk.passing, passing)
     return list(by_device.values())
-
-
-# ------------------------------------------------------------------------------------ fetch
 
 
 def download(
@@ -229,19 +217,10 @@ def download(
         DownloadError: too little room (before anything is fetched), or one or more items failed (after the others came).
         DataError: unknown item; a file that is not what it should be. StageError: the disk is full.
     """
-    hub = Hub()
-    here = [look(profile, item) for item in items(profile, only)]
-    failed: list[str] = []
-    planned: list[Planned] = []
-    for one in here:
-        if one.done:
-            tell(f"{one.item.key}: here")
-            continue
-        try:
-            planned.append(listed(one, hub))
-        except DownloadError as error:
-            failed.append(str(error))
-    if short := [disk for disk in disks(planned) if disk.short]:
+    planned = plan(profile, only)
+    failed = [one.problem for one in planned if one.problem]
+    coming = [one for one in planned if one.listed]
+    if short := [disk for disk in disks(coming) if disk.short]:
         told = "; ".join(
             f"{disk.where}: {disk.needed / GB:.1f} GB needed, {disk.free / GB:.1f} free" for disk in short
         )
@@ -249,14 +228,18 @@ def download(
             f"too little room on the disk: {told}. Free some, fetch less at a time (--only), or put the data elsewhere "
             "(--set data.corpus=…, HF_HOME for models)"
         )
+    hub = Hub()
     for one in planned:
-        try:
-            tell(f"{one.item.key}: {_facts(fetch(one, hub))}")
-        except (DownloadError, DataError) as error:
-            failed.append(str(error))
+        if one.done:
+            tell(f"{one.item.key}: here")
+        elif one.listed:
+            try:
+                tell(f"{one.item.key}: {_facts(fetch(one, hub))}")
+            except (DownloadError, DataError) as error:
+                failed.append(str(error))
     if failed:
-        raise DownloadError("\n  ".join([f"{len(failed)} of {len(here)} items are not here", *failed]))
-    return here
+        raise DownloadError("\n  ".join([f"{len(failed)} of {len(planned)} items are not here", *failed]))
+    return planned
 
 
 def fetch(one: Planned, hub: Hub) -> dict[str, Any]:

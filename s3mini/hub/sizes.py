@@ -89,7 +89,7 @@ ENCODERS = {"intfloat/e5-base-v2": (0.44e9, 768), "minilm": (0.09e9, 384)}
 def shape_of(path: str) -> Shape | None:
     """The shape of a model by folder or name on the hub; None where nothing is known of it."""
     folder = ROOT / path
-    config = folder / "config.json" if folder.is_dir() else cached_config(path)
+    config = folder / "config.json" if folder.is_dir() else cached(path, "config.json")
     if config is not None and config.is_file():
         return _from_config(json.loads(config.read_text(encoding="utf-8")))
     named = re.search(r"qwen2\.5-([\d.]+)b", path.lower())
@@ -97,37 +97,36 @@ def shape_of(path: str) -> Shape | None:
     return replace(shape, bits=4) if shape is not None and "int4" in path.lower() else shape
 
 
-def cached_config(name: str) -> Path | None:
-    """The ``config.json`` of a model in the hub client's cache; None where it is not there."""
+def cached(repo: str, path: str) -> Path | None:
+    """A model's file in the hub client's cache; None where it is not there."""
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
     except ImportError:
         return None
     try:
-        config = try_to_load_from_cache(name, "config.json")
+        copy = try_to_load_from_cache(repo, path)
     except HFValidationError:
         return None
-    return Path(config) if isinstance(config, str) else None
+    return Path(copy) if isinstance(copy, str) else None
 
 
 def _from_config(config: Mapping[str, Any]) -> Shape | None:
     try:
         if config.get("architectures", [""])[0] in _BERT:
             return None
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        return Shape(
-            config["num_hidden_layers"],
-            hidden,
-            config["intermediate_size"],
-            heads,
-            config.get("num_key_value_heads") or heads,
-            config.get("head_dim") or hidden // heads,
-            config["vocab_size"],
+        layers, vocabulary = config["num_hidden_layers"], config["vocab_size"]
+        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+        heads = config["num_attention_heads"]
+        kv_heads = config.get("num_key_value_heads") or heads
+        head_dim = config.get("head_dim") or hidden // heads
+        tied, bits = (
             bool(config.get("tie_word_embeddings")),
-            int(config.get("quantization_config", {}).get("bits", 0)),
-            4.0 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2.0,
+            config.get("quantization_config", {}).get("bits", 0),
         )
+        stored = 4.0 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2.0
+        sizes = (layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary)
+        return Shape(*sizes, tied, int(bits), stored)
     except (KeyError, TypeError, IndexError, ValueError):
         return None
 

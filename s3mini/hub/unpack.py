@@ -186,9 +186,6 @@ UNPACKERS: dict[str, Callable[[Sequence[Path], Path], Facts]] = {
 """By the item's name in `catalogue.TABLE`."""
 
 
-# ------------------------------------------------------------------------------------ parts
-
-
 @contextmanager
 def _whole(target: Path) -> Iterator[BinaryIO]:
     """A temporary file that takes ``target``'s place when the block ends well; as `atomic_write`, for what is too big for memory."""
