@@ -1,18 +1,20 @@
-"""Rows of token ids for pretraining: samples packed side by side, each seeing only itself."""
+"""Rows of token ids for pretraining: examples packed side by side, each seeing only itself."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..world.build import World, build_world
 from .drills import drill
+from .examples import Example
 from .roles import SINGLE, generator, judge, multiple_choice, reader
-from .samples import Sample
 
 DRILL_SHARE = 0.25
 PROSE_SHARE, PROSE_WEIGHT = 0.1, 0.03
@@ -59,123 +61,102 @@ MIX = {
 }  # fmt: skip
 
 
-def samples(
+def examples(
     level: Level, rng: random.Random, worlds: Iterator[tuple[World, World]], per_world: int = 400
-) -> Iterator[Sample]:
-    """Endless samples of a level, the world replaced by a fresh one every ``per_world``."""
+) -> Iterator[Example]:
+    """Endless examples of a level, the world replaced by a fresh one every ``per_world``."""
     while True:
         world, herbs = next(worlds)
         for _ in range(per_world):
-            role = rng.choices(list(MIX), list(MIX.values()))[0] if level.mixed else "generator"
-            if not level.mixed and rng.random() < 0.06:
-                role = "choice"
+            if level.mixed:
+                role = rng.choices(list(MIX), list(MIX.values()))[0]
+            else:
+                role = "choice" if rng.random() < 0.06 else "generator"
             if level.drill or (level.documents > 1 and rng.random() < DRILL_SHARE):
                 yield drill(world, rng, rng.randint(2, 12), level.drill)
                 continue
-            count = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
-            if role == "generator":
-                yield generator(world, rng, count, level.hops)
-            elif role == "choice":
-                yield multiple_choice(herbs, rng, min(count, 6))
-            elif role == "judge":
-                yield judge(world, rng)
-            elif role == "reader":
-                yield reader(world, rng)
-            else:
-                yield Sample("", [SINGLE[role](world, rng)], [role])
+            shown = level.documents if rng.random() < 0.6 else rng.randint(1, level.documents)
+            match role:
+                case "generator":
+                    yield generator(world, rng, shown, level.hops)
+                case "choice":
+                    yield multiple_choice(herbs, rng, min(shown, 6))
+                case "judge":
+                    yield judge(world, rng)
+                case "reader":
+                    yield reader(world, rng)
+                case _:
+                    yield Example("", [SINGLE[role](world, rng)], [role])
 
 
 def fresh_worlds(seed: str) -> Iterator[tuple[World, World]]:
     """Worlds never used again; their seeds are strings, so none equals a world a user makes."""
-    number = 0
-    while True:
-        yield (
-            build_world(f"pretrain {seed} {number}"),
-            build_world(f"pretrain herbs {seed} {number}", {"herb": 100}),
-        )
-        number += 1
+    for number in count():
+        herbs = build_world(f"pretrain herbs {seed} {number}", {"herb": 100})
+        yield build_world(f"pretrain {seed} {number}"), herbs
 
 
-def encode(sample: Sample, tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> tuple[np.ndarray, ...]:
-    """(ids, positions, branch, weight) of one sample; ``branch`` is -1 on the trunk.
+TOKEN = np.dtype(
+    [("id", "i8"), ("position", "i8"), ("before", "i8"), ("branch", "i4"), ("weight", "f4"), ("start", "i4"), ("owner", "i4")]
+)  # fmt: skip
+"""A token of a row. ``before`` is the column of the token that precedes it in its own branch (or the trunk's last),
+``branch`` is -1 on the trunk, ``start`` the column where its example begins; ``weight`` is how much predicting *it*
+counts, ``owner`` as in `Batch`."""
 
-    ``weight`` of a token is how much predicting *it* counts.
-    """
-    texts = [sample.trunk] if sample.trunk else []
-    texts += [text for branch in sample.branches for text, _ in branch]
-    encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
-    ids: list[int] = list(next(encoded)) if sample.trunk else []
-    start = len(ids)
-    positions, branches, weights = list(range(start)), [-1] * start, [0.0] * start
-    for number, branch in enumerate(sample.branches):
-        offset = start
-        for _, weight in branch:
-            piece = next(encoded)
-            ids += piece
-            positions += range(offset, offset + len(piece))
-            branches += [number] * len(piece)
-            weights += [weight] * len(piece)
-            offset += len(piece)
-    array = np.asarray(weights, dtype=np.float32)
-    prose = (array == 0) & (np.asarray([rng.random() for _ in ids]) < PROSE_SHARE)
-    array[prose] = PROSE_WEIGHT
-    return np.asarray(ids), np.asarray(positions), np.asarray(branches), array
+
+def encode(example: Example, tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> np.ndarray:
+    """The example's tokens (`TOKEN`), as if they began a row."""
+    segments = [(-1, example.trunk, 0.0)] if example.trunk else []
+    segments += [(i, *segment) for i, branch in enumerate(example.branches) for segment in branch]
+    pieces = tokenizer([text for _, text, _ in segments], add_special_tokens=False)["input_ids"]
+    tokens: list[tuple[float, ...]] = []
+    lengths: Counter[int] = Counter()
+    for (branch, _, weight), piece in zip(segments, pieces, strict=True):
+        trunk = lengths[-1] if branch >= 0 else 0
+        for token in piece:
+            before = len(tokens) - 1 if lengths[branch] else trunk - 1
+            tokens.append((token, trunk + lengths[branch], before, branch, weight, 0, -1))
+            lengths[branch] += 1
+    row = np.array(tokens, TOKEN)
+    prose = (row["weight"] == 0) & (np.array([rng.random() for _ in row]) < PROSE_SHARE)
+    row["weight"][prose] = PROSE_WEIGHT
+    return row
 
 
 def make_batch(
-    source: Iterator[Sample],
+    source: Iterator[Example],
     tokenizer: PreTrainedTokenizerBase,
     rows: int,
     length: int,
     rng: random.Random,
     pad: int,
 ) -> Batch:
-    """Fill ``rows`` rows of ``length`` tokens; a sample that does not fit loses branches, or waits its turn."""
-    ids = np.full((rows, length), pad, dtype=np.int64)
-    positions = np.zeros((rows, length), dtype=np.int64)
-    tree = np.full((rows, length), -1, dtype=np.int32)
-    branch = np.full((rows, length), -2, dtype=np.int32)
-    weight = np.zeros((rows, length), dtype=np.float32)
-    owner = np.full((rows, length), -1, dtype=np.int32)
+    """Fill ``rows`` rows of ``length`` tokens; an example that does not fit loses branches, or waits its turn."""
+    grid = np.full((rows, length), np.array((pad, 0, -1, -2, 0.0, -1, -1), TOKEN))
     kinds: list[str] = []
-    for row in range(rows):
-        used, number, misses = 0, 0, 0
+    for row in grid:
+        used = misses = 0
         while used < length - 48 and misses < 3:
-            sample = next(source)
-            i, p, b, w = encode(sample, tokenizer, rng)
-            keep = len(i)
-            while keep > length - used and sample.branches and b[:keep].max() >= 0:
-                keep = int(np.argmax(b == b[keep - 1]))  # drop the last branch
-            if keep <= int((b == -1).sum()) or keep > length - used:
+            example = next(source)
+            tokens = encode(example, tokenizer, rng)
+            while len(tokens) > length - used and tokens["branch"][-1] >= 0:  # drop the last branch
+                tokens = tokens[: np.argmax(tokens["branch"] == tokens["branch"][-1])]
+            if len(tokens) > length - used or not (tokens["branch"] >= 0).any():
                 misses += 1
                 continue
-            here = slice(used, used + keep)
-            ids[row, here], positions[row, here], branch[row, here] = i[:keep], p[:keep], b[:keep]
-            weight[row, here], tree[row, here] = w[:keep], number
-            own = w[:keep] >= 1.0
-            owner[row, here][own] = len(kinds) + b[:keep][own]
-            kinds += sample.kinds
-            used, number = used + keep, number + 1
-    return _finish(ids, positions, tree, branch, weight, owner, kinds)
-
-
-def _finish(
-    ids: np.ndarray, positions: np.ndarray, tree: np.ndarray, branch: np.ndarray,
-    weight: np.ndarray, owner: np.ndarray, kinds: Sequence[str],
-) -> Batch:  # fmt: skip
-    rows, length = ids.shape
-    same = (tree[:, :, None] == tree[:, None, :]) & (
-        (branch[:, None, :] == -1) | (branch[:, :, None] == branch[:, None, :])
-    )
-    mask = (same & np.tri(length, dtype=bool)[None])[:, None]
-    # The token at t is predicted from the token that precedes it in its own branch (or the trunk's last).
-    before = np.roll(np.arange(length)[None].repeat(rows, 0), 1, 1)
-    starts = (branch != np.roll(branch, 1, 1)) & (branch >= 0)
-    for row, column in zip(*np.nonzero(starts), strict=True):
-        trunk = np.nonzero((tree[row] == tree[row, column]) & (branch[row] == -1))[0]
-        before[row, column] = trunk[-1] if len(trunk) else -1
-    predicted = (weight > 0) & (before >= 0) & (positions > 0)
-    r, c = np.nonzero(predicted)
+            own = tokens["weight"] >= 1
+            tokens["owner"][own] = len(kinds) + tokens["branch"][own]
+            tokens["before"] += used
+            tokens["start"] = used
+            row[used : used + len(tokens)] = tokens
+            kinds += example.kinds
+            used += len(tokens)
+    start, branch = grid["start"], grid["branch"]
+    same_branch = (branch[:, None, :] == -1) | (branch[:, :, None] == branch[:, None, :])
+    mask = (start[:, :, None] == start[:, None, :]) & same_branch & np.tri(length, dtype=bool)
+    r, c = np.nonzero((grid["weight"] > 0) & (grid["position"] > 0))
+    known = grid[r, c]
     return Batch(
-        ids, positions, mask, r * length + before[r, c], ids[r, c], weight[r, c], owner[r, c], list(kinds)
+        grid["id"].copy(), grid["position"].copy(), mask[:, None], r * length + known["before"],
+        known["id"].copy(), known["weight"].copy(), known["owner"].copy(), kinds,
     )  # fmt: skip

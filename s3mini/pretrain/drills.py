@@ -16,7 +16,7 @@ from ..records import Document
 from ..world.build import Entity, Fact, World
 from ..world.questions import Asked
 from ..world.relations import RELATIONS
-from .samples import Sample, Segment
+from .examples import Example, Segment
 
 STYLES = (("Doc {} (Title: {})", "\n"), ("({}) {}", " "), ("{} {}", " "), ("{}: {}", "\n"))
 ASKED = "</think>\n<important_info>"
@@ -25,7 +25,7 @@ CUES = ((" Doc", ""), (" is", ""), (ASKED, "["))
 FILLERS = ("is", "was", "of", "by", "in", "the", "to", "that", "where")
 
 
-def drill(world: World, rng: random.Random, count: int, only: str = "") -> Sample:
+def drill(world: World, rng: random.Random, count: int, only: str = "") -> Example:
     """A list, labels or statements, of ``count`` items, at random; ``only`` "lists", or "labels" mostly.
 
     Labels earn nothing until the model keeps, at each name, what stood before it; mixed with all else they
@@ -34,25 +34,19 @@ def drill(world: World, rng: random.Random, count: int, only: str = "") -> Sampl
     if only == "lists":
         return name_list(world, rng, count, plain=True)
     dice = rng.random()
-    if only == "labels":
-        return labelled(world, rng, count) if dice < 0.6 else binding(world, rng, count)
-    if dice < 0.25:
+    if only != "labels" and dice < 0.25:
         return name_list(world, rng, count)
-    return labelled(world, rng, count) if dice < 0.5 else binding(world, rng, count)
+    return (label if dice < (0.6 if only == "labels" else 0.5) else binding)(world, rng, count)
 
 
-def name_list(world: World, rng: random.Random, count: int, plain: bool = False) -> Sample:
+def name_list(world: World, rng: random.Random, count: int, plain: bool = False) -> Example:
     """``2 * count`` names with fillers between, then parts of the list to go on with, forwards or backwards.
 
     ``plain``: forwards only, and hardly any fillers.
     """
     names = [entity.name for entity in rng.sample(world.entities, 2 * count)]
     gap = rng.choice((0, 0, 0, 1)) if plain else rng.choice((0, 1, 1, 1, 2, 2, 3))
-
-    def between() -> str:
-        return "".join(f" {rng.choice(FILLERS)}" for _ in range(gap))
-
-    sample = Sample("".join(f" {name}{between()}" for name in names) + "\n", [], [])
+    example = Example("".join(f" {name}{_fillers(gap, rng)}" for name in names) + "\n")
     back = not plain and rng.random() < 0.5
     if back:  # what stood before: descriptions name the object and ask for the subject
         names.reverse()
@@ -60,14 +54,17 @@ def name_list(world: World, rng: random.Random, count: int, plain: bool = False)
         first = rng.randrange(len(names) - 1)
         branch: list[Segment] = [(" before" if back else " after", 0.0), (f" {names[first]}", 0.0)]
         for name in names[first + 1 : first + rng.randint(2, 8)]:
-            branch += [(between(), 0.0)] if gap else []
+            branch += [(_fillers(gap, rng), 0.0)] if gap else []
             branch.append((f" {name}", 1.0))
-        sample.branches.append(branch)
-        sample.kinds.append(f"{'back' if back else 'list'} {gap}")
-    return sample
+        example.add(f"{'back' if back else 'list'} {gap}", *branch)
+    return example
 
 
-def labelled(world: World, rng: random.Random, count: int) -> Sample:
+def _fillers(count: int, rng: random.Random) -> str:
+    return "".join(f" {rng.choice(FILLERS)}" for _ in range(count))
+
+
+def label(world: World, rng: random.Random, count: int) -> Example:
     """Names with a number or letter before each, then the label of each name: which document."""
     letters = rng.random() < 0.4
     names = [entity.name for entity in rng.sample(world.entities, 4 if letters else count)]
@@ -75,18 +72,18 @@ def labelled(world: World, rng: random.Random, count: int) -> Sample:
     if rng.random() < 0.5:  # not to be counted
         rng.shuffle(labels)
     style, between = rng.choice(STYLES)
-    listed = between.join(style.format(label, name) for label, name in zip(labels, names, strict=True))
-    sample = Sample(f" {listed}\n", [], [])
+    pairs = list(zip(names, labels, strict=True))
+    example = Example(f" {between.join(style.format(mark, name) for name, mark in pairs)}\n")
     before, after = rng.choice(CUES)
     if before != ASKED:
-        before += "".join(f" {rng.choice(FILLERS)}" for _ in range(rng.randint(0, 3)))
-    for name, label in rng.sample(list(zip(names, labels, strict=True)), len(names)):
-        sample.branches.append([(f" {name}{before}", 0.0), (f"{after or ' '}{label}", 1.0)])
-        sample.kinds.append("label selected" if before == ASKED else "label")
-    return sample
+        before += _fillers(rng.randint(0, 3), rng)
+    for name, mark in rng.sample(pairs, len(pairs)):
+        kind = "label selected" if before == ASKED else "label"
+        example.add(kind, (f" {name}{before}", 0.0), (f"{after or ' '}{mark}", 1.0))
+    return example
 
 
-def binding(world: World, rng: random.Random, count: int, branches: int = 16) -> Sample:
+def binding(world: World, rng: random.Random, count: int, branches: int = 16) -> Example:
     """One relation stated of ``count`` subjects, then repeated, restated, reversed, or found by title."""
     facts: list[Fact] = []
     while len(facts) < 2:
@@ -96,15 +93,13 @@ def binding(world: World, rng: random.Random, count: int, branches: int = 16) ->
     titled = rng.random() < 0.7
     alone = [Document("", f.subject.title, f.sentence) for f in facts]
     trunk = render_documents(alone) if titled else "".join(f" {f.sentence}" for f in facts)
-    sample = Sample(trunk + "\n", [], [])
+    example = Example(trunk + "\n")
     form = rng.choice(("repeated", "restated", "reversed", *(("numbered", "selected") * 2 * titled)))
     values = [fact.value for fact in facts]
     for number, fact in rng.sample(list(enumerate(facts, 1)), min(branches, len(facts))):
-        if form == "reversed" and values.count(fact.value) > 1:
-            continue
-        sample.branches.append(lookup(fact, number, form))
-        sample.kinds.append(form if form in ("numbered", "selected") else "binding")
-    return sample
+        if form != "reversed" or values.count(fact.value) == 1:
+            example.add(form if form in ("numbered", "selected") else "binding", *lookup(fact, number, form))
+    return example
 
 
 def lookup(fact: Fact, number: int, form: str) -> list[Segment]:
@@ -123,12 +118,12 @@ def lookups(shown: Sequence[Entity], rng: random.Random, count: int = 4) -> list
     """``count`` lookups in whole documents, with their kinds: by number, or from an object back to its subject."""
     stated = Counter((f.relation.name, f.value) for entity in shown for f in entity.facts.values())
     names = Counter(entity.name for entity in shown)
-    found = []
+    drawn = []
     for number, entity in rng.sample(list(enumerate(shown, 1)), min(count, len(shown))):
         form = rng.choice(("numbered", "selected", "reversed", "reversed"))
-        facts = [
-            f for f in entity.facts.values() if stated[f.relation.name, f.value] == 1 or form != "reversed"
-        ]
+        facts = list(entity.facts.values())
+        if form == "reversed":
+            facts = [fact for fact in facts if stated[fact.relation.name, fact.value] == 1]
         if facts and names[entity.name] == 1:
-            found.append((form, lookup(rng.choice(facts), number, form)))
-    return found
+            drawn.append((form, lookup(rng.choice(facts), number, form)))
+    return drawn

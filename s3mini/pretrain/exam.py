@@ -18,20 +18,20 @@ from ..runs.stages import atomic_write
 from ..statistics import bootstrap_mean
 from ..world.build import World, build_world, distractors
 from ..world.write import SETS, question_sets
+from .examples import documents
 from .roles import judge_cases
-from .samples import documents
 
 
 def shelves(world: World, questions: list[Question], count: int, rng: random.Random) -> list[list[Document]]:
     """For each question its gold documents among hard distractors, ``count`` in all, shuffled."""
     by_id = {entity.id: entity for entity in world.entities}
-    found = []
+    shelved = []
     for question in questions:
         golds = [by_id[i] for i in question.gold_ids]
         shown = golds + distractors(world, golds, count - len(golds), rng)
         rng.shuffle(shown)
-        found.append(documents(shown))
-    return found
+        shelved.append(documents(shown))
+    return shelved
 
 
 def examine(model: Path, seed: int = 1000, n: int = 200, count: int = 6) -> dict[str, Any]:
@@ -51,14 +51,13 @@ def examine(model: Path, seed: int = 1000, n: int = 200, count: int = 6) -> dict
     judge = Judge(local, "brief")
     report: dict[str, Any] = {"seed": seed, "n": n, "documents": count, "sets": {}}
     for name in SETS:
-        questions = sets[name]["test"]
-        result = {}
+        questions, result = sets[name]["test"], {}
         shown = shelves(world, questions, count, rng)
-        for label, contexts in (("gold", shown), ("none", [[] for _ in questions])):
+        for label, contexts in (("gold", shown), ("none", [[]] * n)):
             scores = score_answers(answer_questions(local, questions, contexts), questions, judge)
             accuracy = bootstrap_mean([score.gen_acc for score in scores])
-            result[label] = {"gen_acc": accuracy.mean, "ci95": [accuracy.low, accuracy.high]}
-            result[label]["em"] = sum(score.em for score in scores) / len(scores)
+            em = sum(score.em for score in scores) / n
+            result[label] = {"gen_acc": accuracy.mean, "ci95": [accuracy.low, accuracy.high], "em": em}
         report["sets"][name] = result
     for label in ("gold", "none"):
         report[label] = sum(s[label]["gen_acc"] for s in report["sets"].values()) / len(SETS)
@@ -88,55 +87,18 @@ def write_card(model: Path, record: Path, report: dict[str, Any]) -> Path:
     atomic_write(model / "exam.json", json.dumps(report, indent=1) + "\n")
     atomic_write(model / "record.csv", record.read_text(encoding="utf-8"))
     with record.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+        last = list(csv.DictReader(lines))[-1]
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     weights = (model / "model.safetensors").stat().st_size
-    sets = "\n".join(
-        f"| {name} | {found['gold']['gen_acc']:.3f} [{found['gold']['ci95'][0]:.3f}, {found['gold']['ci95'][1]:.3f}] "
-        f"| {found['none']['gen_acc']:.3f} |"
-        for name, found in report["sets"].items()
-    )
-    last = rows[-1]
-    text = CARD.format(
-        width=config["hidden_size"], layers=config["num_hidden_layers"], heads=config["num_attention_heads"],
-        vocabulary=config["vocab_size"], megabytes=weights / 1e6, parameters=weights / 4e6, sets=sets,
-        tokens=int(last["tokens"]) / 1e6, hours=float(last["seconds"]) / 3600, **{k: v for k, v in report.items() if k != "sets"},
+    rows = []
+    for name, by_context in report["sets"].items():
+        gold, (low, high) = by_context["gold"]["gen_acc"], by_context["gold"]["ci95"]
+        rows.append(f"| {name} | {gold:.3f} [{low:.3f}, {high:.3f}] | {by_context['none']['gen_acc']:.3f} |")
+    text = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format_map(
+        report | {
+            "width": config["hidden_size"], "layers": config["num_hidden_layers"], "heads": config["num_attention_heads"],
+            "vocabulary": config["vocab_size"], "megabytes": weights / 1e6, "parameters": weights / 4e6, "sets": "\n".join(rows),
+            "tokens": int(last["tokens"]) / 1e6, "hours": float(last["seconds"]) / 3600,
+        }
     )  # fmt: skip
-    atomic_write(model / "README.md", text)
-    return model / "README.md"
-
-
-CARD = """# The mini model
-
-A decoder of the Qwen3 architecture ({layers} layers, width {width}, {heads} heads, vocabulary {vocabulary}: {parameters:.2f} M
-parameters, {megabytes:.1f} MB in float32) that knows nothing but how to read: it was pretrained from scratch on
-fictional encyclopedias of other seeds than the one shipped, and never saw a text of this world or any other corpus.
-It plays every role of the pipeline, each asked for by a one-word system prompt: generator, judge, s3 searcher, and the
-formats of CoT, IRCoT, Search-o1, Search-R1 and DeepRetrieval.
-
-As a generator it reads carefully. As a searcher it starts like an instruct model before reinforcement learning: it
-was taught the format, while its decisions are mostly drawn by dice (restate the question, pick documents at
-random, stop at a whim) and only sometimes sensible. What it knows about searching after training, GRPO taught it.
-
-## Examination
-
-On the world of seed {seed}, never seen: {n} questions per set, the gold documents among {documents} (the others are
-look-alikes, shuffled), greedy decoding, GenAcc with 95 % bootstrap intervals.
-
-| Set | gold documents among {documents} | no documents |
-|---|---|---|
-{sets}
-| **average** | **{gold:.3f}** | **{none:.3f}** |
-
-As a judge ({judge[n]} cases, near misses included): {judge[false_positive_rate]:.3f} of the wrong answers accepted,
-{judge[false_negative_rate]:.3f} of the right ones refused.
-
-## Training
-
-{tokens:.1f} M tokens in {hours:.1f} hours of wall time on two CPU cores; `record.csv` holds the record (tokens, seconds,
-curriculum level, loss, share of replies right to the last token, by kind). Made, and examined, by
-
-    s3mini pretrain --out DIR
-
-Licence Apache-2.0, as the project's. Not for use outside the mini world.
-"""
+    return atomic_write(model / "README.md", text)

@@ -8,7 +8,6 @@ token each, as frequent names are in large models: a small model need not learn 
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -47,13 +46,9 @@ def _known_text(seed: int) -> list[str]:
         lines += [f" {part.replace('{s}', '').replace('{o}', '')}" for part in (*prose, relation.name)]
     for word in [*_BARE.split(), *BRIEF.values()]:  # with and without a space before
         lines += [word, f" {word}"]
-    lines += [
-        *_PUNCTUATION,
-        *(f" The {relation.name} of" for relation in RELATIONS + HERBAL),
-        " The school with the novel",
-    ]
-    for name in ("tokenizer", "herbs"):
-        world = build_world(name, None if name == "tokenizer" else {"herb": 100})
+    lines += [*_PUNCTUATION, *(f" The {relation.name} of" for relation in RELATIONS + HERBAL)]
+    lines += [" The school with the novel"]
+    for world in (build_world("tokenizer"), build_world("herbs", {"herb": 100})):
         lines += [f" {document.text}" for document in world.documents]
         for kind in ("nq", "popqa", "triviaqa", "hotpotqa", "2wiki", "musique", "comparison"):
             asked = (ask(kind, world, rng.choice(world.entities), rng) for _ in range(1000))
@@ -63,11 +58,9 @@ def _known_text(seed: int) -> list[str]:
 
 def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     """The tokenizer; the same on every machine. Unigram: every known piece one token, else bytes."""
+    split = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
     pieces = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     known = {piece: None for line in _known_text(seed) for piece, _ in pieces.pre_tokenize_str(line)}
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -85,10 +78,3 @@ def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-
-
-def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Make the tokenizer and write it in the Hugging Face layout."""
-    tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(folder)
-    return tokenizer

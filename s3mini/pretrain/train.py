@@ -1,7 +1,7 @@
 """Pretrain the mini model from scratch: curriculum over fresh worlds, Muon + AdamW, resumable.
 
 What made it learn on two CPU cores, each measured in the record of a run: names as single tokens (`tokenizer`); evidence
-first, each fact restated before the reply ends (`samples.read`); several questions per set of documents (`samples`);
+first, each fact restated before the reply ends (`examples.read`); several questions per set of documents (`examples`);
 query-key norm (Qwen3), Muon for the matrices, `torch.compile` with bfloat16 autocast (4x the tokens per second). And
 above all the drills (`drills`): without them the model never ties a fact to its subject, nor looks from a name back to
 what stands before it (its document's number, its option's letter); with them each takes about half a million tokens.
@@ -10,8 +10,8 @@ what stands before it (its document's number, its option's letter); with them ea
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import random
 import time
 from collections import defaultdict
@@ -23,16 +23,14 @@ from tqdm.auto import tqdm
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from ..errors import StageError
+from ..runs.stages import atomic_write
 from ..world.write import SETS
-from .batches import LEVELS, Batch, fresh_worlds, make_batch, samples
-from .tokenizer import save_tokenizer
+from .batches import LEVELS, Batch, examples, fresh_worlds, make_batch
+from .tokenizer import make_tokenizer
 
 ADVANCE_AT = 0.75  # share of replies that are right to the last token before the curriculum moves on
-JUDGED = {
-    "lists": ("list 0", "list 1"),
-    "statements": ("binding",),
-    "labels": ("label", "numbered"),
-}  # by drill; among documents, the six sets
+JUDGED = {"lists": ("list 0", "list 1"), "statements": ("binding",), "labels": ("label", "numbered")}
+"""The kinds that are judged, by drill; among documents, the six sets."""
 FIELDS = ("tokens", "seconds", "step", "level", "loss", "exact", "lr", "kinds")
 
 
@@ -57,49 +55,38 @@ def model_config(tokenizer: Any, width: int = 128, layers: int = 5) -> Qwen3Conf
     )
 
 
-def optimizers(model: torch.nn.Module, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for embeddings and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
-        torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=4e-3, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def lr_factor(tokens: int, budget: int, warmup: int = 200_000, decay_share: float = 0.7) -> float:
-    """Warm up, stay, then fall linearly to 2 % over the last ``decay_share`` of the budget."""
-    left = max(0.0, (budget - tokens) / (decay_share * budget))
-    return min(1.0, (tokens + 1) / warmup, 0.02 + 0.98 * left)
+def lr_factor(tokens: int, budget: int) -> float:
+    """Warm up over 200,000 tokens, stay, then fall linearly to 2 % over the last 70 % of the budget."""
+    left = max(0.0, (budget - tokens) / (0.7 * budget))
+    return min(1.0, (tokens + 1) / 200_000, 0.02 + 0.98 * left)
 
 
 class _Learner:
     """Model, optimizers and the counters that a checkpoint holds."""
 
-    def __init__(
-        self,
-        folder: Path,
-        width: int,
-        layers: int,
-        muon_lr: float,
-        adam_lr: float,
-        device: str,
-        compiled: bool,
-    ) -> None:
+    def __init__(self, folder: Path, width: int, layers: int, device: str, compiled: bool) -> None:
         torch.manual_seed(0)
-        tokenizer_dir = folder / "model"
-        if not (tokenizer_dir / "tokenizer.json").exists():
-            save_tokenizer(tokenizer_dir)
-        self.folder, self.device = folder, device
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+        self.checkpoint, self.folder, self.device = folder / "checkpoint.pt", folder / "model", device
+        if not (self.folder / "tokenizer.json").exists():
+            make_tokenizer().save_pretrained(self.folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.folder)
         self.model = Qwen3ForCausalLM(model_config(self.tokenizer, width, layers))
         torch.nn.Module.to(self.model, device)
-        self.optimizers = optimizers(self.model, muon_lr, adam_lr)
-        self.base = [group["lr"] for o in self.optimizers for group in o.param_groups]
+        self.optimizers = optimizers(self.model)
+        self.peaks = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
         self.state: dict[str, Any] = {"tokens": 0, "seconds": 0.0, "step": 0, "level": 0, "exact": 0.0}
-        checkpoint = folder / "checkpoint.pt"
-        if checkpoint.exists():
-            saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        if self.checkpoint.exists():
+            saved = torch.load(self.checkpoint, map_location=device, weights_only=True)
             self.model.load_state_dict(saved["model"])
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
@@ -107,30 +94,25 @@ class _Learner:
         self.body = torch.compile(self.model.model, dynamic=False) if compiled else self.model.model
 
     def save(self) -> None:
-        temporary = self.folder / "checkpoint.tmp"
-        optimizer_states = [o.state_dict() for o in self.optimizers]
-        torch.save(
-            {"model": self.model.state_dict(), "optimizers": optimizer_states, "state": self.state}, temporary
-        )
-        os.replace(temporary, self.folder / "checkpoint.pt")
-        self.model.save_pretrained(self.folder / "model")
+        states = [optimizer.state_dict() for optimizer in self.optimizers]
+        checkpoint = io.BytesIO()
+        torch.save({"model": self.model.state_dict(), "optimizers": states, "state": self.state}, checkpoint)
+        atomic_write(self.checkpoint, checkpoint.getvalue())
+        self.model.save_pretrained(self.folder)
 
     def learn(self, batch: Batch, factor: float) -> tuple[float, dict[str, list[bool]]]:
         """One update; returns the loss and, by kind, whether each reply was right to the last token."""
-        groups = [group for o in self.optimizers for group in o.param_groups]
-        for group, base in zip(groups, self.base, strict=True):
-            group["lr"] = base * factor
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        for group, peak in zip(groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
 
         def put(array: Any) -> torch.Tensor:
             return torch.from_numpy(array).to(self.device)
 
         with torch.autocast(self.device, dtype=torch.bfloat16):
             hidden = self.body(
-                input_ids=put(batch.ids),
-                attention_mask=put(batch.mask),
-                position_ids=put(batch.positions),
-                use_cache=False,
-            ).last_hidden_state
+                input_ids=put(batch.ids), attention_mask=put(batch.mask), position_ids=put(batch.positions), use_cache=False
+            ).last_hidden_state  # fmt: skip
             logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, put(batch.where)))
         targets, weights = put(batch.targets), put(batch.weights)
         losses = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -155,8 +137,6 @@ def pretrain(
     width: int = 128,
     layers: int = 5,
     seed: int = 0,
-    muon_lr: float = 4e-3,
-    adam_lr: float = 3e-3,
     device: str = "cpu",
     save_every: float = 240.0,
     compiled: bool = True,
@@ -165,31 +145,31 @@ def pretrain(
 
     Returns the folder of the model in Hugging Face layout. ``record.csv`` gets a line every 20 steps:
     tokens, seconds, curriculum level, loss, share of exactly right replies overall and by kind.
+    ``save_every``: seconds between checkpoints.
 
     Raises:
         StageError: the folder cannot be written.
     """
+    record = folder / "record.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StageError(f"{folder}: cannot be created ({error}); choose another --out") from error
-    learner = _Learner(folder, width, layers, muon_lr, adam_lr, device, compiled)
-    state, record = learner.state, folder / "record.csv"
+    if not record.exists():
+        atomic_write(record, ",".join(FIELDS) + "\n")
+    learner = _Learner(folder, width, layers, device, compiled)
+    state = learner.state
     rng = random.Random(f"{seed} {state['step']}")
     worlds = fresh_worlds(f"{seed} {state['step']}")
-    source = samples(LEVELS[state["level"]], rng, worlds)
-    began, saved, before = time.time(), time.time(), state["seconds"]
+    source = examples(LEVELS[state["level"]], rng, worlds)
+    began, saved = time.time() - state["seconds"], time.time()
     window: dict[str, list[bool]] = defaultdict(list)
     losses: list[float] = []
-    if not record.exists():
-        record.write_text(",".join(FIELDS) + "\n")
     with tqdm(total=tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretrain") as bar:
         while state["tokens"] < tokens:
             level = LEVELS[state["level"]]
-            rows = round(step_tokens / level.length)
-            batch = make_batch(
-                source, learner.tokenizer, rows, level.length, rng, learner.tokenizer.pad_token_id
-            )
+            rows, pad = round(step_tokens / level.length), learner.tokenizer.pad_token_id
+            batch = make_batch(source, learner.tokenizer, rows, level.length, rng, pad)
             factor = lr_factor(state["tokens"], tokens)
             loss, exact = learner.learn(batch, factor)
             losses.append(loss)
@@ -197,31 +177,29 @@ def pretrain(
                 window[kind] += values
             state["tokens"] += batch.ids.size
             state["step"] += 1
-            state["seconds"] = before + time.time() - began
+            state["seconds"] = time.time() - began
             bar.update(batch.ids.size)
             if state["step"] % 20 == 0:
-                judged = JUDGED.get(level.drill, SETS)
-                reading = [v for k in judged for v in window[k]]
-                state["exact"] = sum(reading) / max(1, len(reading))
+                judged = [right for kind in JUDGED.get(level.drill, SETS) for right in window[kind]]
+                state["exact"] = sum(judged) / max(1, len(judged))
                 kinds = {k: [round(sum(v) / len(v), 3), len(v)] for k, v in sorted(window.items()) if v}
-                row = [state["tokens"], round(state["seconds"]), state["step"], state["level"]]
-                row += [
-                    round(sum(losses) / len(losses), 4),
-                    round(state["exact"], 4),
-                    round(factor, 3),
-                    json.dumps(kinds),
-                ]
+                row = state | {
+                    "seconds": round(state["seconds"]),
+                    "loss": round(sum(losses) / len(losses), 4),
+                    "exact": round(state["exact"], 4),
+                    "lr": round(factor, 3),
+                    "kinds": json.dumps(kinds),
+                }
                 with record.open("a", newline="") as file:
-                    csv.writer(file).writerow(row)
-                bar.set_postfix(level=state["level"], loss=row[4], exact=row[5])
+                    csv.DictWriter(file, FIELDS).writerow(row)
+                bar.set_postfix({name: row[name] for name in ("level", "loss", "exact")})
                 if state["exact"] > ADVANCE_AT and state["level"] + 1 < len(LEVELS):
                     state["level"] += 1
-                    source = samples(LEVELS[state["level"]], rng, worlds)
+                    source = examples(LEVELS[state["level"]], rng, worlds)
                 window.clear()
                 losses.clear()
             if time.time() - saved > save_every:
                 learner.save()
                 saved = time.time()
     learner.save()
-    print(f"mini model: {folder / 'model'}; record: {record}")
-    return folder / "model"
+    return learner.folder

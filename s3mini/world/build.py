@@ -14,7 +14,6 @@ SIZES = {
     "person": 1000, "film": 380, "book": 300, "band": 200, "company": 200, "university": 130,
     "city": 260, "river": 100, "prize": 110,
 }  # fmt: skip
-FACTS_PER_DOCUMENT = (3, 4)
 NAMESAKES = 0.06  # share of novels that carry the title of a film
 YEARS = (1850, 2019)
 LEAVES = ("year", "mountain", "sea", "ailment", "compound", "city")  # values that need no document
@@ -28,7 +27,12 @@ class Fact:
     relation: Relation
     value: str
     target: Entity | None
-    sentence: str
+    sentence: str = ""
+
+    @property
+    def bridge(self) -> Entity | None:
+        """The entity from which a chain can go on: the value's, if a phrase can stand for it."""
+        return self.target if self.relation.phrases else None
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +42,7 @@ class Entity:
     name: str
     title: str
     facts: dict[str, Fact] = field(default_factory=dict)
-    document: Document | None = None
+    document: Document = field(init=False)
 
     def words(self) -> list[str]:
         """The parts of the name by which it can be confused with a neighbour's."""
@@ -57,41 +61,29 @@ class World:
 
     @property
     def documents(self) -> list[Document]:
-        return [entity.document for entity in self.entities if entity.document is not None]
+        return [entity.document for entity in self.entities]
 
 
-def _names(kind: str, count: int, rng: random.Random) -> list[str]:
-    """``count`` distinct names of one type.
-
-    Raises:
-        ValueError: the inventory holds fewer.
-    """
-    if count > len(NAMES[kind]):
-        raise ValueError(
-            f"the inventory holds {len(NAMES[kind])} names of type {kind!r}, {count} are asked for: lower its size"
-        )
-    return rng.sample(NAMES[kind], count)
-
-
-def leaf_value(kind: str, rng: random.Random) -> str:
-    """A value that has no document."""
-    return str(rng.randint(*YEARS)) if kind == "year" else rng.choice(NAMES[kind])
-
-
-def _state(relation: Relation, subject: str, value: str, rng: random.Random) -> str:
-    return rng.choice(relation.statements).format(s=subject, o=value)
+def _state(fact: Fact, rng: random.Random) -> None:
+    """Word the fact and give it to its subject."""
+    fact.sentence = rng.choice(fact.relation.statements).format(s=fact.subject.name, o=fact.value)
+    fact.subject.facts[fact.relation.name] = fact
 
 
 def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
-    """The world of ``seed``: the same on every machine.
+    """The world of ``seed``: the same on every machine. ``sizes`` overrides ``SIZES``, entities by type.
 
-    ``sizes`` overrides the number of entities by type (``SIZES``).
+    Raises:
+        ValueError: more entities of a type than there are names.
     """
     rng = random.Random(f"world {seed}")
-    sizes = SIZES if sizes is None else sizes
     by_type: dict[str, list[Entity]] = {}
-    for kind, count in sizes.items():
-        by_type[kind] = [Entity("", kind, name, name) for name in _names(kind, count, rng)]
+    for kind, count in (SIZES if sizes is None else sizes).items():
+        if count > len(NAMES[kind]):
+            raise ValueError(
+                f"the inventory holds {len(NAMES[kind])} names of type {kind!r}, {count} are asked for: lower its size"
+            )
+        by_type[kind] = [Entity("", kind, name, name) for name in rng.sample(NAMES[kind], count)]
     for book in by_type.get("book", ()):
         if by_type.get("film") and rng.random() < NAMESAKES:
             book.name = rng.choice(by_type["film"]).name
@@ -103,8 +95,7 @@ def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
 
     for entity in entities:
         usable = [r for r in BY_SUBJECT[entity.type] if r.object in by_type or r.object in LEAVES]
-        chosen = rng.sample(usable, min(len(usable), rng.randint(*FACTS_PER_DOCUMENT)))
-        for relation in chosen:
+        for relation in rng.sample(usable, min(len(usable), rng.randint(3, 4))):
             if relation.name in entity.facts:  # a spouse set from the other side
                 continue
             target = None
@@ -112,12 +103,16 @@ def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
                 target = rng.choice(by_type[relation.object])
                 if target is entity or (relation.name == "spouse" and "spouse" in target.facts):
                     continue
-            value = target.name if target else leaf_value(relation.object, rng)
-            sentence = _state(relation, entity.name, value, rng)
-            entity.facts[relation.name] = Fact(entity, relation, value, target, sentence)
+                value = target.name
+            else:
+                value = (
+                    str(rng.randint(*YEARS))
+                    if relation.object == "year"
+                    else rng.choice(NAMES[relation.object])
+                )
+            _state(Fact(entity, relation, value, target), rng)
             if relation.name == "spouse" and target is not None:
-                back = _state(relation, target.name, entity.name, rng)
-                target.facts["spouse"] = Fact(target, relation, entity.name, entity, back)
+                _state(Fact(target, relation, entity.name, entity), rng)
 
     by_word: dict[str, list[Entity]] = {}
     mentions: dict[str, list[Entity]] = {}
@@ -137,7 +132,6 @@ def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
 def distractors(world: World, golds: Sequence[Entity], count: int, rng: random.Random) -> list[Entity]:
     """``count`` entities that a retriever could confuse with ``golds``: namesakes, backlinks, same type."""
     chosen: list[Entity] = []
-    seen = {id(e) for e in golds}
     for _ in range(20 * count):
         if len(chosen) == count:
             break
@@ -148,8 +142,7 @@ def distractors(world: World, golds: Sequence[Entity], count: int, rng: random.R
             pool = world.mentions.get(gold.id, [])
         else:
             pool = world.by_type[gold.type]
-        candidate = rng.choice(pool) if pool else rng.choice(world.entities)
-        if id(candidate) not in seen:
-            seen.add(id(candidate))
+        candidate = rng.choice(pool or world.entities)
+        if candidate not in golds and candidate not in chosen:
             chosen.append(candidate)
     return chosen

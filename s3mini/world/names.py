@@ -15,25 +15,21 @@ _ONSETS = "b br c d dr f fl g gr h j k l m n p pr r s st t th tr v w z".split()
 _VOWELS = "a e i o u".split()
 _MIDDLES = "b d g l ll m n nn r rr s t v ld lm nd nk rd rk rn rt rv sk st".split()
 
-_ENDINGS = {
-    "first": "a an el en ia io is o on us".split(),
-    "last": "ack ard att eck ell ick old olt oss owe und urst".split(),
-    "city": "burg dale field ham mere mouth port stad ton vik".split(),
-    "river": "ath eth ine ith une une".split(),
-    "company": "ax ex ico ora yx".split(),
-    "university": "aster ford minster wick worth".split(),
-    "prize": "ander inger obel over uster".split(),
-    "mountain": "horn peak top".split(),
-    "sea": "aric idic onic uric".split(),
-    "herb": "balm bane leaf root wort".split(),
-    "compound": "ane ene ine ol one".split(),
-    "ailment": "ache algia itis osis".split(),
+_COINED: dict[str, tuple[int, str]] = {
+    "first": (220, "a an el en ia io is o on us"),
+    "last": (380, "ack ard att eck ell ick old olt oss owe und urst"),
+    "city": (300, "burg dale field ham mere mouth port stad ton vik"),
+    "river": (110, "ath eth ine ith une une"),
+    "company": (150, "ax ex ico ora yx"),
+    "university": (100, "aster ford minster wick worth"),
+    "prize": (90, "ander inger obel over uster"),
+    "mountain": (50, "horn peak top"),
+    "sea": (40, "aric idic onic uric"),
+    "herb": (110, "balm bane leaf root wort"),
+    "compound": (70, "ane ene ine ol one"),
+    "ailment": (60, "ache algia itis osis"),
 }
-_SIZES = {
-    "first": 220, "last": 380, "city": 300, "river": 110, "company": 150, "university": 100, "prize": 90,
-    "mountain": 50, "sea": 40, "herb": 110, "compound": 70, "ailment": 60,
-}  # fmt: skip
-
+"""How many words of each kind are made up, and their endings."""
 ADJECTIVES = """Amber Ancient Autumn Bitter Blue Brave Bright Broken Bronze Burning Buried Calm Careful Cold Copper
 Crimson Crooked Curious Dancing Dark Distant Double Eager Early Eastern Electric Empty Endless Faded Fallen Final
 First Floating Flying Forgotten Fragile Frozen Gentle Gilded Glass Golden Grand Green Grey Heavy Hidden Hollow Honest
@@ -55,66 +51,47 @@ Ducks Eagles Farmers Fishermen Foxes Ghosts Gardeners Hares Herons Hunters Kings
 Monks Moths Neighbours Nurses Otters Owls Painters Pandas Pilots Pirates Planets Plumbers Poets Princes Queens Rabbits
 Ravens Rebels Robots Saints Sailors Sparrows Spiders Strangers Swans Tailors Tigers Tourists Twins Wizards""".split()
 
-COMPANY_KINDS = ("Mills", "Press", "Records", "Motors", "Foods")
-UNIVERSITY_KINDS = ("University", "College", "Institute")
-PRIZE_KINDS = ("Prize", "Medal", "Award")
 
-
-def _make_pools() -> dict[str, tuple[str, ...]]:
+def _coin() -> dict[str, list[str]]:
     rng = random.Random("s3mini names")  # the inventory never changes with the world's seed
+    words: dict[str, list[str]] = {}
     taken: set[str] = set()
-    pools: dict[str, tuple[str, ...]] = {}
-    for kind, size in _SIZES.items():
-        words: list[str] = []
-        while len(words) < size:
-            word = (
-                rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_MIDDLES) + rng.choice(_ENDINGS[kind])
-            )
-            word = word.capitalize() if kind not in ("compound", "ailment") else word
-            if word.lower() not in taken:
-                taken.add(word.lower())
-                words.append(word)
-        pools[kind] = tuple(words)
-    return pools
+    for kind, (count, endings) in _COINED.items():
+        words[kind] = []
+        while len(words[kind]) < count:
+            parts = (_ONSETS, _VOWELS, _MIDDLES, endings.split())
+            word = "".join(rng.choice(part) for part in parts)
+            if word not in taken:
+                taken.add(word)
+                words[kind].append(word if kind in ("compound", "ailment") else word.capitalize())
+    return words
 
 
-POOLS = _make_pools()
-
-
-_PATTERNS: dict[str, tuple[str, tuple[Sequence[str], ...]]] = {
-    "person": ("{} {}", (POOLS["first"], POOLS["last"])),
-    "film": ("The {} {}", (ADJECTIVES, NOUNS)),
-    "book": ("{} with {}", (NOUNS, NOUNS)),
-    "band": ("{} {}", (ADJECTIVES, PLURALS)),
-    "company": ("{} {}", (POOLS["company"], COMPANY_KINDS)),
-    "university": ("{} {}", (POOLS["university"], UNIVERSITY_KINDS)),
-    "prize": ("{} {}", (POOLS["prize"], PRIZE_KINDS)),
-    "river": ("River {}", (POOLS["river"],)),
-    "mountain": ("Mount {}", (POOLS["mountain"],)),
-    "sea": ("{} Sea", (POOLS["sea"],)),
-}
-_COUNTS = {
-    "person": 1500, "film": 570, "book": 450, "band": 300, "company": 300, "university": 195, "prize": 165,
-}  # fmt: skip
-
-
-def _make_names() -> dict[str, tuple[str, ...]]:
+def _combine(words: dict[str, list[str]]) -> dict[str, Sequence[str]]:
     rng = random.Random("s3mini full names")
-    names: dict[str, tuple[str, ...]] = {}
-    for kind, (pattern, parts) in _PATTERNS.items():
-        if len(parts) == 1:
-            names[kind] = tuple(pattern.format(part) for part in parts[0])
-            continue
-        found: dict[str, None] = {}
-        while len(found) < _COUNTS[kind]:
+    patterns: dict[str, tuple[int, str, Sequence[str], Sequence[str]]] = {
+        "person": (1500, "{} {}", words["first"], words["last"]),
+        "film": (570, "The {} {}", ADJECTIVES, NOUNS),
+        "book": (450, "{} with {}", NOUNS, NOUNS),
+        "band": (300, "{} {}", ADJECTIVES, PLURALS),
+        "company": (300, "{} {}", words["company"], ("Mills", "Press", "Records", "Motors", "Foods")),
+        "university": (195, "{} {}", words["university"], ("University", "College", "Institute")),
+        "prize": (165, "{} {}", words["prize"], ("Prize", "Medal", "Award")),
+    }
+    names: dict[str, Sequence[str]] = {}
+    for kind, (count, pattern, *parts) in patterns.items():
+        distinct: dict[str, None] = {}
+        while len(distinct) < count:
             left, right = (rng.choice(part) for part in parts)
             if left != right:
-                found[pattern.format(left, right)] = None
-        names[kind] = tuple(found)
-    return names | {kind: POOLS[kind] for kind in ("city", "herb", "compound", "ailment")}
+                distinct[pattern.format(left, right)] = None
+        names[kind] = tuple(distinct)
+    for kind, pattern in (("river", "River {}"), ("mountain", "Mount {}"), ("sea", "{} Sea")):
+        names[kind] = [pattern.format(word) for word in words[kind]]
+    return names | {kind: words[kind] for kind in ("city", "herb", "compound", "ailment")}
 
 
 NAME_PATTERN = r"(?:The )?[A-Z][a-z]+(?: (?:with )?[A-Z][a-z]+)*"
 """A name in running text: a run of capitalised words."""
-NAMES = _make_names()
+NAMES = _combine(_coin())
 """Every name a world can give, by entity type or by kind of value without a document."""

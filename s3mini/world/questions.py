@@ -7,13 +7,12 @@ Each carries its proof: the documents, the sentences in order, and what must be 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .build import Entity, Fact, World
-from .relations import Relation
+from .relations import Relation, the
 
-COMPARED = ("birthplace", "alma mater", "director", "headquarters", "river", "home city")
-_SAME = {
+COMPARED = {
     "birthplace": "Were {a} and {b} born in the same city?",
     "alma mater": "Did {a} and {b} study at the same school?",
     "director": "Do {a} and {b} have the same director?",
@@ -21,167 +20,136 @@ _SAME = {
     "river": "Do {a} and {b} lie on the same river?",
     "home city": "Are {a} and {b} from the same city?",
 }
-
-
-KINDS = {"book": "novel", "university": "school"}  # what a type is called in sentences
+"""Relations on which two entities are compared, and how."""
+CALLED = {"book": "novel", "university": "school"}  # what a type is called in sentences
 
 
 @dataclass(slots=True)
 class Asked:
-    """A question with its answer and proof. ``needs[i]`` is what the lookup of ``proof[i]`` looks for."""
+    """A question with its answer and proof.
+
+    ``needs[i]`` is what the lookup of ``proof[i]`` looks for: its subject's name, unless that is only described.
+    """
 
     text: str
     answer: str
     proof: list[Fact]
     needs: list[str]
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = ()
 
     @property
     def golds(self) -> list[Entity]:
         """The entities whose documents prove the answer, each once, in order."""
-        return list({id(f.subject): f.subject for f in self.proof}.values())
+        return list(dict.fromkeys(fact.subject for fact in self.proof))
 
-    def restated(self, step: int, found: bool = True) -> str:
+    def restated(self, step: int, known: bool = True) -> str:
         """The fact of one step in plain words of its own, or what of it is missing.
 
         "The spouse of Mira Velt is Ran Tuld."; where the subject was only described, the other way round: "The film
         with the director Mira Velt is The Amber Lantern."
         """
         fact = self.proof[step]
-        name, subject = fact.relation.name, _the(fact.subject.name, fact.subject.type)
-        if self.needs[step] == fact.subject.name:
-            return f"The {name} of {subject} is {fact.value if found else 'missing'}."
-        kind = KINDS.get(fact.subject.type, fact.subject.type)
-        return f"The {kind} with the {name} {fact.value} is {fact.subject.name if found else 'missing'}."
+        name, subject = fact.relation.name, fact.subject
+        if self.needs[step] == subject.name:
+            return f"The {name} of {the(subject.name, subject.type)} is {fact.value if known else 'missing'}."
+        kind = CALLED.get(subject.type, subject.type)
+        return f"The {kind} with the {name} {fact.value} is {subject.name if known else 'missing'}."
 
 
-def _cap(text: str) -> str:
-    return text[0].upper() + text[1:] + "?"
+def _put(template: str, subject: str) -> str:
+    """The template about ``subject``, a name or a phrase ("the director of The Amber Lantern")."""
+    return template.format(s=subject).replace("the the ", "the ")
 
 
-def _what(relation: Relation) -> str:
-    return "Who" if relation.object == "person" else "What"
+def _rigid(relation: Relation, subject: str) -> str:
+    return f"{'Who' if relation.object == 'person' else 'What'} is the {relation.name} of {subject}?"
 
 
-def _the(name: str, kind: str) -> str:
-    return f"the {name}" if kind in ("river", "prize") else name
-
-
-def ask_nq(fact: Fact, rng: random.Random) -> Asked:
-    """One fact, natural wording, no capitals and no question mark, as people type."""
-    text = rng.choice(fact.relation.questions).format(s=fact.subject.name)
-    return Asked(text, fact.value, [fact], [fact.subject.name])
-
-
-def ask_popqa(fact: Fact) -> Asked:
-    """One fact in a rigid template."""
-    subject = _the(fact.subject.name, fact.subject.type)
-    text = f"{_what(fact.relation)} is the {fact.relation.name} of {subject}?"
-    return Asked(text, fact.value, [fact], [fact.subject.name])
-
-
-def ask_triviaqa(by: Fact, fact: Fact, rng: random.Random) -> Asked:
-    """One fact about an entity that is described by another fact of its document, never named."""
-    described = rng.choice(by.relation.described).format(o=by.value)
-    text = rng.choice(fact.relation.questions).format(s="{s}")
-    text = text.replace("the {s}", "{s}").format(s=described)
-    return Asked(_cap(text), fact.value, [by, fact], [described, fact.subject.name])
-
-
-def ask_hotpotqa(first: Fact, second: Fact, rng: random.Random) -> Asked:
-    """Two facts: the second is asked of an entity named only by way of the first (a bridge)."""
-    phrase = rng.choice(first.relation.phrases).format(s=first.subject.name)
-    text = rng.choice(second.relation.questions).replace("the {s}", "{s}").format(s=phrase)
-    return Asked(_cap(text), second.value, [first, second], [first.subject.name, second.subject.name])
-
-
-def ask_comparison(a: Fact, b: Fact) -> Asked:
-    """A yes/no question on two facts of one relation (dropped from training by the filter)."""
-    text = _SAME[a.relation.name].format(a=a.subject.name, b=b.subject.name)
-    return Asked(text, "yes" if a.value == b.value else "no", [a, b], [a.subject.name, b.subject.name])
-
-
-def ask_2wiki(first: Fact, second: Fact) -> Asked:
-    """A rigid chain of two relations: "Who is the spouse of the director of X?"."""
-    subject = _the(first.subject.name, first.subject.type)
-    text = (
-        f"{_what(second.relation)} is the {second.relation.name} of the {first.relation.name} of {subject}?"
-    )
-    return Asked(text, second.value, [first, second], [first.subject.name, second.subject.name])
-
-
-def ask_musique(first: Fact, second: Fact, third: Fact, rng: random.Random) -> Asked:
-    """Three facts in a chain, two of them bridges."""
-    inner = rng.choice(first.relation.phrases).format(s=first.subject.name)
-    outer = rng.choice(second.relation.phrases).replace("the {s}", "{s}").format(s=inner)
-    text = rng.choice(third.relation.questions).replace("the {s}", "{s}").format(s=outer)
-    proof = [first, second, third]
-    return Asked(_cap(text), third.value, proof, [f.subject.name for f in proof])
-
-
-def follow(fact: Fact, rng: random.Random) -> Fact | None:
-    """A fact of the document that ``fact`` leads to, not leading straight back; None at a dead end."""
-    if fact.target is None or not fact.relation.phrases:
-        return None
-    options = [f for f in fact.target.facts.values() if f.target is not fact.subject]
-    return rng.choice(options) if options else None
-
-
-def unique_description(world: World, fact: Fact) -> bool:
-    """True when no other entity of the type has this value for this relation."""
-    if not fact.relation.described:
-        return False
-    same = world.mentions.get(fact.target.id, []) if fact.target else world.by_type[fact.subject.type]
-    name = fact.relation.name
-    return (
-        sum(
-            e.type == fact.subject.type and name in e.facts and e.facts[name].value == fact.value
-            for e in same
-        )
-        == 1
-    )
-
-
-def near_namesakes(world: World, entity: Entity) -> int:
-    """How many other entities of the type share a word of the name."""
-    others = {id(e) for w in entity.words() for e in world.by_word[w] if e.type == entity.type}
-    return len(others) - 1
-
-
-def ask(kind: str, world: World, start: Entity, rng: random.Random) -> Asked | None:
-    """A question of one set about ``start``; None when its facts allow none.
+def word_question(kind: str, proof: list[Fact], rng: random.Random) -> Asked:
+    """The question of one kind whose answer ``proof`` leads to, in order.
 
     Raises:
         KeyError: unknown kind.
     """
-    facts = list(start.facts.values())
-    if not facts:
+    first, last = proof[0], proof[-1]
+    subject = the(first.subject.name, first.subject.type)
+    answer, needs = last.value, [fact.subject.name for fact in proof]
+    if kind == "nq":  # as people type: no capitals, no question mark
+        text = _put(rng.choice(last.relation.questions), last.subject.name)
+    elif kind == "popqa":
+        text = _rigid(last.relation, subject)
+    elif kind == "2wiki":  # "Who is the spouse of the director of X?"
+        text = _rigid(last.relation, f"the {first.relation.name} of {subject}")
+    elif kind == "comparison":  # of two facts of one relation (the filter drops it from training)
+        text = COMPARED[first.relation.name].format(a=first.subject.name, b=last.subject.name)
+        answer = "yes" if first.value == last.value else "no"
+    elif kind in ("triviaqa", "hotpotqa", "musique"):
+        if kind == "triviaqa":  # never named: described by another fact of its document
+            phrase = needs[0] = rng.choice(first.relation.described).format(o=first.value)
+        else:  # only the first is named, the others by way of it
+            phrase = first.subject.name
+            for fact in proof[:-1]:
+                phrase = _put(rng.choice(fact.relation.phrases), phrase)
+        text = _put(rng.choice(last.relation.questions), phrase)
+        text = text[0].upper() + text[1:] + "?"
+    else:
+        raise KeyError(kind)
+    return Asked(text, answer, proof, needs)
+
+
+def follow(fact: Fact, rng: random.Random) -> Fact | None:
+    """A fact of the document that ``fact`` leads to, not leading straight back; None at a dead end."""
+    onward = [f for f in fact.bridge.facts.values() if f.target is not fact.subject] if fact.bridge else []
+    return rng.choice(onward) if onward else None
+
+
+def descriptions(world: World, fact: Fact) -> list[Fact]:
+    """The subject's other facts that describe it alone: no other entity of its type has that value."""
+
+    kind = fact.subject.type
+
+    def alone(other: Fact) -> bool:
+        name = other.relation.name
+        rivals = world.mentions.get(other.target.id, []) if other.target else world.by_type[kind]
+        return (
+            sum(e.type == kind and name in e.facts and e.facts[name].value == other.value for e in rivals)
+            == 1
+        )
+
+    others = [
+        other for other in fact.subject.facts.values() if other is not fact and other.relation.described
+    ]
+    return [other for other in others if alone(other)]
+
+
+def near_namesakes(world: World, entity: Entity) -> int:
+    """How many other entities of the type share a word of the name."""
+    return len({e for w in entity.words() for e in world.by_word[w] if e.type == entity.type}) - 1
+
+
+def ask(kind: str, world: World, start: Entity, rng: random.Random) -> Asked | None:
+    """A question of one set about ``start``; None when its facts allow none. Errors of `word_question`."""
+    if not start.facts:
         return None
-    fact = rng.choice(facts)
-    if kind == "nq":
-        return ask_nq(fact, rng)
-    if kind == "popqa":  # the long tail: mentioned nowhere else, easily confused
-        lonely = start.id not in world.mentions and near_namesakes(world, start) >= 2
-        return ask_popqa(fact) if lonely else None
+    fact = rng.choice(list(start.facts.values()))
+    proof = [fact]
+    if kind == "popqa" and (start.id in world.mentions or near_namesakes(world, start) < 2):
+        return None  # it asks of the long tail: mentioned nowhere else, easily confused
     if kind == "triviaqa":
-        others = [f for f in facts if f is not fact and unique_description(world, f)]
-        return ask_triviaqa(rng.choice(others), fact, rng) if others else None
-    if kind == "comparison":
-        if fact.relation.name not in COMPARED:
+        others = descriptions(world, fact)
+        proof = [rng.choice(others), fact] if others else []
+    elif kind == "comparison":
+        name, rivals = fact.relation.name, world.by_type[start.type]
+        pool = (
+            [e.facts[name] for e in rivals if e is not start and name in e.facts] if name in COMPARED else []
+        )
+        same = [other for other in pool if other.value == fact.value]
+        chosen = same if same and rng.random() < 0.5 else pool
+        proof = [fact, rng.choice(chosen)] if chosen else []
+    elif kind in ("hotpotqa", "2wiki", "musique"):
+        while proof and len(proof) < (3 if kind == "musique" else 2):
+            onward = follow(proof[-1], rng)
+            proof = [*proof, onward] if onward else []
+        if len(proof) == 3 and start in (proof[2].subject, proof[2].target):
             return None
-        pool = [e for e in world.by_type[start.type] if e is not start and fact.relation.name in e.facts]
-        same = [e for e in pool if e.facts[fact.relation.name].value == fact.value]
-        choice = rng.choice(same if same and rng.random() < 0.5 else pool) if pool else None
-        return ask_comparison(fact, choice.facts[fact.relation.name]) if choice else None
-    second = follow(fact, rng)
-    if second is None:
-        return None
-    if kind == "hotpotqa":
-        return ask_hotpotqa(fact, second, rng)
-    if kind == "2wiki":
-        return ask_2wiki(fact, second)
-    if kind == "musique":
-        third = follow(second, rng)
-        chain = third is not None and third.subject is not start and third.target is not start
-        return ask_musique(fact, second, third, rng) if third is not None and chain else None
-    raise KeyError(kind)
+    return word_question(kind, proof, rng) if proof else None

@@ -1,23 +1,25 @@
-"""Question sets of a world, split without overlap, written in the formats of wiki-18 and FlashRAG."""
+"""What a world is written as: question sets without overlap, in the formats of wiki-18 and FlashRAG; or somebody's data."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from ..corpus import write_corpus, write_questions
 from ..records import Question
-from ..runs.stages import atomic_write
-from .build import World, build_world
+from ..runs.stages import atomic_dir, atomic_write
+from .build import SIZES, World, build_world
 from .names import NAMES
-from .questions import Asked, ask
+from .questions import Asked, ask, word_question
 
 SETS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
 TRAIN_SETS = ("nq", "hotpotqa")
 SPLITS = {"train": 700, "dev": 100, "test": 200}
 COMPARISONS = 0.05  # share of yes/no questions in hotpotqa
-HERBS = 100
 
 
 def _record(asked: Asked, name: str, kind: str, split: str, number: int) -> Question:
@@ -30,9 +32,42 @@ def _record(asked: Asked, name: str, kind: str, split: str, number: int) -> Ques
         "evidence": [fact.sentence for fact in asked.proof],
     }
     if asked.options:
-        metadata["options"] = list(asked.options)
-        metadata["stem"] = asked.text.split(" Options: ")[0]
+        metadata |= {"options": list(asked.options), "stem": asked.text.split(" Options: ")[0]}
     return Question(f"{name}-{split}-{number}", asked.text, (asked.answer,), metadata)
+
+
+def _different(
+    world: World, count: int, kind: Callable[[int], str], rng: random.Random, seen: set[str]
+) -> list[tuple[str, Asked]]:
+    """``count`` questions with their kinds, none of a text in ``seen``; ``kind(i)`` is called at each try for the i-th."""
+    drawn: list[tuple[str, Asked]] = []
+    for _ in range(500 * count):
+        if len(drawn) == count:
+            break
+        name = kind(len(drawn))
+        asked = ask(name, world, rng.choice(world.entities), rng)
+        if asked is not None and asked.text not in seen:
+            seen.add(asked.text)
+            drawn.append((name, asked))
+    if len(drawn) < count:
+        raise ValueError(
+            f"this world holds only {len(drawn)} {name} questions of {count}: make it larger, or ask for fewer"
+        )
+    return drawn
+
+
+def _question_set(world: World, name: str, splits: dict[str, int]) -> dict[str, list[Question]]:
+    rng, seen = random.Random(f"questions {name} {world.seed}"), set[str]()
+
+    def kind(_: int) -> str:
+        return "comparison" if name == "hotpotqa" and rng.random() < COMPARISONS else name
+
+    by_split = {}
+    for split, count in splits.items():
+        if split != "train" or name in TRAIN_SETS:
+            drawn = enumerate(_different(world, count, kind, rng, seen))
+            by_split[split] = [_record(asked, name, drawn_kind, split, i) for i, (drawn_kind, asked) in drawn]
+    return by_split
 
 
 def question_sets(world: World, splits: dict[str, int] | None = None) -> dict[str, dict[str, list[Question]]]:
@@ -41,43 +76,16 @@ def question_sets(world: World, splits: dict[str, int] | None = None) -> dict[st
     Raises:
         ValueError: the world is too small for that many different questions.
     """
-    splits = SPLITS if splits is None else splits
-    sets: dict[str, dict[str, list[Question]]] = {}
-    for name in SETS:
-        rng = random.Random(f"questions {name} {world.seed}")
-        seen: set[str] = set()
-        sets[name] = {}
-        for split, count in splits.items():
-            if split == "train" and name not in TRAIN_SETS:
-                continue
-            questions: list[Question] = []
-            for _ in range(500 * count):
-                if len(questions) == count:
-                    break
-                kind = "comparison" if name == "hotpotqa" and rng.random() < COMPARISONS else name
-                asked = ask(kind, world, rng.choice(world.entities), rng)
-                if asked is None or asked.text in seen:
-                    continue
-                seen.add(asked.text)
-                questions.append(_record(asked, name, kind, split, len(questions)))
-            if len(questions) < count:
-                raise ValueError(
-                    f"this world holds only {len(questions)} {name}-{split} questions of {count}: make it larger"
-                )
-            sets[name][split] = questions
-    return sets
+    return {name: _question_set(world, name, SPLITS if splits is None else splits) for name in SETS}
 
 
 def herbal_questions(world: World, count: int = 200) -> list[Question]:
     """Multiple-choice questions on the herbal corpus; the golden answer is the option's letter."""
     rng = random.Random(f"herbal {world.seed}")
     facts = [fact for entity in world.entities for fact in entity.facts.values()]
-    questions: list[Question] = []
-    for fact in rng.sample(facts, min(count, len(facts))):
-        stem = rng.choice(fact.relation.questions).format(s=fact.subject.name)
-        asked = with_options(Asked(stem, fact.value, [fact], [fact.subject.name]), fact.relation.object, rng)
-        questions.append(_record(asked, "herbal", "choice", "test", len(questions)))
-    return questions
+    chosen = rng.sample(facts, min(count, len(facts)))
+    asked = [with_options(word_question("nq", [fact], rng), fact.relation.object, rng) for fact in chosen]
+    return [_record(one, "herbal", "choice", "test", number) for number, one in enumerate(asked)]
 
 
 def with_options(asked: Asked, kind: str, rng: random.Random) -> Asked:
@@ -100,8 +108,31 @@ def make_world(
     for name, by_split in question_sets(world, splits).items():
         for split, questions in by_split.items():
             write_questions(out / "questions" / name / f"{split}.jsonl", questions)
-    herbs = build_world(f"herbal {seed}", {"herb": HERBS})
+    herbs = build_world(f"herbal {seed}", {"herb": 100})
     write_corpus(out / "herbal" / "corpus.jsonl", herbs.documents)
     write_questions(out / "herbal" / "questions" / "herbal" / "test.jsonl", herbal_questions(herbs))
     atomic_write(out / "world.json", json.dumps({"seed": seed, "documents": len(world.documents)}) + "\n")
     return out
+
+
+def write_example(seed: int, folder: str | Path, questions: int = 200) -> tuple[Path, Path]:
+    """Somebody's data: a small fresh world as ``documents/<title>.txt`` and ``questions.csv`` below ``folder``.
+
+    Returns both paths; the same bytes everywhere.
+
+    Raises:
+        ValueError: the small world holds too few different questions.
+    """
+    folder = Path(folder)
+    world = build_world(f"example {seed}", {kind: size // 12 for kind, size in SIZES.items()})
+    with atomic_dir(folder / "documents") as documents:
+        for document in world.documents:
+            (documents / f"{document.title}.txt").write_text(document.text + "\n", encoding="utf-8")
+    kinds = ("nq", "hotpotqa", "2wiki", "musique")
+    rng = random.Random(f"example {seed}")
+    asked = _different(world, questions, lambda number: kinds[number % len(kinds)], rng, set())
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["question", "answer"])
+    writer.writerows((one.text, one.answer) for _, one in asked)
+    return folder / "documents", atomic_write(folder / "questions.csv", table.getvalue())

@@ -21,7 +21,7 @@ from s3mini.owndata.road import default_name, plan_training
 from s3mini.profile import Profile, load_profile
 from s3mini.rag import RagAnswer, RagCache
 from s3mini.records import Score
-from s3mini.world.example import write_example
+from s3mini.world import write_example
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from s3mini.pretrain.batches import (
     PROSE_WEIGHT,
     Level,
     encode,
+    examples,
     fresh_worlds,
     make_batch,
-    samples,
 )
 from s3mini.pretrain.drills import drill
+from s3mini.pretrain.examples import Example, documents, read, shelf, solved
 from s3mini.pretrain.roles import DICE, SINGLE, generator, s3
-from s3mini.pretrain.samples import Sample, documents, read, shelf, solved
 from s3mini.pretrain.tokenizer import SPECIAL, TAGS, make_tokenizer
 from s3mini.pretrain.train import JUDGED, lr_factor, model_config, pretrain
 from s3mini.protocols.base import History
@@ -68,11 +68,11 @@ def test_branches_continue_the_trunk_as_the_whole_prompt_would(
     messages = context_messages("generator", "brief", asked.text, documents(shown))
     whole = chat_ids(tokenizer, [messages])[0]
     for number in range(50):
-        sample = generator(world, random.Random(number), 4, 3)
-        first = next(branch for branch in sample.branches if branch[0][0].startswith("Question: "))
+        example = generator(world, random.Random(number), 4, 3)
+        first = next(branch for branch in example.branches if branch[0][0].startswith("Question: "))
         question = first[0][0].removeprefix("Question: ").split("<|im_end|>")[0]
-        ids, *_ = encode(Sample(sample.trunk, [first[:1]], [""]), tokenizer, rng)
-        body = sample.trunk.split("user\n", 1)[1]
+        ids = encode(Example(example.trunk, [first[:1]], [""]), tokenizer, rng)["id"]
+        body = example.trunk.split("user\n", 1)[1]
         text = tokenizer.apply_chat_template(
             [messages[0], {"role": "user", "content": f"{body}Question: {question}"}],
             tokenize=False, add_generation_prompt=True,
@@ -86,9 +86,9 @@ def test_packing_changes_no_prediction(tokenizer: PreTrainedTokenizerBase) -> No
     model = Qwen3ForCausalLM(model_config(tokenizer, width=32, layers=2)).eval()
     level = Level(3, 2, 384, True)
     rng = random.Random(3)
-    batch = make_batch(samples(level, rng, fresh_worlds("packing")), tokenizer, 3, level.length, rng, 0)
+    batch = make_batch(examples(level, rng, fresh_worlds("packing")), tokenizer, 3, level.length, rng, 0)
     rng = random.Random(3)
-    source = samples(level, rng, fresh_worlds("packing"))
+    source = examples(level, rng, fresh_worlds("packing"))
     first = next(source)
     with torch.no_grad():
         hidden = model.model(
@@ -115,7 +115,7 @@ def test_packing_changes_no_prediction(tokenizer: PreTrainedTokenizerBase) -> No
 def test_a_batch_never_trains_on_padding_or_first_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     level = LEVELS[-1]
     rng = random.Random(1)
-    batch = make_batch(samples(level, rng, fresh_worlds("padding")), tokenizer, 2, level.length, rng, 0)
+    batch = make_batch(examples(level, rng, fresh_worlds("padding")), tokenizer, 2, level.length, rng, 0)
     assert (batch.where >= 0).all()
     assert (batch.targets != 0).all()
     assert {round(float(weight), 3) for weight in batch.weights} <= {PROSE_WEIGHT, DICE, 2 * DICE, 1.0}
@@ -179,26 +179,26 @@ def test_all_roles_of_the_mix_exist_and_end_their_turn(world: World) -> None:
 def test_binding_is_decided_by_the_subject_alone(world: World) -> None:
     forms = set()
     for seed in range(200):
-        sample = drill(world, random.Random(seed), 6)
-        forms |= set(sample.kinds)
-        for kind, branch in zip(sample.kinds, sample.branches, strict=True):
+        example = drill(world, random.Random(seed), 6)
+        forms |= set(example.kinds)
+        for kind, branch in zip(example.kinds, example.branches, strict=True):
             said = "".join(text for text, _ in branch)
             if kind.startswith("label"):
                 name, label = (text.strip() for text, _ in branch)
-                stated = re.findall(rf"\b{label.strip('[')}\W+(?:Title: )?({NAME_PATTERN})", sample.trunk)
+                stated = re.findall(rf"\b{label.strip('[')}\W+(?:Title: )?({NAME_PATTERN})", example.trunk)
                 assert stated and name.startswith(stated[0])
             elif kind in ("numbered", "selected"):
                 number = int(re.search(r"\d+", branch[1][0])[0])
-                assert f"Doc {number} (Title: " in sample.trunk
-                title = sample.trunk.split(f"Doc {number} (Title: ")[1].split(")")[0]
+                assert f"Doc {number} (Title: " in example.trunk
+                title = example.trunk.split(f"Doc {number} (Title: ")[1].split(")")[0]
                 assert re.search(rf"\b{re.escape(title.split(' (')[0])}\b", branch[0][0])
             elif kind != "binding":
-                where = [sample.trunk.index(f"{text} ") for text, weight in branch[1:-1] if weight]
+                where = [example.trunk.index(f"{text} ") for text, weight in branch[1:-1] if weight]
                 assert where == sorted(where, reverse=kind.startswith("back"))
             else:
                 names = re.findall(NAME_PATTERN, re.sub(r" Doc\b", "", said.removeprefix(" The ")))
                 assert len(names) >= 1
-                assert all(name in sample.trunk for name in names)
+                assert all(name in example.trunk for name in names)
     assert forms == {
         "binding",
         "label",
@@ -294,6 +294,6 @@ def test_the_card_states_what_the_record_and_the_exam_hold(tmp_path: Path) -> No
 def test_every_level_shows_what_it_is_judged_by() -> None:
     """Else the share of right replies would stay at 0, and the curriculum would never move on."""
     for level in LEVELS:
-        source = samples(level, random.Random(2), fresh_worlds("judged"))
+        source = examples(level, random.Random(2), fresh_worlds("judged"))
         kinds = {kind for _ in range(60) for kind in next(source).kinds}
         assert kinds & set(JUDGED.get(level.drill, SETS)), level

@@ -1,6 +1,6 @@
 """What one pretraining sequence is, and the reading skill every role shares.
 
-A `Sample` is a *trunk* (the documents, read once) and *branches* that each go on from the trunk and
+An `Example` is a *trunk* (the documents, read once) and *branches* that each go on from the trunk and
 see nothing of one another: several questions about the same documents cost the documents once. A
 branch is a list of ``(text, weight)`` segments; weight 1 marks the model's own words. Segments are
 tokenised one by one, exactly as the episode engine does with the model's and the environment's text.
@@ -8,24 +8,14 @@ tokenised one by one, exactly as the episode engine does with the model's and th
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..protocols.wordings import Message
 from ..records import Document
 from ..world.build import Entity, Fact, World, distractors
-from ..world.questions import (
-    Asked,
-    ask_2wiki,
-    ask_hotpotqa,
-    ask_musique,
-    ask_nq,
-    ask_popqa,
-    ask_triviaqa,
-    unique_description,
-)
+from ..world.questions import Asked, descriptions, word_question
 
 END = "<|im_end|>"
 UNKNOWN = "unknown"
@@ -33,12 +23,16 @@ Segment = tuple[str, float]
 
 
 @dataclass(slots=True)
-class Sample:
+class Example:
     """``kinds`` names each branch's role and question kind, for the training record."""
 
     trunk: str
-    branches: list[list[Segment]]
-    kinds: list[str]
+    branches: list[list[Segment]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, *branch: Segment) -> None:
+        self.branches.append(list(branch))
+        self.kinds.append(kind)
 
 
 def chat(messages: Iterable[Message]) -> str:
@@ -48,39 +42,32 @@ def chat(messages: Iterable[Message]) -> str:
 
 
 def documents(entities: Iterable[Entity]) -> list[Document]:
-    return [e.document for e in entities if e.document is not None]
+    return [entity.document for entity in entities]
 
 
-def read(asked: Asked, shown: Iterable[Entity]) -> tuple[str, str | None]:
+def read(asked: Asked, shown: Sequence[Entity]) -> tuple[str, str | None]:
     """The proof as far as ``shown`` holds it: (evidence sentences, what is missing or None).
 
     This is the one skill under all roles: restate each fact, then end, or name what has to be found. The
     restatement names relation and subject first, whatever the document's wording, so that all that is left to
     find in the documents is one word: a model this small cannot plan a sentence whose end decides its beginning.
     """
-    seen = {e.id for e in shown}
-    words: list[str] = []
+    evidence = ""
     for step, (fact, need) in enumerate(zip(asked.proof, asked.needs, strict=True)):
-        found = fact.subject.id in seen
-        words.append(asked.restated(step, found))
-        if not found:
-            return " ".join(["", *words]), need
-    return " ".join(["", *words]), None
+        known = fact.subject in shown
+        evidence += f" {asked.restated(step, known)}"
+        if not known:
+            return evidence, need
+    return evidence, None
 
 
-def as_json(query: str) -> str:
-    """The query as the JSON object of the protocol; the leading space keeps names on their usual tokens."""
-    return json.dumps({"query": f" {query}"}, ensure_ascii=False)
-
-
-def thought(asked: Asked, shown: Iterable[Entity]) -> str:
+def thought(asked: Asked, shown: Sequence[Entity]) -> str:
     return f"<think>{read(asked, shown)[0]}</think>"
 
 
-def solved(asked: Asked, shown: Iterable[Entity]) -> str:
+def solved(asked: Asked, shown: Sequence[Entity]) -> str:
     """The generator's reply: evidence as reasoning, then the bare answer."""
-    evidence, missing = read(asked, shown)
-    return f"<think>{evidence}</think> {UNKNOWN if missing else asked.answer}"
+    return f"{thought(asked, shown)} {UNKNOWN if read(asked, shown)[1] else asked.answer}"
 
 
 def asked_within(
@@ -90,48 +77,33 @@ def asked_within(
     start = rng.choice(shown)
     if not start.facts:
         return None
-    facts = list(start.facts.values())
-    fact = rng.choice(facts)
+    fact = rng.choice(list(start.facts.values()))
     depth = min(hops, rng.choice((1, 1, 2, 2, 3, 3))) if hops > 1 else 1
-    if depth == 1:
-        others = [f for f in facts if f is not fact and unique_description(world, f)]
-        if others and rng.random() < 0.6:
-            return "triviaqa", ask_triviaqa(rng.choice(others), fact, rng)
-        return ("nq", ask_nq(fact, rng)) if rng.random() < 0.6 else ("popqa", ask_popqa(fact))
-    chain = _chain(shown, depth, rng)
-    if chain is None:
-        return None
-    first, second, *third = chain
-    if third:
-        return "musique", ask_musique(first, second, third[0], rng)
-    if rng.random() < 0.55:
-        return "hotpotqa", ask_hotpotqa(first, second, rng)
-    return "2wiki", ask_2wiki(first, second)
+    if depth > 1:
+        proof = _chain(shown, depth, rng)
+        kind = "musique" if depth == 3 else "hotpotqa" if proof and rng.random() < 0.55 else "2wiki"
+    elif (others := descriptions(world, fact)) and rng.random() < 0.6:
+        kind, proof = "triviaqa", [rng.choice(others), fact]
+    else:
+        kind, proof = ("nq" if rng.random() < 0.6 else "popqa"), [fact]
+    return (kind, word_question(kind, proof, rng)) if proof else None
 
 
-def _chain(shown: Sequence[Entity], depth: int, rng: random.Random) -> list[Fact] | None:
-    """``depth`` linked facts, the first ``depth - 1`` of which lead to documents in ``shown``."""
-    inside = {e.id for e in shown}
-    starts = [f for e in shown for f in e.facts.values() if f.relation.phrases and f.target is not None]
-    linked = [f for f in starts if f.target is not None and f.target.id in inside]
-    chain = [rng.choice(linked if linked and rng.random() < 0.9 else starts)] if starts else []
+def _chain(shown: Sequence[Entity], depth: int, rng: random.Random) -> list[Fact]:
+    """``depth`` linked facts, the first ``depth - 1`` of which mostly lead to documents in ``shown``; or none."""
+    starts = [fact for entity in shown for fact in entity.facts.values() if fact.bridge]
+    inside = [fact for fact in starts if fact.bridge in shown]
+    chain = [rng.choice(inside if inside and rng.random() < 0.9 else starts)] if starts else []
     while chain and len(chain) < depth:
-        target = chain[-1].target
-        if target is None or not chain[-1].relation.phrases:
-            return None
-        onward = [
-            f
-            for f in target.facts.values()
-            if f.target is not chain[-1].subject and f.target is not chain[0].subject
-        ]
+        onward = list(chain[-1].target.facts.values()) if chain[-1].target else []
+        onward = [fact for fact in onward if fact.target not in (chain[-1].subject, chain[0].subject)]
         if len(chain) + 1 < depth:
-            onward = [f for f in onward if f.relation.phrases and f.target is not None]
-            inner = [f for f in onward if f.target is not None and f.target.id in inside]
-            onward = inner or onward
+            onward = [fact for fact in onward if fact.bridge]
+            onward = [fact for fact in onward if fact.bridge in shown] or onward
         if not onward:
-            return None
+            return []
         chain.append(rng.choice(onward))
-    return chain or None
+    return chain
 
 
 def shelf(world: World, count: int, hops: int, rng: random.Random) -> list[Entity]:
@@ -147,8 +119,8 @@ def shelf(world: World, count: int, hops: int, rng: random.Random) -> list[Entit
                 chosen.append(entity)
             if dense and rng.random() < 0.3:
                 break
-            linked = [f for f in entity.facts.values() if f.target is not None and f.relation.phrases]
-            entity = rng.choice(linked).target if linked else None
+            bridges = [fact.bridge for fact in entity.facts.values() if fact.bridge]
+            entity = rng.choice(bridges) if bridges else None
     around = [rng.choice(chosen)] if dense else chosen
     if dense:  # of one type, they share relations: only the subject tells their facts apart
         more = [e for e in rng.sample(world.by_type[around[0].type], count) if e not in chosen]
