@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,19 +19,15 @@ def world(
     seed: Seed = 0,
 ) -> None:
     """Write a fresh fictional encyclopedia and its question sets."""
-    import json
+    from ..world import make_world
 
     card = out / "world.json"
     if card.is_file() and json.loads(card.read_text(encoding="utf-8")).get("seed") != seed:
         raise DataError(f"{out}: holds the world of another seed; name another folder")
-    from ..world import make_world
-
     made = make_world(seed, out).resolve()
     typer.echo(f"{made}: {json.loads(card.read_text(encoding='utf-8'))['documents']} documents")
-    typer.echo("To use it, give any command:")
-    typer.echo(
-        f"  --set name=world{seed} --set data.corpus={made}/corpus.jsonl --set data.questions={made}/questions"
-    )
+    settings = f"name=world{seed}", f"data.corpus={made}/corpus.jsonl", f"data.questions={made}/questions"
+    typer.echo("To use it, give any command:\n  " + " ".join(f"--set {setting}" for setting in settings))
 
 
 @app.command()

@@ -124,15 +124,10 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, rng: random.Ran
 
 
 def make_batch(
-    source: Iterator[Example],
-    tokenizer: PreTrainedTokenizerBase,
-    rows: int,
-    length: int,
-    rng: random.Random,
-    pad: int,
+    source: Iterator[Example], tokenizer: PreTrainedTokenizerBase, rows: int, length: int, rng: random.Random
 ) -> Batch:
     """Fill ``rows`` rows of ``length`` tokens; an example that does not fit loses branches, or waits its turn."""
-    grid = np.full((rows, length), np.array((pad, 0, -1, -2, 0.0, -1, -1), TOKEN))
+    grid = np.full((rows, length), np.array((tokenizer.pad_token_id, 0, -1, -2, 0.0, -1, -1), TOKEN))
     kinds: list[str] = []
     for row in grid:
         used = misses = 0

@@ -109,7 +109,7 @@ def lookup(fact: Fact, number: int, form: str) -> list[Segment]:
     if form == "selected":
         return [(f"<think> {fact.subject.name}{ASKED}", 0.0), (f"[{number}]</important_info>", 1.0)]
     described = fact.value if form == "reversed" else fact.subject.name
-    stated = Asked("", fact.value, [fact], [described]).restated(0)
+    stated = Asked("", "", fact.value, [fact], [described]).restated(0)
     head, tail = (fact.sentence if form == "repeated" else stated).split(described, 1)
     return [(f" {head}{described}", 0.0), (tail, 1.0)]
 

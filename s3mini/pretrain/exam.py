@@ -95,9 +95,8 @@ def write_card(model: Path, record: Path, report: dict[str, Any]) -> Path:
         gold, (low, high) = by_context["gold"]["gen_acc"], by_context["gold"]["ci95"]
         rows.append(f"| {name} | {gold:.3f} [{low:.3f}, {high:.3f}] | {by_context['none']['gen_acc']:.3f} |")
     text = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format_map(
-        report | {
-            "width": config["hidden_size"], "layers": config["num_hidden_layers"], "heads": config["num_attention_heads"],
-            "vocabulary": config["vocab_size"], "megabytes": weights / 1e6, "parameters": weights / 4e6, "sets": "\n".join(rows),
+        config | report | {
+            "megabytes": weights / 1e6, "parameters": weights / 4e6, "sets": "\n".join(rows),
             "tokens": int(last["tokens"]) / 1e6, "hours": float(last["seconds"]) / 3600,
         }
     )  # fmt: skip

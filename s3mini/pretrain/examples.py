@@ -70,9 +70,7 @@ def solved(asked: Asked, shown: Sequence[Entity]) -> str:
     return f"{thought(asked, shown)} {UNKNOWN if read(asked, shown)[1] else asked.answer}"
 
 
-def asked_within(
-    world: World, shown: Sequence[Entity], hops: int, rng: random.Random
-) -> tuple[str, Asked] | None:
+def asked_within(world: World, shown: Sequence[Entity], hops: int, rng: random.Random) -> Asked | None:
     """A random question of at most ``hops`` facts whose first fact lies in ``shown``."""
     start = rng.choice(shown)
     if not start.facts:
@@ -86,7 +84,7 @@ def asked_within(
         kind, proof = "triviaqa", [rng.choice(others), fact]
     else:
         kind, proof = ("nq" if rng.random() < 0.6 else "popqa"), [fact]
-    return (kind, word_question(kind, proof, rng)) if proof else None
+    return word_question(kind, proof, rng) if proof else None
 
 
 def _chain(shown: Sequence[Entity], depth: int, rng: random.Random) -> list[Fact]:

@@ -13,6 +13,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..protocols import wordings
 from ..world.build import YEARS, Entity, World, distractors
@@ -47,34 +48,34 @@ def generator(world: World, rng: random.Random, count: int, hops: int, branches:
     for _ in range(6 * branches):
         if len(texts) == branches:
             break
-        kind, asked = _generator_question(world, shown, hops, rng) or ("", None)
+        asked = _generator_question(world, shown, hops, rng)
         if asked is None or asked.text in texts:
             continue
         missing = _missing(asked, shown)[0] is not None
-        if missing and rng.random() < (0.75 if kind != "absent" else 0.0):
+        if missing and rng.random() < (0.75 if asked.kind != "absent" else 0.0):
             continue  # keep questions that cannot be answered a minority
         texts.add(asked.text)
-        example.add("missing" if missing else kind, _asks(asked.text), (solved(asked, shown) + END, 1.0))
+        example.add(
+            "missing" if missing else asked.kind, _asks(asked.text), (solved(asked, shown) + END, 1.0)
+        )
     return example
 
 
-def _generator_question(
-    world: World, shown: Sequence[Entity], hops: int, rng: random.Random
-) -> tuple[str, Asked] | None:
+def _generator_question(world: World, shown: Sequence[Entity], hops: int, rng: random.Random) -> Asked | None:
     dice = rng.random()
     if dice < 0.06:  # an absent namesake: nothing here answers this
         other = distractors(world, [rng.choice(shown)], 1, rng)
         if not other or other[0] in shown:
             return None
         absent = ask(rng.choice(("nq", "triviaqa")), world, other[0], rng)
-        return ("absent", absent) if absent else None
+        return replace(absent, kind="absent") if absent else None
     if dice < 0.16 and hops > 1:
         first, second = rng.choice(shown), rng.choice(shown)
         both = [name for name in first.facts if name in second.facts and name in COMPARED]
         if first is second or first.type != second.type or not both:
             return None
         name = rng.choice(both)
-        return "comparison", word_question("comparison", [first.facts[name], second.facts[name]], rng)
+        return word_question("comparison", [first.facts[name], second.facts[name]], rng)
     return asked_within(world, shown, hops, rng)
 
 

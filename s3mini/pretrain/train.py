@@ -168,8 +168,8 @@ def pretrain(
     with tqdm(total=tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretrain") as bar:
         while state["tokens"] < tokens:
             level = LEVELS[state["level"]]
-            rows, pad = round(step_tokens / level.length), learner.tokenizer.pad_token_id
-            batch = make_batch(source, learner.tokenizer, rows, level.length, rng, pad)
+            rows = round(step_tokens / level.length)
+            batch = make_batch(source, learner.tokenizer, rows, level.length, rng)
             factor = lr_factor(state["tokens"], tokens)
             loss, exact = learner.learn(batch, factor)
             losses.append(loss)

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
 
 _ONSETS = "b br c d dr f fl g gr h j k l m n p pr r s st t th tr v w z".split()
 _VOWELS = "a e i o u".split()
@@ -30,26 +33,6 @@ _COINED: dict[str, tuple[int, str]] = {
     "ailment": (60, "ache algia itis osis"),
 }
 """How many words of each kind are made up, and their endings."""
-ADJECTIVES = """Amber Ancient Autumn Bitter Blue Brave Bright Broken Bronze Burning Buried Calm Careful Cold Copper
-Crimson Crooked Curious Dancing Dark Distant Double Eager Early Eastern Electric Empty Endless Faded Fallen Final
-First Floating Flying Forgotten Fragile Frozen Gentle Gilded Glass Golden Grand Green Grey Heavy Hidden Hollow Honest
-Humble Invisible Iron Ivory Jade Last Lazy Little Lonely Lost Lucky Marble Midnight Misty Modern Narrow Northern Odd
-Open Orange Painted Pale Patient Perfect Plain Polished Proud Purple Quiet Rapid Restless Royal Rusty Sacred Scarlet
-Second Secret Shallow Silent Silver Simple Sleeping Slow Southern Stolen Stone Strange Sudden Tall Tender Thirsty
-Tidy Velvet Wandering Western White Wild Winter Wooden Yellow Young""".split()
-NOUNS = """Anchor Apple Archer Arrow Bakery Balcony Basket Beacon Bell Bicycle Blanket Boat Bottle Bridge Broom Button
-Cabin Candle Canyon Carpet Castle Cathedral Cellar Chair Circle Clock Cloud Coast Compass Corner Cottage Crown Curtain
-Desert Diamond Door Dream Drum Engine Envelope Falcon Farm Feather Fence Ferry Field Flame Flute Forest Fountain Fox
-Garden Gate Giant Glove Grove Hammer Harbour Harvest Hill Horizon Horse Hotel House Island Journey Kettle Key Kingdom
-Kitchen Ladder Lake Lamp Lantern Letter Library Lighthouse Market Meadow Mirror Monkey Moon Mountain Museum Needle Nest
-Night Oak Ocean Orchard Owl Palace Paper Passage Path Pearl Pencil Piano Picture Pillow Pocket Potter Promise Puzzle
-Rabbit Rain Raven Ribbon Ring Road Roof Rope Rose Sailor Salt Scarf School Shadow Ship Shoe Signal Snow Song Spoon
-Stair Star Station Storm Street Summer Sun Table Teacher Theatre Thread Thunder Tiger Tower Train Treasure Tunnel
-Umbrella Valley Violin Wagon Wall Watch Water Wave Wheel Whistle Wind Window Wolf Woman""".split()
-PLURALS = """Acrobats Badgers Bankers Bears Bishops Cats Clowns Comets Cousins Cowboys Dancers Dentists Doctors Dragons
-Ducks Eagles Farmers Fishermen Foxes Ghosts Gardeners Hares Herons Hunters Kings Knights Lanterns Lions Magnets Miners
-Monks Moths Neighbours Nurses Otters Owls Painters Pandas Pilots Pirates Planets Plumbers Poets Princes Queens Rabbits
-Ravens Rebels Robots Saints Sailors Sparrows Spiders Strangers Swans Tailors Tigers Tourists Twins Wizards""".split()
 
 
 def _coin() -> dict[str, list[str]]:
@@ -69,11 +52,13 @@ def _coin() -> dict[str, list[str]]:
 
 def _combine(words: dict[str, list[str]]) -> dict[str, Sequence[str]]:
     rng = random.Random("s3mini full names")
+    plain = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+    adjectives, nouns, plurals = (plain[kind].split() for kind in ("adjectives", "nouns", "plurals"))
     patterns: dict[str, tuple[int, str, Sequence[str], Sequence[str]]] = {
         "person": (1500, "{} {}", words["first"], words["last"]),
-        "film": (570, "The {} {}", ADJECTIVES, NOUNS),
-        "book": (450, "{} with {}", NOUNS, NOUNS),
-        "band": (300, "{} {}", ADJECTIVES, PLURALS),
+        "film": (570, "The {} {}", adjectives, nouns),
+        "book": (450, "{} with {}", nouns, nouns),
+        "band": (300, "{} {}", adjectives, plurals),
         "company": (300, "{} {}", words["company"], ("Mills", "Press", "Records", "Motors", "Foods")),
         "university": (195, "{} {}", words["university"], ("University", "College", "Institute")),
         "prize": (165, "{} {}", words["prize"], ("Prize", "Medal", "Award")),

@@ -31,6 +31,7 @@ class Asked:
     ``needs[i]`` is what the lookup of ``proof[i]`` looks for: its subject's name, unless that is only described.
     """
 
+    kind: str
     text: str
     answer: str
     proof: list[Fact]
@@ -94,13 +95,7 @@ def word_question(kind: str, proof: list[Fact], rng: random.Random) -> Asked:
         text = text[0].upper() + text[1:] + "?"
     else:
         raise KeyError(kind)
-    return Asked(text, answer, proof, needs)
-
-
-def follow(fact: Fact, rng: random.Random) -> Fact | None:
-    """A fact of the document that ``fact`` leads to, not leading straight back; None at a dead end."""
-    onward = [f for f in fact.bridge.facts.values() if f.target is not fact.subject] if fact.bridge else []
-    return rng.choice(onward) if onward else None
+    return Asked(kind, text, answer, proof, needs)
 
 
 def descriptions(world: World, fact: Fact) -> list[Fact]:
@@ -148,8 +143,9 @@ def ask(kind: str, world: World, start: Entity, rng: random.Random) -> Asked | N
         proof = [fact, rng.choice(chosen)] if chosen else []
     elif kind in ("hotpotqa", "2wiki", "musique"):
         while proof and len(proof) < (3 if kind == "musique" else 2):
-            onward = follow(proof[-1], rng)
-            proof = [*proof, onward] if onward else []
+            bridge, back = proof[-1].bridge, proof[-1].subject  # no chain leads straight back
+            onward = [f for f in bridge.facts.values() if f.target is not back] if bridge else []
+            proof = [*proof, rng.choice(onward)] if onward else []
         if len(proof) == 3 and start in (proof[2].subject, proof[2].target):
             return None
     return word_question(kind, proof, rng) if proof else None

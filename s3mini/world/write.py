@@ -22,11 +22,11 @@ SPLITS = {"train": 700, "dev": 100, "test": 200}
 COMPARISONS = 0.05  # share of yes/no questions in hotpotqa
 
 
-def _record(asked: Asked, name: str, kind: str, split: str, number: int) -> Question:
+def _record(asked: Asked, name: str, split: str, number: int) -> Question:
     metadata = {
         "set": name,
         "split": split,
-        "type": kind,
+        "type": asked.kind,
         "hops": len(asked.proof),
         "gold_ids": [entity.id for entity in asked.golds],
         "evidence": [fact.sentence for fact in asked.proof],
@@ -38,9 +38,9 @@ def _record(asked: Asked, name: str, kind: str, split: str, number: int) -> Ques
 
 def _different(
     world: World, count: int, kind: Callable[[int], str], rng: random.Random, seen: set[str]
-) -> list[tuple[str, Asked]]:
-    """``count`` questions with their kinds, none of a text in ``seen``; ``kind(i)`` is called at each try for the i-th."""
-    drawn: list[tuple[str, Asked]] = []
+) -> list[Asked]:
+    """``count`` questions, none of a text in ``seen``; ``kind(i)`` is called at each try for the i-th."""
+    drawn: list[Asked] = []
     for _ in range(500 * count):
         if len(drawn) == count:
             break
@@ -48,7 +48,7 @@ def _different(
         asked = ask(name, world, rng.choice(world.entities), rng)
         if asked is not None and asked.text not in seen:
             seen.add(asked.text)
-            drawn.append((name, asked))
+            drawn.append(asked)
     if len(drawn) < count:
         raise ValueError(
             f"this world holds only {len(drawn)} {name} questions of {count}: make it larger, or ask for fewer"
@@ -65,8 +65,8 @@ def _question_set(world: World, name: str, splits: dict[str, int]) -> dict[str, 
     by_split = {}
     for split, count in splits.items():
         if split != "train" or name in TRAIN_SETS:
-            drawn = enumerate(_different(world, count, kind, rng, seen))
-            by_split[split] = [_record(asked, name, drawn_kind, split, i) for i, (drawn_kind, asked) in drawn]
+            drawn = _different(world, count, kind, rng, seen)
+            by_split[split] = [_record(asked, name, split, i) for i, asked in enumerate(drawn)]
     return by_split
 
 
@@ -85,7 +85,7 @@ def herbal_questions(world: World, count: int = 200) -> list[Question]:
     facts = [fact for entity in world.entities for fact in entity.facts.values()]
     chosen = rng.sample(facts, min(count, len(facts)))
     asked = [with_options(word_question("nq", [fact], rng), fact.relation.object, rng) for fact in chosen]
-    return [_record(one, "herbal", "choice", "test", number) for number, one in enumerate(asked)]
+    return [_record(one, "herbal", "test", number) for number, one in enumerate(asked)]
 
 
 def with_options(asked: Asked, kind: str, rng: random.Random) -> Asked:
@@ -95,7 +95,9 @@ def with_options(asked: Asked, kind: str, rng: random.Random) -> Asked:
     rng.shuffle(options)
     listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
     letter = "ABCD"[options.index(asked.answer)]
-    return Asked(f"{asked.text}? Options: {listed}", letter, asked.proof, asked.needs, tuple(options))
+    return Asked(
+        "choice", f"{asked.text}? Options: {listed}", letter, asked.proof, asked.needs, tuple(options)
+    )
 
 
 def make_world(
@@ -134,5 +136,5 @@ def write_example(seed: int, folder: str | Path, questions: int = 200) -> tuple[
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["question", "answer"])
-    writer.writerows((one.text, one.answer) for _, one in asked)
+    writer.writerows((one.text, one.answer) for one in asked)
     return folder / "documents", atomic_write(folder / "questions.csv", table.getvalue())

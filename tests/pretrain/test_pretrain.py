@@ -86,7 +86,7 @@ def test_packing_changes_no_prediction(tokenizer: PreTrainedTokenizerBase) -> No
     model = Qwen3ForCausalLM(model_config(tokenizer, width=32, layers=2)).eval()
     level = Level(3, 2, 384, True)
     rng = random.Random(3)
-    batch = make_batch(examples(level, rng, fresh_worlds("packing")), tokenizer, 3, level.length, rng, 0)
+    batch = make_batch(examples(level, rng, fresh_worlds("packing")), tokenizer, 3, level.length, rng)
     rng = random.Random(3)
     source = examples(level, rng, fresh_worlds("packing"))
     first = next(source)
@@ -115,7 +115,7 @@ def test_packing_changes_no_prediction(tokenizer: PreTrainedTokenizerBase) -> No
 def test_a_batch_never_trains_on_padding_or_first_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     level = LEVELS[-1]
     rng = random.Random(1)
-    batch = make_batch(examples(level, rng, fresh_worlds("padding")), tokenizer, 2, level.length, rng, 0)
+    batch = make_batch(examples(level, rng, fresh_worlds("padding")), tokenizer, 2, level.length, rng)
     assert (batch.where >= 0).all()
     assert (batch.targets != 0).all()
     assert {round(float(weight), 3) for weight in batch.weights} <= {PROSE_WEIGHT, DICE, 2 * DICE, 1.0}
