@@ -15,17 +15,19 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from .errors import DataError
 from .profile import Profile
 from .records import Document, Question
 from .runs.stages import atomic_write
 
+Item = TypeVar("Item", Document, Question)
 SUFFIXES = (".jsonl", ".jsonl.gz")
+Bad = Callable[[DataError], None]  # told of each line or file that cannot be read
 _FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have a test split
 
 
@@ -33,20 +35,15 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
 
 
-def json_lines(
-    path: Path, bad: Callable[[DataError], None] | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message.
+def stop(error: DataError) -> None:
+    """The default of every ``bad``: what cannot be read ends the reading."""
+    raise error
 
-    ``bad`` is told of a malformed line instead of its being raised.
+
+def json_lines(path: Path, bad: Bad = stop) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield ``(byte, "file:line", object)`` for every non-blank line: where it begins in the unpacked file, its place
+    (which leads each error message), its content. ``bad`` is told of a malformed one.
     """
-    return ((place, record) for _, place, record in _placed(path, bad))
-
-
-def _placed(
-    path: Path, bad: Callable[[DataError], None] | None = None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """As `json_lines`, with the byte (of the unpacked file) at which the line begins in front."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
     if not path.is_file():
@@ -59,15 +56,12 @@ def _placed(
                 place = f"{path}:{number}"
                 try:
                     line = _decode(raw, place, first=number == 1)
-                    record = _parse(line, place) if line.strip() else None
+                    if line.strip():
+                        empty = False
+                        yield offset, place, _parse(line, place)
                 except DataError as error:
-                    if bad is None:
-                        raise
-                    bad(error)
-                    empty, record = False, None
-                if record is not None:
                     empty = False
-                    yield offset, place, record
+                    bad(error)
                 offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
@@ -115,10 +109,10 @@ def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
         raise DataError(f"{place}: field {key!r} is a {type(value).__name__}, not text (expected {wanted})")
     if not value.strip():
         raise DataError(f"{place}: field {key!r} is empty (fill it in, or remove the line)")
-    return encodable(value, key, place)
+    return encodable(value, f"field {key!r}", place)
 
 
-def encodable(value: str, key: str, place: str) -> str:
+def encodable(value: str, what: str, place: str) -> str:
     """``value``, which UTF-8 can hold.
 
     Raises:
@@ -127,9 +121,7 @@ def encodable(value: str, key: str, place: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{place}: field {key!r} holds a lone surrogate, invalid in UTF-8 (remove it)"
-        ) from error
+        raise DataError(f"{place}: {what} holds a lone surrogate, invalid in UTF-8 (remove it)") from error
     return value
 
 
@@ -161,7 +153,7 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
             duplicate id, invalid UTF-8, damaged gzip.
     """
     seen: dict[str, str] = {}
-    for place, record in json_lines(Path(path)):
+    for _, place, record in json_lines(Path(path)):
         document = _document(record, place)
         _unique(seen, document.id, place)
         yield document
@@ -172,7 +164,7 @@ def iter_placed(path: str | Path) -> Iterator[tuple[int, Document]]:
 
     For an index of the file (`retrieval.store`): nothing is kept, however long the file is.
     """
-    for offset, place, record in _placed(Path(path)):
+    for offset, place, record in json_lines(Path(path)):
         yield offset, _document(record, place)
 
 
@@ -204,19 +196,16 @@ def write_corpus(path: str | Path, documents: Iterable[Document]) -> Path:
     """Write documents in the wiki-18 layout, whole or not at all; ``.gz`` compresses.
 
     Raises:
-        DataError: a title with a line break, a blank document or a duplicate id: it could not be read back.
+        DataError: a title with a line break, or a duplicate id: it could not be read back.
         StageError: the disk is full.
     """
-    path = Path(path)
-    seen: dict[str, str] = {}
-    lines = []
-    for number, document in enumerate(documents, 1):
-        place = f"{path}:{number}"
-        _unique(seen, document.id, place)
+
+    def record(document: Document, place: str) -> dict[str, Any]:
         if "\n" in document.title:
             raise DataError(f"{place}: the title of document {document.id!r} holds a line break (remove it)")
-        lines.append(_line({"id": document.id, "contents": document.contents}, place))
-    return _write_lines(path, lines)
+        return {"id": document.id, "contents": document.contents}
+
+    return _write(Path(path), documents, record)
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -227,7 +216,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     seen: dict[str, str] = {}
     questions = []
-    for place, record in json_lines(Path(path)):
+    for _, place, record in json_lines(Path(path)):
         wanted = "id, question and golden_answers"
         identifier = _text(record, "id", place, wanted)
         _unique(seen, identifier, place)
@@ -247,7 +236,7 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
             raise DataError(
                 f"{place}: field 'golden_answers' holds {answer!r} (each answer must be non-empty text)"
             )
-        encodable(answer, "golden_answers", place)
+        encodable(answer, "field 'golden_answers'", place)
     return tuple(answers)
 
 
@@ -265,34 +254,29 @@ def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
         DataError: a duplicate id, or a question without answers: it could not be read back.
         StageError: the disk is full.
     """
-    path = Path(path)
-    seen: dict[str, str] = {}
-    lines = []
-    for number, question in enumerate(questions, 1):
-        place = f"{path}:{number}"
-        _unique(seen, question.id, place)
+
+    def record(question: Question, place: str) -> dict[str, Any]:
         if not question.golden_answers:
             raise DataError(f"{place}: question {question.id!r} has no golden answers (give at least one)")
-        record = {
+        return {
             "id": question.id,
             "question": question.question,
             "golden_answers": list(question.golden_answers),
             "metadata": dict(question.metadata),
         }
-        lines.append(_line(record, place))
-    return _write_lines(path, lines)
+
+    return _write(Path(path), questions, record)
 
 
-def _line(record: dict[str, Any], place: str) -> bytes:
-    try:
-        return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{place}: {record['id']!r} holds a lone surrogate, invalid in UTF-8 (remove it)"
-        ) from error
-
-
-def _write_lines(path: Path, lines: Sequence[bytes]) -> Path:
+def _write(path: Path, items: Iterable[Item], record: Callable[[Item, str], dict[str, Any]]) -> Path:
+    """One line per item, ids unique; ``record`` makes its JSON object, and is told its place."""
+    seen: dict[str, str] = {}
+    lines = []
+    for number, item in enumerate(items, 1):
+        place = f"{path}:{number}"
+        _unique(seen, item.id, place)
+        line = json.dumps(record(item, place), ensure_ascii=False)
+        lines.append(encodable(line, repr(item.id), place).encode("utf-8") + b"\n")
     data = b"".join(lines)
     return atomic_write(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 

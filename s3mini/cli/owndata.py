@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .base import ProfileName, Seed, Settings, app, find_searcher, opened, pairs
+from ..profile import find_searcher, shown_path
+from .base import ProfileName, Seed, Settings, app, echo_results, opened, pairs
 
 
 def _field(what: str) -> Any:
@@ -65,11 +66,7 @@ def own(
     base = opened(profile_name, settings)
     from ..owndata import Fields
     from ..owndata import own as run
-    from ..owndata.road import shown
 
-    begin: Path | str | None = searcher
-    if begin is None and not untrained:
-        begin = find_searcher(base, seed)[0]
     made = run(
         documents,
         questions,
@@ -83,22 +80,16 @@ def own(
         words=words,
         split_seed=split_seed,
         skip_bad=skip_bad,
-        searcher=begin,
+        searcher=searcher if searcher or untrained else find_searcher(base, seed)[0],
         untrained=untrained,
         only_import=only_import,
         training=not no_train,
         tell=typer.echo,
     )
     if made.results is not None:
-        from ..report.page import differences_table, results_table
-
-        typer.echo(results_table(made.results).text)
-        if made.results["differences"]:
-            typer.echo(differences_table(made.results).text)
+        echo_results(made.results)
     if made.profile.generator.wordings == "brief":
-        note = (
-            "note: the mini model has learnt to read its fictional world only; real texts want --profile gpu"
-        )
-        typer.echo(note, err=True)
+        note = "the mini model has learnt to read its fictional world only; real texts want --profile gpu"
+        typer.echo(f"note: {note}", err=True)
     if not only_import:
-        typer.echo(f'ask: s3mini ask "…" --profile {shown(made.path)}')
+        typer.echo(f'ask: s3mini ask "…" --profile {shown_path(made.path)}')

@@ -1,4 +1,4 @@
-"""The whole road for your own data: import, indexes, naive RAG, training, evaluation, as far as the data allow.
+"""The whole pipeline on your own data: import, indexes, naive RAG, training, evaluation, as far as the data allow.
 
     documents --import--> corpus, indexes -------------------------------------> ask
     questions --import, split--> naive RAG --enough that it fails?--> training --> evaluation
@@ -19,9 +19,10 @@ from typing import Any
 import yaml
 
 from ..bench import method_spec
+from ..corpus import load_questions
 from ..errors import DataError
-from ..profile import Profile, available, load_profile
-from ..rag import RagCache
+from ..profile import Profile, available, load_profile, set_keys, shown_path
+from ..rag import RagCache, precompute, training_filter
 from ..runs.stages import atomic_write
 from .fields import Fields
 from .importing import CORPUS, QUESTIONS, STAGE, Imported, import_data
@@ -35,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """What the road left: the profile file and its profile, what came in, and ``results.json``'s content, if any."""
+    """What the pipeline left: the profile file and its profile, what came in, and ``results.json``'s content, if any."""
 
     path: Path
     profile: Profile
@@ -100,26 +101,24 @@ def own(
         skip_bad=skip_bad,
         progress=progress,
     )
-    tell(f"import: {imported}, in {shown(imported.path)}")
+    tell(f"import: {imported}, in {shown_path(imported.path)}")
     keys = {"name": name, **_data_keys(provisional, imported, training), **given}
     path, profile = _write_profile(base, keys)
-    tell(f"profile: {shown(path)}")
+    tell(f"profile: {shown_path(path)}")
     if only_import:
         return Owned(path, profile, imported)
 
     from ..retrieval import build_index
 
     for kind in ("lexical", "dense"):
-        tell(f"{kind} index: {shown(build_index(profile, kind, progress))}")
+        tell(f"{kind} index: {shown_path(build_index(profile, kind, progress))}")
     if not imported.splits:
         tell("no questions, so nothing to train or evaluate")
         return Owned(path, profile, imported)
 
-    from ..rag import precompute
-
-    splits = [split for split in ("train", "test") if split != "train" or profile.data.train_sets]
+    splits = ("train", "test") if profile.data.train_sets else ("test",)
     cache = precompute(profile, splits=splits, progress=progress)
-    tell(f"naive RAG: {len(cache)} answers in {shown(profile.build / 'rag')}")
+    tell(f"naive RAG: {len(cache)} answers in {shown_path(profile.build / 'rag')}")
     plan, why = plan_training(profile, cache) if profile.data.train_sets else ({}, _untrainable(imported))
     if training:
         tell(f"training: {why}")
@@ -128,19 +127,15 @@ def own(
     if plan and training:
         from ..grpo import train
 
-        tell(f"searcher: {shown(train(profile, seed, progress=progress))}")
+        tell(f"searcher: {shown_path(train(profile, seed, progress=progress))}")
 
     from ..evaluation import evaluate
     from ..report.page import write_report
 
     results = evaluate(profile, seed=seed, progress=progress)
-    tell(f"results: {shown(profile.build / 'results.json')}\nreport: {shown(write_report(profile, results))}")
+    tell(f"results: {shown_path(profile.build / 'results.json')}")
+    tell(f"report: {shown_path(write_report(profile, results))}")
     return Owned(path, profile, imported, results)
-
-
-def shown(path: Path) -> str:
-    """A path as a reader of the screen needs it: relative where it lies below the current folder."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], str]:
@@ -148,9 +143,6 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
 
     A step takes no more questions than there are, and none comes back more than `ROUNDS` times.
     """
-    from ..corpus import load_questions
-    from ..rag import training_filter
-
     asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
     try:
         kept = len(training_filter(asked, cache)[0])
@@ -219,15 +211,8 @@ def _write_profile(base: str, keys: Mapping[str, Any]) -> tuple[Path, Profile]:
     """``build/<name>/<name>.yaml``: a base that ships is named, any other is written out."""
     profile = load_profile(base, **keys)
     path = profile.build / f"{profile.name}.yaml"
-    found: dict[str, Any] = {"extends": base}
-    if base not in available():
-        found = profile.model_dump(mode="json")
-    for dotted, value in keys.items():
-        node = found
-        *parents, leaf = dotted.split(".")
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[leaf] = value
+    content = {"extends": base} if base in available() else profile.model_dump(mode="json")
+    set_keys(content, keys, str(path))
     head = "# Written by `s3mini own`, and again whenever it runs; every command takes it as its --profile.\n"
-    atomic_write(path, head + yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
+    atomic_write(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path, load_profile(str(path))

@@ -1,4 +1,4 @@
-"""The road's steps: index, precompute, train, evaluate, experiment; reproduce runs them as notebooks."""
+"""The pipeline's steps: index, precompute, train, evaluate, experiment; reproduce runs them as notebooks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,38 @@ from typing import Annotated
 
 import typer
 
-from .base import EngineName, ProfileName, Seed, Sets, Settings, Workers, app, known_engine, opened, pairs
+from .base import (
+    EngineName,
+    ProfileName,
+    Seed,
+    Sets,
+    Settings,
+    Workers,
+    app,
+    echo_results,
+    one_of,
+    opened,
+    pairs,
+)
 
 
 @app.command()
 def index(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
-    kind: Annotated[str, typer.Option(help="lexical, dense, milvus, or all: lexical and dense.")] = "all",
+    kind: Annotated[
+        str,
+        typer.Option(
+            callback=one_of("lexical", "dense", "milvus", "all"),
+            help="lexical, dense, milvus, or all: lexical and dense.",
+        ),
+    ] = "all",
     adopt: Annotated[
         Path | None,
         typer.Option("--from", help="A prebuilt flat FAISS index of the corpus, taken instead of encoding."),
     ] = None,
 ) -> None:
     """Build the indexes: BM25 (Lucene) and dense (FAISS, Milvus)."""
-    if kind not in ("lexical", "dense", "milvus", "all"):
-        raise typer.BadParameter(f"{kind!r} is not one of lexical, dense, milvus, all", param_hint="--kind")
     if adopt is not None and kind == "lexical":
         raise typer.BadParameter("a lexical index is not built from vectors", param_hint="--from")
     profile = opened(profile_name, settings)
@@ -47,7 +63,6 @@ def precompute(
     workers: Workers = None,
 ) -> None:
     """Answer the training and test questions by naive RAG (the reward's second term); resumable."""
-    known_engine(engine)
     profile = opened(profile_name, settings)
     from ..bench import Bench
     from ..corpus import load_questions
@@ -104,18 +119,15 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Evaluate methods on the test sets; writes results.json and report.html."""
-    known_engine(engine)
     profile = opened(profile_name, settings)
     from ..bench import Bench
     from ..evaluation import evaluate as run
-    from ..report.page import differences_table, results_table, write_report
+    from ..report.page import write_report
     from ..runs.ray import open_executor
 
     with open_executor(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
         results = run(profile, method, sets, seed, searcher, executor=chosen)
-    typer.echo(results_table(results).text)
-    if results["differences"]:
-        typer.echo(differences_table(results).text)
+    echo_results(results)
     typer.echo(f"{profile.build / 'results.json'}\n{write_report(profile, results)}")
 
 
@@ -139,9 +151,9 @@ def experiment(
     from ..report.ablations import ablation_table, efficiency_plot
 
     for study in studies or STUDIES:
-        found = run(profile, study, seed, timed=timed)
-        shown = efficiency_plot(found).caption if study == "efficiency" else ablation_table(study, found).text
-        typer.echo(shown)
+        outcome = run(profile, study, seed, timed=timed)
+        figure = study == "efficiency"
+        typer.echo(efficiency_plot(outcome).caption if figure else ablation_table(study, outcome).text)
     typer.echo(str(profile.build / FILE))
 
 
