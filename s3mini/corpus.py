@@ -64,9 +64,8 @@ def json_lines(path: Path, bad: Bad = stop) -> Iterator[tuple[int, str, dict[str
                     bad(error)
                 offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}:{number + 1}: the gzip file is damaged or cut short (fetch it again)"
-        ) from error
+        place = f"{path}:{number + 1}"
+        raise DataError(f"{place}: the gzip file is damaged or cut short (fetch it again)") from error
     if empty:
         raise DataError(f"{path}: the file is empty (expected one JSON object per line)")
 
@@ -75,33 +74,28 @@ def _decode(raw: bytes, place: str, first: bool) -> str:
     try:
         return raw.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: invalid UTF-8 at byte {error.start} of the line (convert the file with iconv -t UTF-8)"
-        ) from error
+        where = f"byte {error.start} of the line"
+        raise DataError(f"{place}: invalid UTF-8 at {where} (convert it with iconv -t UTF-8)") from error
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: malformed JSON: {error.msg} at column {error.colno} (write one JSON object a line)"
-        ) from error
+        what = f"{error.msg} at column {error.colno}"
+        raise DataError(f"{place}: malformed JSON: {what} (write one JSON object a line)") from error
     except RecursionError as error:
-        raise DataError(
-            f"{place}: JSON nested too deeply (each line must be one flat JSON object)"
-        ) from error
-    if not isinstance(found, dict):
-        raise DataError(f"{place}: a {type(found).__name__}, not a JSON object (write {{…}} on each line)")
-    return found
+        raise DataError(f"{place}: JSON nested too deeply (write a flat object on each line)") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{place}: a {type(record).__name__}, not a JSON object (write {{…}} on each line)")
+    return record
 
 
 def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
     """A non-blank string field; ids may be whole numbers."""
     if key not in record:
-        raise DataError(
-            f"{place}: missing field {key!r} (expected {wanted}; found {', '.join(record) or 'none'})"
-        )
+        there = ", ".join(record) or "none"
+        raise DataError(f"{place}: missing field {key!r} (expected {wanted}; found {there})")
     value = record[key]
     if key == "id" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -127,9 +121,8 @@ def encodable(value: str, what: str, place: str) -> str:
 
 def _unique(seen: dict[str, str], identifier: str, place: str) -> None:
     if identifier in seen:
-        raise DataError(
-            f"{place}: duplicate id {identifier!r}, first used at line {seen[identifier]} (make ids unique)"
-        )
+        first = seen[identifier]
+        raise DataError(f"{place}: duplicate id {identifier!r}, first used at line {first} (make ids unique)")
     seen[identifier] = place.rpartition(":")[2]
 
 
@@ -181,9 +174,7 @@ def _document(record: dict[str, Any], place: str) -> Document:
     identifier = _text(record, "id", place, "id and contents")
     title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
     if not title.strip() and not text.strip():
-        raise DataError(
-            f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
-        )
+        raise DataError(f"{place}: contents have neither title nor text (fill them in, or remove the line)")
     return Document(identifier, title, text)
 
 
@@ -233,18 +224,16 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
         raise DataError(f"{place}: field 'golden_answers' must be a non-empty list of texts")
     for answer in answers:
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(
-                f"{place}: field 'golden_answers' holds {answer!r} (each answer must be non-empty text)"
-            )
+            raise DataError(f"{place}: golden_answers hold {answer!r} (each must be non-empty text)")
         encodable(answer, "field 'golden_answers'", place)
     return tuple(answers)
 
 
 def _metadata(record: dict[str, Any], place: str) -> dict[str, Any]:
-    found = record.get("metadata")
-    if found is not None and not isinstance(found, dict):
-        raise DataError(f"{place}: field 'metadata' is a {type(found).__name__}, not an object")
-    return found or {}
+    metadata = record.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise DataError(f"{place}: field 'metadata' is a {type(metadata).__name__}, not an object")
+    return metadata or {}
 
 
 def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
@@ -294,16 +283,11 @@ def load_questions(profile: Profile, set_name: str, split: str) -> list[Question
     """
     folder = profile.resolve(profile.data.questions) / set_name
     if not folder.is_dir():
-        found = (
-            sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
-        )
-        names = ", ".join(found) or "none"
+        names = ", ".join(sorted(p.name for p in folder.parent.glob("*/"))) or "none"
         raise DataError(f"{folder}: no such question set (found: {names}; check the profile's data section)")
     path, actual = _split_file(folder, split)
     if split != "train" and actual == "train" and set_name in profile.data.train_sets:
-        raise DataError(
-            f"{folder}: trained on, but has no test or dev split to be tested on (add {split}.jsonl)"
-        )
+        raise DataError(f"{folder}: trained on, but has no test or dev split to test on (add {split}.jsonl)")
     limit = profile.data.train_limit if split == "train" else profile.data.test_limit
     return [
         replace(
@@ -320,8 +304,8 @@ def _split_file(folder: Path, split: str) -> tuple[Path, str]:
         for suffix in SUFFIXES:
             if (path := folder / f"{candidate}{suffix}").is_file():
                 return path, candidate
-    found = sorted(p.name for p in folder.iterdir())
-    raise DataError(f"{folder / split}.jsonl: no such file (the set holds: {', '.join(found) or 'nothing'})")
+    there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+    raise DataError(f"{folder / split}.jsonl: no such file (the set holds: {there})")
 
 
 _fingerprints: dict[tuple[str, int, int], str] = {}
@@ -344,9 +328,7 @@ def _hash_path(path: Path) -> str:
         names = "".join(f"{p.relative_to(path).as_posix()}={_hash_path(p)};" for p in files)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
     if not path.is_file():
-        raise DataError(
-            f"{path}: no such file (a stage needs it; run the stage that makes it, or check the profile)"
-        )
+        raise DataError(f"{path}: no such file (run the stage that makes it, or check the profile)")
     state = path.stat()
     key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
     if key not in _fingerprints:

@@ -34,9 +34,8 @@ class NotebookError(S3Error, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One executed notebook: its source's name, where the result lies, and how many seconds it took."""
+    """One executed notebook: where it lies, and how many seconds it took."""
 
-    name: str
     path: Path
     seconds: float
 
@@ -63,9 +62,7 @@ def parameter_names(notebook: Path) -> list[str]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError) as error:
-        raise NotebookError(
-            f"{notebook}: not a notebook ({error}); restore it from the repository"
-        ) from error
+        raise NotebookError(f"{notebook}: not a notebook ({error}); restore it from git") from error
     tagged = (c for c in cells if "parameters" in c.get("metadata", {}).get("tags", []))
     return _assigned("".join(next(tagged, {"source": []})["source"]))
 
@@ -96,9 +93,8 @@ def check_names(parameters: Mapping[str, Any], notebooks: Sequence[Path]) -> Non
         if name not in valid:
             close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise NotebookError(
-                f"no notebook has a parameter {name!r}: {hint}valid: {', '.join(valid) or 'none'}"
-            )
+            names = ", ".join(valid) or "none"
+            raise NotebookError(f"no notebook has a parameter {name!r}: {hint}valid: {names}")
 
 
 def check_parameters() -> None:
@@ -115,11 +111,10 @@ def check_parameters() -> None:
     for before, cell in zip(cells, cells[1:], strict=False):
         if cell.startswith(INJECTED):
             known = _assigned(before)
-            unknown = [name for name in _assigned(cell) if name not in known]
-            if unknown:
-                raise NotebookError(
-                    f"this notebook has no parameter {unknown[0]!r}; valid: {', '.join(known) or 'none'}"
-                )
+            for name in _assigned(cell):
+                if name not in known:
+                    names = ", ".join(known) or "none"
+                    raise NotebookError(f"this notebook has no parameter {name!r}; valid: {names}")
 
 
 def saved_profile(profile_name: str, overrides: Mapping[str, Any]) -> tuple[Profile, str]:
@@ -170,12 +165,12 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Exec
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    given = _own_parameters(notebook, parameters)
+    own = _own_parameters(notebook, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     try:
         papermill.execute_notebook(
-            str(notebook), str(output), given, cwd=str(ROOT), start_timeout=180, **KERNEL
+            str(notebook), str(output), own, cwd=str(ROOT), start_timeout=180, **KERNEL
         )
     except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
         if isinstance(error, PapermillExecutionError):
@@ -187,7 +182,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Exec
                 "lower the profile's batch sizes, and run again: finished stages are found"
             )
         raise NotebookError(f"{notebook.name}{told}\n  the notebook as far as it got: {output}") from error
-    return Executed(notebook.name, output, time.monotonic() - began)
+    return Executed(output, time.monotonic() - began)
 
 
 def reproduce(
@@ -212,11 +207,11 @@ def reproduce(
         ProfileError, NotebookError, StageError: see `saved_profile`, `execute`, `find`.
     """
     profile, value = saved_profile(profile_name, overrides or {})
-    notebooks = [n for n in find(folder) if not only or n.name.startswith(tuple(only))]
+    there = find(folder)
+    notebooks = [n for n in there if not only or n.name.startswith(tuple(only))]
     if not notebooks:
-        raise NotebookError(
-            f"no notebook begins with {', '.join(only)}: {', '.join(n.name for n in find(folder))}"
-        )
+        names = ", ".join(n.name for n in there)
+        raise NotebookError(f"no notebook begins with {', '.join(only)}: {names}")
     given = {"PROFILE": value, "SEED": seed, **(parameters or {})}
     check_names(given, notebooks)
     cap_threads(profile.threads)
@@ -242,8 +237,8 @@ def clock(seconds: float) -> str:
 
 def summary(profile: Profile, done: Sequence[Executed]) -> str:
     """Times, the average GenAcc of each method where there are results, and where everything lies."""
-    width = max(len(run.name) for run in done)
-    times = {run.name: run.seconds for run in done} | {"all": sum(run.seconds for run in done)}
+    times = {run.path.name: run.seconds for run in done} | {"all": sum(run.seconds for run in done)}
+    width = max(map(len, times))
     lines = ["", "Time (min:s)"]
     lines += [f"  {name:<{width}} {clock(seconds):>6}" for name, seconds in times.items()]
     results = profile.build / "results.json"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ..profile import Profile, load_profile
 from ..runs.machine import cap_threads
@@ -18,44 +19,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ProfileName = Annotated[
-    str, typer.Option("--profile", help="Name of a profile, or the path of a .yaml file.")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Texts = list[str] | None
+ProfileName = Annotated[str, Option("--profile", help="Name of a profile, or path of a .yaml file.")]
+Seed = Annotated[int, Option(help="Seed of everything random.")]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="A profile key to change, e.g. grpo.steps=5. Repeatable."
-    ),
+    Texts, Option("--set", metavar="KEY=VALUE", help="A profile key to change: grpo.steps=5. Repeatable.")
 ]
-Sets = Annotated[
-    list[str] | None, typer.Option("--sets", help="A question set; repeatable. Default: the profile's.")
-]
-
-
-def one_of(*names: str) -> Callable[[str], str]:
-    """The check of an option that takes one of ``names``: anything else is wrong usage."""
-
-    def check(value: str) -> str:
-        if value not in names:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
-        return value
-
-    return check
-
-
-EngineName = Annotated[
-    str,
-    typer.Option(
-        "--engine", callback=one_of("local", "ray"), help="Who answers: local (this process) or ray (many)."
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Ray's processes; each opens the models. Default: one per GPU, else one per core."
-    ),
-]
+Sets = Annotated[Texts, Option(help="A question set; repeatable. Default: the profile's.")]
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:

@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from .base import (
-    EngineName,
-    ProfileName,
-    Seed,
-    Sets,
-    Settings,
-    Workers,
-    app,
-    echo_results,
-    one_of,
-    opened,
-    pairs,
-)
+from .base import ProfileName, Seed, Sets, Settings, Texts, app, echo_results, opened, pairs
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    """The check of an option that takes one of ``names``: anything else is wrong usage."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
+        return value
+
+    return check
+
+
+Kind = Annotated[
+    str,
+    Option(
+        callback=_one_of("lexical", "dense", "milvus", "all"),
+        help="lexical, dense, milvus, or all: the first two.",
+    ),
+]
+EngineName = Annotated[
+    str, Option(callback=_one_of("local", "ray"), help="Who answers: local (this process) or ray (many).")
+]
+Workers = Annotated[
+    int | None,
+    Option(min=1, help="Ray's processes; each opens the models. Default: one per GPU, else per core."),
+]
 
 
 @app.command()
 def index(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
-    kind: Annotated[
-        str,
-        typer.Option(
-            callback=one_of("lexical", "dense", "milvus", "all"),
-            help="lexical, dense, milvus, or all: lexical and dense.",
-        ),
-    ] = "all",
+    kind: Kind = "all",
     adopt: Annotated[
-        Path | None,
-        typer.Option("--from", help="A prebuilt flat FAISS index of the corpus, taken instead of encoding."),
+        Path | None, Option("--from", help="A prebuilt flat FAISS index of the corpus, instead of encoding.")
     ] = None,
 ) -> None:
     """Build the indexes: BM25 (Lucene) and dense (FAISS, Milvus)."""
@@ -55,10 +65,7 @@ def precompute(
     profile_name: ProfileName = "mini",
     settings: Settings = None,
     sets: Sets = None,
-    split: Annotated[
-        list[str] | None,
-        typer.Option("--split", help="train, dev or test; repeatable. Default: train and test."),
-    ] = None,
+    split: Annotated[Texts, Option(help="train, dev or test; repeatable. Default: train and test.")] = None,
     engine: EngineName = "local",
     workers: Workers = None,
 ) -> None:
@@ -75,9 +82,8 @@ def precompute(
         cache = run(profile, sets, splits, executor=chosen)
     typer.echo(f"naive RAG: {len(cache)} answers under {profile.build}")
     if "train" in splits:
-        questions = [
-            q for name in sets or profile.data.train_sets for q in load_questions(profile, name, "train")
-        ]
+        names = sets or profile.data.train_sets
+        questions = [q for name in names for q in load_questions(profile, name, "train")]
         typer.echo(str(training_filter(questions, cache)[1]))
 
 
@@ -86,9 +92,9 @@ def train(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    protocol: Annotated[str, typer.Option(help="s3, search-r1 or deepretrieval.")] = "s3",
-    run: Annotated[str | None, typer.Option(help="Name of the run. Default: the protocol's.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
+    protocol: Annotated[str, Option(help="s3, search-r1 or deepretrieval.")] = "s3",
+    run: Annotated[str | None, Option(help="Name of the run. Default: the protocol's.")] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
     """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/runs/processes.py."""
     profile = opened(profile_name, settings)
@@ -105,16 +111,9 @@ def evaluate(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", help="A method, e.g. s3, rag-dense, search-r1; repeatable. Default: the profile's."
-        ),
-    ] = None,
+    method: Annotated[Texts, Option(help="s3, rag-dense, …; repeatable. Default: the profile's.")] = None,
     sets: Sets = None,
-    searcher: Annotated[
-        Path | None, typer.Option(help="Folder of a trained searcher. Default: the one trained here.")
-    ] = None,
+    searcher: Annotated[Path | None, Option(help="A trained one's folder. Default: trained here.")] = None,
     engine: EngineName = "local",
     workers: Workers = None,
 ) -> None:
@@ -134,15 +133,12 @@ def evaluate(
 @app.command()
 def experiment(
     studies: Annotated[
-        list[str] | None,
-        typer.Argument(help="turns, loop, reward, filter, steps, generator, efficiency. Default: all."),
+        Texts, Argument(help="turns, loop, reward, filter, steps, generator, efficiency. Default: all.")
     ] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    timed: Annotated[
-        bool, typer.Option("--timed", help="Record seconds; only when nothing else runs on this machine.")
-    ] = False,
+    timed: Annotated[bool, Option("--timed", help="Record seconds; only on an idle machine.")] = False,
 ) -> None:
     """Run the paper's ablations, another generator, data efficiency; adds to experiments.json."""
     profile = opened(profile_name, settings)
@@ -163,12 +159,9 @@ def reproduce(
     seed: Seed = 0,
     settings: Settings = None,
     parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter. Repeatable."),
+        Texts, Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter. Repeatable.")
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Beginning of a notebook's name, e.g. 01. Repeatable.")
-    ] = None,
+    only: Annotated[Texts, Option(help="Beginning of a notebook's name: 01. Repeatable.")] = None,
 ) -> None:
     """Run the notebooks in order, into build/<profile>/notebooks/, with results.json and report.html beside; resumable."""
     from ..classroom.notebooks import reproduce as run

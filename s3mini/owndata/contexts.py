@@ -26,10 +26,9 @@ def export_contexts(
         DataError: counts differ, or two questions have the same text (the format's key).
         StageError: the disk is full.
     """
-    if not len(questions) == len(contexts) == len(responses):
-        raise DataError(
-            f"{len(questions)} questions, {len(contexts)} contexts, {len(responses)} responses: give one of each"
-        )
+    counts = [len(questions), len(contexts), len(responses)]
+    if len(set(counts)) > 1:
+        raise DataError("{} questions, {} contexts, {} responses: give one of each".format(*counts))
     entries = {}
     for question, documents, response in zip(questions, contexts, responses, strict=True):
         text = question.question

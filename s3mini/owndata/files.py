@@ -84,9 +84,8 @@ def _decoded(raw: bytes, path: Path) -> str:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: invalid UTF-8 (convert the file, for example with iconv -f LATIN1 -t UTF-8)"
-        ) from error
+        remedy = "convert the file, for example with iconv -f LATIN1 -t UTF-8"
+        raise DataError(f"{path}:{line}: invalid UTF-8 ({remedy})") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -167,10 +166,8 @@ def _parquet(path: Path, name: str, bad: Bad) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{path}:row {number}", f"{name}:{number}", values)
     except (pyarrow.ArrowException, OSError) as error:
-        cause = str(error).partition("\n")[0]
-        raise DataError(
-            f"{path}:row {number + 1}: no parquet file, or a damaged one ({cause}); write it again"
-        ) from error
+        place, cause = f"{path}:row {number + 1}", str(error).partition("\n")[0]
+        raise DataError(f"{place}: no parquet file, or a damaged one ({cause}); write it again") from error
 
 
 def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
@@ -178,9 +175,8 @@ def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
     try:
         content = json.loads(_decoded(path.read_bytes(), path))
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: malformed JSON: {error.msg} (one object a line goes into a .jsonl file)"
-        ) from error
+        place, remedy = f"{path}:{error.lineno}", "one object a line goes into a .jsonl file"
+        raise DataError(f"{place}: malformed JSON: {error.msg} ({remedy})") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply (give a list of flat objects)") from error
     if isinstance(content, dict):

@@ -25,7 +25,7 @@ from ..profile import Profile, available, load_profile, set_keys, shown_path
 from ..rag import RagCache, precompute, training_filter
 from ..runs.stages import atomic_write
 from .fields import Fields
-from .importing import CORPUS, QUESTIONS, STAGE, Imported, import_data
+from .importing import CORPUS, FEWEST_TO_SPLIT, QUESTIONS, STAGE, Imported, import_data
 from .passages import WORDS
 
 FEWEST_TO_TRAIN = 8  # questions that naive RAG fails: one group each is the least a step can learn from
@@ -119,12 +119,13 @@ def own(
     splits = ("train", "test") if profile.data.train_sets else ("test",)
     cache = precompute(profile, splits=splits, progress=progress)
     tell(f"naive RAG: {len(cache)} answers in {shown_path(profile.build / 'rag')}")
-    plan, why = plan_training(profile, cache) if profile.data.train_sets else ({}, _untrainable(imported))
+    plan, why = plan_training(profile, cache)
     if training:
         tell(f"training: {why}")
-    methods = [*UNTRAINED, "s3"] if plan and training else list(UNTRAINED)
+    training = training and bool(plan)
+    methods = [*UNTRAINED, *(["s3"] if training else [])]
     path, profile = _write_profile(base, {**keys, **plan, "evaluation.methods": methods, **given})
-    if plan and training:
+    if training:
         from ..grpo import train
 
         tell(f"searcher: {shown_path(train(profile, seed, progress=progress))}")
@@ -143,6 +144,9 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
 
     A step takes no more questions than there are, and none comes back more than `ROUNDS` times.
     """
+    if not profile.data.train_sets:
+        remedy = f"so few all go to the test; give {FEWEST_TO_SPLIT} or more"
+        return {}, f"left out: none of the questions is for training ({remedy})"
     asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
     try:
         kept = len(training_filter(asked, cache)[0])
@@ -158,17 +162,11 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
     return plan, f"{steps} steps of {per_step} questions; {left}"
 
 
-def _untrainable(imported: Imported) -> str:
-    total = sum(imported.splits.values())
-    return f"left out: none of the {total} questions is for training (so few all go to the test; give 40 or more)"
-
-
 def _check_name(name: str, profile: Profile) -> None:
     """Refuse a name that is no folder's, or under which something else was built."""
     if not _NAME.fullmatch(name) or name in available():
-        raise DataError(
-            f"{name!r} cannot be the data's name: use letters, digits, - and _, and no profile's name (--name)"
-        )
+        remedy = "use letters, digits, - and _, and no profile's name: --name"
+        raise DataError(f"{name!r} cannot be the data's name ({remedy})")
     if profile.build.exists() and not (profile.build / STAGE).exists():
         raise DataError(f"{profile.build}: the name is taken by something else (choose another with --name)")
 

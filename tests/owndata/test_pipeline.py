@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from owndata_toys import PAIRS, REAL, ROOMY, ROWS, lines, shipped_root
+from owndata_toys import PAIRS, REAL, ROOMY, ROWS, lines
 
 import s3mini.owndata.importing as importing
 from s3mini.cli import main
@@ -18,22 +18,10 @@ from s3mini.corpus import load_questions
 from s3mini.errors import DataError
 from s3mini.owndata import own
 from s3mini.owndata.pipeline import default_name, plan_training
-from s3mini.profile import Profile, find_searcher, load_profile
+from s3mini.profile import find_searcher, load_profile
 from s3mini.rag import RagAnswer, RagCache
 from s3mini.records import Score
 from s3mini.world.example import write_example
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return shipped_root(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def profile(root: Path) -> Profile:
-    """One for data of any kind."""
-    return load_profile("smoke", name="mine", **ROOMY)
-
 
 # ---------------------------------------------------------------------------------- profile, plan
 
