@@ -174,7 +174,7 @@ def _document(record: dict[str, Any], place: str) -> Document:
     identifier = _text(record, "id", place, "id and contents")
     title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
     if not title.strip() and not text.strip():
-        raise DataError(f"{place}: contents have neither title nor text (fill them in, or remove the line)")
+        raise DataError(f"{place}: field 'contents' has neither title nor text (fill it in)")
     return Document(identifier, title, text)
 
 
@@ -224,7 +224,7 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
         raise DataError(f"{place}: field 'golden_answers' must be a non-empty list of texts")
     for answer in answers:
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(f"{place}: golden_answers hold {answer!r} (each must be non-empty text)")
+            raise DataError(f"{place}: field 'golden_answers' holds {answer!r} (each must be non-empty text)")
         encodable(answer, "field 'golden_answers'", place)
     return tuple(answers)
 
