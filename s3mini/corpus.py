@@ -15,17 +15,19 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from .errors import DataError
 from .profile import Profile
 from .records import Document, Question
 from .runs.stages import atomic_write
 
+Item = TypeVar("Item", Document, Question)
 SUFFIXES = (".jsonl", ".jsonl.gz")
+Bad = Callable[[DataError], None]  # told of each line or file that cannot be read
 _FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have a test split
 
 
@@ -33,20 +35,15 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
 
 
-def json_lines(
-    path: Path, bad: Callable[[DataError], None] | None = None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``("file:line", object)`` for every non-blank line; the place leads each error message.
+def stop(error: DataError) -> None:
+    """The default of every ``bad``: what cannot be read ends the reading."""
+    raise error
 
-    ``bad`` is told of a malformed line instead of its being raised.
+
+def json_lines(path: Path, bad: Bad = stop) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield ``(byte, "file:line", object)`` for every non-blank line: where it begins in the unpacked file, its place
+    (which leads each error message), its content. ``bad`` is told of a malformed one.
     """
-    return ((place, record) for _, place, record in _placed(path, bad))
-
-
-def _placed(
-    path: Path, bad: Callable[[DataError], None] | None = None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """As `json_lines`, with the byte (of the unpacked file) at which the line begins in front."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
     if not path.is_file():
@@ -59,20 +56,16 @@ def _placed(
                 place = f"{path}:{number}"
                 try:
                     line = _decode(raw, place, first=number == 1)
-                    record = _parse(line, place) if line.strip() else None
+                    if line.strip():
+                        empty = False
+                        yield offset, place, _parse(line, place)
                 except DataError as error:
-                    if bad is None:
-                        raise
-                    bad(error)
-                    empty, record = False, None
-                if record is not None:
                     empty = False
-                    yield offset, place, record
+                    bad(error)
                 offset += len(raw)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}:{number + 1}: the gzip file is damaged or cut short (fetch it again)"
-        ) from error
+        place = f"{path}:{number + 1}"
+        raise DataError(f"{place}: the gzip file is damaged or cut short (fetch it again)") from error
     if empty:
         raise DataError(f"{path}: the file is empty (expected one JSON object per line)")
 
@@ -81,33 +74,28 @@ def _decode(raw: bytes, place: str, first: bool) -> str:
     try:
         return raw.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: invalid UTF-8 at byte {error.start} of the line (convert the file with iconv -t UTF-8)"
-        ) from error
+        where = f"byte {error.start} of the line"
+        raise DataError(f"{place}: invalid UTF-8 at {where} (convert it with iconv -t UTF-8)") from error
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: malformed JSON: {error.msg} at column {error.colno} (write one JSON object a line)"
-        ) from error
+        what = f"{error.msg} at column {error.colno}"
+        raise DataError(f"{place}: malformed JSON: {what} (write one JSON object a line)") from error
     except RecursionError as error:
-        raise DataError(
-            f"{place}: JSON nested too deeply (each line must be one flat JSON object)"
-        ) from error
-    if not isinstance(found, dict):
-        raise DataError(f"{place}: a {type(found).__name__}, not a JSON object (write {{…}} on each line)")
-    return found
+        raise DataError(f"{place}: JSON nested too deeply (write a flat object on each line)") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{place}: a {type(record).__name__}, not a JSON object (write {{…}} on each line)")
+    return record
 
 
 def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
     """A non-blank string field; ids may be whole numbers."""
     if key not in record:
-        raise DataError(
-            f"{place}: missing field {key!r} (expected {wanted}; found {', '.join(record) or 'none'})"
-        )
+        there = ", ".join(record) or "none"
+        raise DataError(f"{place}: missing field {key!r} (expected {wanted}; found {there})")
     value = record[key]
     if key == "id" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -115,10 +103,10 @@ def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
         raise DataError(f"{place}: field {key!r} is a {type(value).__name__}, not text (expected {wanted})")
     if not value.strip():
         raise DataError(f"{place}: field {key!r} is empty (fill it in, or remove the line)")
-    return encodable(value, key, place)
+    return encodable(value, f"field {key!r}", place)
 
 
-def encodable(value: str, key: str, place: str) -> str:
+def encodable(value: str, what: str, place: str) -> str:
     """``value``, which UTF-8 can hold.
 
     Raises:
@@ -127,17 +115,14 @@ def encodable(value: str, key: str, place: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{place}: field {key!r} holds a lone surrogate, invalid in UTF-8 (remove it)"
-        ) from error
+        raise DataError(f"{place}: {what} holds a lone surrogate, invalid in UTF-8 (remove it)") from error
     return value
 
 
 def _unique(seen: dict[str, str], identifier: str, place: str) -> None:
     if identifier in seen:
-        raise DataError(
-            f"{place}: duplicate id {identifier!r}, first used at line {seen[identifier]} (make ids unique)"
-        )
+        first = seen[identifier]
+        raise DataError(f"{place}: duplicate id {identifier!r}, first used at line {first} (make ids unique)")
     seen[identifier] = place.rpartition(":")[2]
 
 
@@ -161,7 +146,7 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
             duplicate id, invalid UTF-8, damaged gzip.
     """
     seen: dict[str, str] = {}
-    for place, record in json_lines(Path(path)):
+    for _, place, record in json_lines(Path(path)):
         document = _document(record, place)
         _unique(seen, document.id, place)
         yield document
@@ -172,7 +157,7 @@ def iter_placed(path: str | Path) -> Iterator[tuple[int, Document]]:
 
     For an index of the file (`retrieval.store`): nothing is kept, however long the file is.
     """
-    for offset, place, record in _placed(Path(path)):
+    for offset, place, record in json_lines(Path(path)):
         yield offset, _document(record, place)
 
 
@@ -189,9 +174,7 @@ def _document(record: dict[str, Any], place: str) -> Document:
     identifier = _text(record, "id", place, "id and contents")
     title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
     if not title.strip() and not text.strip():
-        raise DataError(
-            f"{place}: field 'contents' has neither title nor text (fill it in, or remove the line)"
-        )
+        raise DataError(f"{place}: field 'contents' has neither title nor text (fill it in)")
     return Document(identifier, title, text)
 
 
@@ -204,19 +187,16 @@ def write_corpus(path: str | Path, documents: Iterable[Document]) -> Path:
     """Write documents in the wiki-18 layout, whole or not at all; ``.gz`` compresses.
 
     Raises:
-        DataError: a title with a line break, a blank document or a duplicate id: it could not be read back.
+        DataError: a title with a line break, or a duplicate id: it could not be read back.
         StageError: the disk is full.
     """
-    path = Path(path)
-    seen: dict[str, str] = {}
-    lines = []
-    for number, document in enumerate(documents, 1):
-        place = f"{path}:{number}"
-        _unique(seen, document.id, place)
+
+    def record(document: Document, place: str) -> dict[str, Any]:
         if "\n" in document.title:
             raise DataError(f"{place}: the title of document {document.id!r} holds a line break (remove it)")
-        lines.append(_line({"id": document.id, "contents": document.contents}, place))
-    return _write_lines(path, lines)
+        return {"id": document.id, "contents": document.contents}
+
+    return _write(Path(path), documents, record)
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -227,7 +207,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     seen: dict[str, str] = {}
     questions = []
-    for place, record in json_lines(Path(path)):
+    for _, place, record in json_lines(Path(path)):
         wanted = "id, question and golden_answers"
         identifier = _text(record, "id", place, wanted)
         _unique(seen, identifier, place)
@@ -244,18 +224,16 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
         raise DataError(f"{place}: field 'golden_answers' must be a non-empty list of texts")
     for answer in answers:
         if not isinstance(answer, str) or not answer.strip():
-            raise DataError(
-                f"{place}: field 'golden_answers' holds {answer!r} (each answer must be non-empty text)"
-            )
-        encodable(answer, "golden_answers", place)
+            raise DataError(f"{place}: field 'golden_answers' holds {answer!r} (each must be non-empty text)")
+        encodable(answer, "field 'golden_answers'", place)
     return tuple(answers)
 
 
 def _metadata(record: dict[str, Any], place: str) -> dict[str, Any]:
-    found = record.get("metadata")
-    if found is not None and not isinstance(found, dict):
-        raise DataError(f"{place}: field 'metadata' is a {type(found).__name__}, not an object")
-    return found or {}
+    metadata = record.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise DataError(f"{place}: field 'metadata' is a {type(metadata).__name__}, not an object")
+    return metadata or {}
 
 
 def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
@@ -265,34 +243,29 @@ def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
         DataError: a duplicate id, or a question without answers: it could not be read back.
         StageError: the disk is full.
     """
-    path = Path(path)
-    seen: dict[str, str] = {}
-    lines = []
-    for number, question in enumerate(questions, 1):
-        place = f"{path}:{number}"
-        _unique(seen, question.id, place)
+
+    def record(question: Question, place: str) -> dict[str, Any]:
         if not question.golden_answers:
             raise DataError(f"{place}: question {question.id!r} has no golden answers (give at least one)")
-        record = {
+        return {
             "id": question.id,
             "question": question.question,
             "golden_answers": list(question.golden_answers),
             "metadata": dict(question.metadata),
         }
-        lines.append(_line(record, place))
-    return _write_lines(path, lines)
+
+    return _write(Path(path), questions, record)
 
 
-def _line(record: dict[str, Any], place: str) -> bytes:
-    try:
-        return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{place}: {record['id']!r} holds a lone surrogate, invalid in UTF-8 (remove it)"
-        ) from error
-
-
-def _write_lines(path: Path, lines: Sequence[bytes]) -> Path:
+def _write(path: Path, items: Iterable[Item], record: Callable[[Item, str], dict[str, Any]]) -> Path:
+    """One line per item, ids unique; ``record`` makes its JSON object, and is told its place."""
+    seen: dict[str, str] = {}
+    lines = []
+    for number, item in enumerate(items, 1):
+        place = f"{path}:{number}"
+        _unique(seen, item.id, place)
+        line = json.dumps(record(item, place), ensure_ascii=False)
+        lines.append(encodable(line, repr(item.id), place).encode("utf-8") + b"\n")
     data = b"".join(lines)
     return atomic_write(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
@@ -310,16 +283,11 @@ def load_questions(profile: Profile, set_name: str, split: str) -> list[Question
     """
     folder = profile.resolve(profile.data.questions) / set_name
     if not folder.is_dir():
-        found = (
-            sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
-        )
-        names = ", ".join(found) or "none"
+        names = ", ".join(sorted(p.name for p in folder.parent.glob("*/"))) or "none"
         raise DataError(f"{folder}: no such question set (found: {names}; check the profile's data section)")
     path, actual = _split_file(folder, split)
     if split != "train" and actual == "train" and set_name in profile.data.train_sets:
-        raise DataError(
-            f"{folder}: trained on, but has no test or dev split to be tested on (add {split}.jsonl)"
-        )
+        raise DataError(f"{folder}: trained on, but has no test or dev split to test on (add {split}.jsonl)")
     limit = profile.data.train_limit if split == "train" else profile.data.test_limit
     return [
         replace(
@@ -336,8 +304,8 @@ def _split_file(folder: Path, split: str) -> tuple[Path, str]:
         for suffix in SUFFIXES:
             if (path := folder / f"{candidate}{suffix}").is_file():
                 return path, candidate
-    found = sorted(p.name for p in folder.iterdir())
-    raise DataError(f"{folder / split}.jsonl: no such file (the set holds: {', '.join(found) or 'nothing'})")
+    there = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+    raise DataError(f"{folder / split}.jsonl: no such file (the set holds: {there})")
 
 
 _fingerprints: dict[tuple[str, int, int], str] = {}
@@ -360,9 +328,7 @@ def _hash_path(path: Path) -> str:
         names = "".join(f"{p.relative_to(path).as_posix()}={_hash_path(p)};" for p in files)
         return hashlib.sha256(names.encode()).hexdigest()[:16]
     if not path.is_file():
-        raise DataError(
-            f"{path}: no such file (a stage needs it; run the stage that makes it, or check the profile)"
-        )
+        raise DataError(f"{path}: no such file (run the stage that makes it, or check the profile)")
     state = path.stat()
     key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
     if key not in _fingerprints:

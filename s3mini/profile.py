@@ -34,9 +34,7 @@ class DataSpec(_Spec):
     train_sets: tuple[str, ...]
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
-    hub: tuple[
-        str, ...
-    ] = ()  # what `s3mini download` fetches beside the models: names of hub.catalogue.TABLE
+    hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of `hub.catalogue`
 
 
 class DenseSpec(_Spec):
@@ -48,9 +46,8 @@ class DenseSpec(_Spec):
     batch_size: int = Field(64, ge=1)
     device: str = "auto"
     dtype: Literal["float32", "float16"] = "float32"  # of the vectors on the disk
-    index: Literal["flat", "sq8", "ivf-sq8", "ivf-pq"] = (
-        "flat"  # what finds candidates; exact scores rank them
-    )
+    # What finds the candidates; exact scores rank them.
+    index: Literal["flat", "sq8", "ivf-sq8", "ivf-pq"] = "flat"
     search: Literal["auto", "cpu", "gpu"] = "auto"  # auto: on GPUs that faiss-gpu finds and the index fits
 
 
@@ -86,9 +83,7 @@ class ModelSpec(_Spec):
     engine: Literal["local", "served"] = "local"
     url: str | None = Field(None, pattern="^https?://")
     api: Literal["tokens", "chat"] = "tokens"  # token ids (vLLM), or messages (any server, a black box)
-    key_variable: str = (
-        "S3MINI_API_KEY"  # the environment variable that holds the key, if the server wants one
-    )
+    key_variable: str = "S3MINI_API_KEY"  # the environment variable with the key, if the server wants one
     timeout: float = Field(600, gt=0)  # seconds for one answer
     patience: float = Field(600, ge=0)  # seconds to go on trying while the server answers nothing
     device: str = "auto"
@@ -96,9 +91,7 @@ class ModelSpec(_Spec):
     max_length: int = Field(8192, ge=64)
     batch_size: int = Field(64, ge=1)
     max_new_tokens: int = Field(64, ge=1)
-    max_rows: int = Field(
-        512, ge=1
-    )  # a searcher's episodes in flight at a time: their cache must fit in memory
+    max_rows: int = Field(512, ge=1)  # a searcher's episodes in flight: their cache must fit in memory
 
     @model_validator(mode="after")
     def _served_somewhere(self) -> ModelSpec:
@@ -164,9 +157,8 @@ class GrpoSpec(_Spec):
     reward: str = "gbr"
     filtered: bool = True  # train only on what naive RAG fails
     vllm: Literal["off", "colocate", "server"] = "off"  # rollouts on vLLM: on the training GPUs, or on others
-    vllm_url: str = Field(
-        "http://127.0.0.1:8002", pattern="^https?://"
-    )  # of `s3mini serve searcher`, for "server"
+    # Of `s3mini serve searcher`, for "server".
+    vllm_url: str = Field("http://127.0.0.1:8002", pattern="^https?://")
     vllm_memory: float = Field(0.3, gt=0, lt=1)  # share of the GPU's memory that vLLM takes, for "colocate"
 
 
@@ -216,7 +208,7 @@ class Profile(_Spec):
 
     def resolve(self, path: str) -> Path:
         """``path`` as given when absolute, else below the root."""
-        return Path(path) if Path(path).is_absolute() else ROOT / path
+        return ROOT / path
 
 
 def available() -> list[str]:
@@ -258,11 +250,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = {**below, **above}
-    for key in below.keys() & above.keys():
-        if isinstance(below[key], dict) and isinstance(above[key], dict):
-            both[key] = _merged(below[key], above[key])
-    return both
+    def both(key: str, value: Any) -> Any:
+        mapped = isinstance(value, dict) and isinstance(below.get(key), dict)
+        return _merged(below[key], value) if mapped else value
+
+    return below | {key: both(key, value) for key, value in above.items()}
 
 
 def changed(profile: Profile, settings: Mapping[str, Any]) -> Profile:
@@ -274,8 +266,13 @@ def changed(profile: Profile, settings: Mapping[str, Any]) -> Profile:
     return _validated(profile.model_dump(mode="json"), settings, f"profile {profile.name}")
 
 
-def _validated(raw: dict[str, Any], overrides: Mapping[str, Any], where: str) -> Profile:
-    for dotted, value in overrides.items():
+def set_keys(raw: dict[str, Any], settings: Mapping[str, Any], where: str) -> None:
+    """Set dotted keys in the nested mapping ``raw``.
+
+    Raises:
+        ProfileError: a key above one of them holds a value; ``where`` leads the message.
+    """
+    for dotted, value in settings.items():
         node = raw
         *parents, leaf = dotted.split(".")
         for key in parents:
@@ -283,8 +280,34 @@ def _validated(raw: dict[str, Any], overrides: Mapping[str, Any], where: str) ->
             if not isinstance(node, dict):
                 raise ProfileError(f"{where}: {dotted}: {key!r} holds a value and has no keys below it")
         node[leaf] = value
+
+
+def _validated(raw: dict[str, Any], overrides: Mapping[str, Any], where: str) -> Profile:
+    set_keys(raw, overrides, where)
     try:
         return Profile.model_validate(raw)
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ProfileError(f"{where}: {len(lines)} bad key(s)\n" + "\n".join(lines)) from error
+
+
+def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
+    """The best searcher there is for a profile, and a word on where it comes from.
+
+    First what training of this seed left (a folder), then the checkpoint that the profile names (as it names it), else
+    None: the one that it starts from.
+    """
+    trained = profile.build / "train" / f"s3-seed{seed}" / "model"
+    if (trained / "config.json").is_file():
+        return trained, f"trained here, seed {seed}"
+    named = profile.protocols.get("s3", MethodSpec())
+    if named.checkpoint is not None:
+        return named.checkpoint, f"trained, {named.checkpoint}"
+    if named.model is not None:
+        return None, f"{named.model.path}, where the profile starts from"
+    return None, f"untrained: run `s3mini train --profile {profile.name} --seed {seed}` for a trained one"
+
+
+def shown_path(path: Path) -> str:
+    """A path as a reader of the screen needs it: relative where it lies below the current folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

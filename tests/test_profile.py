@@ -102,11 +102,13 @@ def _specs(model: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 def test_every_key_is_read_by_the_package() -> None:
-    """An override nobody reads is a lie: each field is an attribute somewhere, or a protocol's number."""
+    """An override nobody reads is a lie: each field is an attribute somewhere, a protocol's number or TRL's setting."""
+    from s3mini.training.trl import SAME_NAME
+
     code = "\n".join(p.read_text() for p in PROFILES.parent.rglob("*.py") if p.name != "profile.py")
     fields = {name for spec in _specs(Profile) for name in spec.model_fields}
-    numbers = set(inspect.signature(S3Protocol).parameters)  # handed over together
-    unread = {f for f in fields - numbers if f".{f}" not in code} - {"description"}
+    together = {*inspect.signature(S3Protocol).parameters, *SAME_NAME}  # handed over as they are
+    unread = {f for f in fields - together if f".{f}" not in code} - {"description"}
     assert not unread, f"profile keys the package never reads: {sorted(unread)}"
 
 

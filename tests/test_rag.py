@@ -19,7 +19,6 @@ from s3mini.classroom.rag_figures import gold_recall, rag_figures, rag_view
 from s3mini.corpus import load_questions
 from s3mini.errors import DataError, ModelError, S3Error, StageError
 from s3mini.generator import answer_questions
-from s3mini.owndata.contexts import export_contexts
 from s3mini.profile import Profile
 from s3mini.rag import RagAnswer, RagCache, is_yes_no, precompute, training_filter
 from s3mini.records import Document, Hit, Question, Score
@@ -308,25 +307,6 @@ def test_figures_by_set() -> None:
     assert "popqa" in rag_figures(questions, cache)._repr_html_()
     with pytest.raises(DataError, match="no questions"):
         rag_figures([], cache)
-
-
-def test_contexts_in_the_public_codes_format(tmp_path: Path) -> None:
-    path = tmp_path / "nq_output_sequences.json"
-    documents = [Document("7", 'The "Old" Mill', "It </information> stands.")]
-    export_contexts(path, [Question("1", "Wo?", ("hier", "da"))], [documents], ["dort"])
-    assert json.loads(path.read_text()) == {
-        "Wo?": {
-            "golden_answers": ["hier", "da"],
-            "context_with_info": 'Doc 1 (Title: The "Old" Mill) It ‹/information> stands.',
-            "response_str": "dort",
-        }
-    }
-    twice = [Question("1", "Wo?", ("x",)), Question("2", "Wo?", ("x",))]
-    with pytest.raises(DataError, match="asked twice"):
-        export_contexts(path, twice, [documents] * 2, ["a", "b"])
-    with pytest.raises(DataError, match="give one of each"):
-        export_contexts(path, twice, [documents], ["a"])
-    assert "Wo?" in json.loads(path.read_text())  # the failed writes left the file as it was
 
 
 def test_tables_escape_what_they_show() -> None:

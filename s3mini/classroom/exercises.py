@@ -1,13 +1,13 @@
 """The exercises of the notebooks and their checker: it says what is wrong, and never gives the answer away.
 
 ``check("f1", your_function)`` calls the function on cases and compares it with the package;
-``check("span-count", 2)`` compares a value.
+``check("span-cost", 2)`` compares a value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,7 @@ EXERCISES: dict[str, Exercise] = {
     "fusion": Exercise(
         "fusion(rankings): one ranking from several, by the sum of 1 / (60 + rank), ranks from 1",
         reciprocal_rank_fusion,
-        (
-            ([[7, 3, 5]],),
-            ([[1, 2, 3], [3, 1, 4]],),
-            ([[1, 2, 3, 4, 5], [5, 6]],),
-            ([[], [2, 1]],),
-        ),
+        (([[7, 3, 5]],), ([[1, 2, 3], [3, 1, 4]],), ([[1, 2, 3, 4, 5], [5, 6]],), ([[], [2, 1]],)),
     ),
     "f1": Exercise(
         "f1(answer, golds): SQuAD's F1, the best over the golden answers",
@@ -55,19 +50,13 @@ EXERCISES: dict[str, Exercise] = {
             ("", GOLDS),
         ),
     ),
-    "span-cost": Exercise(
-        "how many of the four answers the judge has to be asked about",
-        2,
-    ),
+    "span-cost": Exercise("how many of the four answers the judge has to be asked about", 2),
     "advantages": Exercise(
         "advantages(rewards): GRPO's advantages of one group, without scaling",
         lambda rewards: reward.group_advantages(rewards, len(rewards), "none").tolist(),
         (([1.0, 0.0, 0.0, 1.0],), ([0.0, -1.0, -1.0],), ([1.0, 1.0, 1.0],), ([0.0, 0.0, 0.0, 1.0, 0.0],)),
     ),
-    "batch-scale": Exercise(
-        'whether GBR and GenAcc give the same advantages with scale="batch"',
-        False,
-    ),
+    "batch-scale": Exercise('whether GBR and GenAcc give the same advantages with scale="batch"', False),
 }
 
 
@@ -87,31 +76,28 @@ def check(name: str, given: Any) -> Rich:
         return _verdict(name, right, "" if right else f"not {given!r}")
     if not callable(given):
         return _verdict(name, False, f"give the function itself, not {given!r}")
-    problem = next((told for case in exercise.cases if (told := _fails(given, exercise.expected, case))), "")
-    return _verdict(name, not problem, problem)
+    for case in exercise.cases:
+        call = f"on {', '.join(map(repr, case))}"
+        try:
+            result = given(*case)
+        except Exception as error:  # whatever a learner's function raises is shown to the learner
+            return _verdict(name, False, f"{call} it raises {type(error).__name__}: {error}")
+        if not _same(result, exercise.expected(*case)):
+            return _verdict(name, False, f"{call} it gives {result!r}")
+    return _verdict(name, True, "")
 
 
-def _fails(given: Callable[..., Any], expected: Callable[..., Any], case: Case) -> str:
-    call = f"on {', '.join(map(repr, case))}"
-    try:
-        found = given(*case)
-    except Exception as error:  # whatever a learner's function raises is shown to the learner
-        return f"{call} it raises {type(error).__name__}: {error}"
-    return "" if _same(found, expected(*case)) else f"{call} it gives {found!r}"
-
-
-def _same(found: Any, expected: Any) -> bool:
+def _same(result: Any, expected: Any) -> bool:
     if isinstance(expected, Sequence):
         try:
-            values = list(found)
+            values = list(result)
         except TypeError:
             return False
         return len(values) == len(expected) and all(map(_same, values, expected))
-    return isinstance(found, (int, float)) and math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)
+    return isinstance(result, (int, float)) and math.isclose(result, expected, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _verdict(name: str, right: bool | None, told: str) -> Rich:
-    word = {None: "open", True: "right", False: "not yet"}[right]
-    kind = {None: "", True: "good", False: "bad"}[right]
+    word, kind = {None: ("open", ""), True: ("right", "good"), False: ("not yet", "bad")}[right]
     text = f"{name}: {word}" + (f": {told}" if told else "")
     return Rich(text, Markup('<span class="badge {}">{}: {}</span> {}').format(kind, name, word, told))

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from ..errors import S3Error, StageError
-from ..profile import ROOT, Profile, load_profile
+from ..profile import ROOT, Profile, load_profile, shown_path
 from ..runs.machine import cap_threads, machine
 from ..runs.stages import atomic_write
 
@@ -34,9 +34,8 @@ class NotebookError(S3Error, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """One executed notebook: its source's name, where the result lies, and how many seconds it took."""
+    """One executed notebook: where it lies, and how many seconds it took."""
 
-    name: str
     path: Path
     seconds: float
 
@@ -48,10 +47,10 @@ def find(folder: Path | None = None) -> list[Path]:
         StageError: the folder holds none.
     """
     folder = folder or ROOT / "notebooks"
-    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
+    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not notebooks:
         raise StageError(f"{folder}: no notebooks here (run from a checkout, or set S3MINI_ROOT to one)")
-    return found
+    return notebooks
 
 
 def parameter_names(notebook: Path) -> list[str]:
@@ -63,13 +62,15 @@ def parameter_names(notebook: Path) -> list[str]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError) as error:
-        raise NotebookError(
-            f"{notebook}: not a notebook ({error}); restore it from the repository"
-        ) from error
-    for cell in cells:
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            return _assigned("".join(cell["source"]))
-    return []
+        raise NotebookError(f"{notebook}: not a notebook ({error}); restore it from git") from error
+    tagged = (c for c in cells if "parameters" in c.get("metadata", {}).get("tags", []))
+    return _assigned("".join(next(tagged, {"source": []})["source"]))
+
+
+def _own_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that the notebook has."""
+    names = parameter_names(notebook)
+    return {name: value for name, value in parameters.items() if name in names}
 
 
 def _assigned(source: str) -> list[str]:
@@ -92,9 +93,8 @@ def check_names(parameters: Mapping[str, Any], notebooks: Sequence[Path]) -> Non
         if name not in valid:
             close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise NotebookError(
-                f"no notebook has a parameter {name!r}: {hint}valid: {', '.join(valid) or 'none'}"
-            )
+            names = ", ".join(valid) or "none"
+            raise NotebookError(f"no notebook has a parameter {name!r}: {hint}valid: {names}")
 
 
 def check_parameters() -> None:
@@ -111,11 +111,10 @@ def check_parameters() -> None:
     for before, cell in zip(cells, cells[1:], strict=False):
         if cell.startswith(INJECTED):
             known = _assigned(before)
-            unknown = [name for name in _assigned(cell) if name not in known]
-            if unknown:
-                raise NotebookError(
-                    f"this notebook has no parameter {unknown[0]!r}; valid: {', '.join(known) or 'none'}"
-                )
+            for name in _assigned(cell):
+                if name not in known:
+                    names = ", ".join(known) or "none"
+                    raise NotebookError(f"this notebook has no parameter {name!r}; valid: {names}")
 
 
 def saved_profile(profile_name: str, overrides: Mapping[str, Any]) -> tuple[Profile, str]:
@@ -149,8 +148,7 @@ def prepare(notebooks: Sequence[Path], folder: Path, parameters: Mapping[str, An
         old.unlink()
     copies = []
     for notebook in notebooks:
-        names = parameter_names(notebook)
-        given = {name: value for name, value in parameters.items() if name in names}
+        given = _own_parameters(notebook, parameters)
         node = parameterize_notebook(load_notebook_node(str(notebook)), given, **KERNEL)
         copies.append(atomic_write(folder / notebook.name, nbformat.writes(node)))
     return copies
@@ -167,32 +165,24 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Exec
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    names = parameter_names(notebook)
-    given = {name: value for name, value in parameters.items() if name in names}
+    own = _own_parameters(notebook, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     try:
         papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            given,
-            cwd=str(ROOT),
-            start_timeout=180,
-            **KERNEL,
+            str(notebook), str(output), own, cwd=str(ROOT), start_timeout=180, **KERNEL
         )
-    except PapermillExecutionError as error:
-        first = next((line for line in error.source.splitlines() if line.strip()), "")
-        raise NotebookError(
-            f"{notebook.name}, cell In [{error.exec_count}] ({first.strip()[:80]}): {error.ename}: {error.evalue}\n"
-            f"  the notebook as far as it got: {output}"
-        ) from error
-    except (DeadKernelError, CellTimeoutError) as error:
-        raise NotebookError(
-            f"{notebook.name}: its kernel stopped ({error}); most often the memory ran out: close other "
-            f"programs or lower the profile's batch sizes, and run again: finished stages are found\n"
-            f"  the notebook as far as it got: {output}"
-        ) from error
-    return Executed(notebook.name, output, time.monotonic() - began)
+    except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
+        if isinstance(error, PapermillExecutionError):
+            first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
+            told = f", cell In [{error.exec_count}] ({first[:80]}): {error.ename}: {error.evalue}"
+        else:
+            told = (
+                f": its kernel stopped ({error}); most often the memory ran out: close other programs or "
+                "lower the profile's batch sizes, and run again: finished stages are found"
+            )
+        raise NotebookError(f"{notebook.name}{told}\n  the notebook as far as it got: {output}") from error
+    return Executed(output, time.monotonic() - began)
 
 
 def reproduce(
@@ -217,24 +207,24 @@ def reproduce(
         ProfileError, NotebookError, StageError: see `saved_profile`, `execute`, `find`.
     """
     profile, value = saved_profile(profile_name, overrides or {})
-    notebooks = [n for n in find(folder) if not only or n.name.startswith(tuple(only))]
+    there = find(folder)
+    notebooks = [n for n in there if not only or n.name.startswith(tuple(only))]
     if not notebooks:
-        raise NotebookError(
-            f"no notebook begins with {', '.join(only)}: {', '.join(n.name for n in find(folder))}"
-        )
+        names = ", ".join(n.name for n in there)
+        raise NotebookError(f"no notebook begins with {', '.join(only)}: {names}")
     given = {"PROFILE": value, "SEED": seed, **(parameters or {})}
     check_names(given, notebooks)
     cap_threads(profile.threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    here = machine()
+    here, count = machine(), len(notebooks)
     tell(
-        f"profile {profile.name}, seed {seed}: {len(notebooks)} notebooks, {here['cores']} cores, {here['processor']}"
+        f"profile {profile.name}, seed {seed}: {count} notebooks, {here['cores']} cores, {here['processor']}"
     )
     done = []
     for number, notebook in enumerate(notebooks, 1):
-        tell(f"[{number}/{len(notebooks)}] {notebook.name}")
+        tell(f"[{number}/{count}] {notebook.name}")
         done.append(execute(notebook, profile.build / "notebooks" / notebook.name, given))
-        tell(f"[{number}/{len(notebooks)}] {notebook.name}: {clock(done[-1].seconds)}")
+        tell(f"[{number}/{count}] {notebook.name}: {clock(done[-1].seconds)}")
     tell(summary(profile, done))
     return done
 
@@ -247,27 +237,19 @@ def clock(seconds: float) -> str:
 
 def summary(profile: Profile, done: Sequence[Executed]) -> str:
     """Times, the average GenAcc of each method where there are results, and where everything lies."""
-    width = max(len(run.name) for run in done)
+    times = {run.path.name: run.seconds for run in done} | {"all": sum(run.seconds for run in done)}
+    width = max(map(len, times))
     lines = ["", "Time (min:s)"]
-    lines += [f"  {run.name:<{width}} {clock(run.seconds):>6}" for run in done]
-    lines.append(f"  {'all':<{width}} {clock(sum(run.seconds for run in done)):>6}")
+    lines += [f"  {name:<{width}} {clock(seconds):>6}" for name, seconds in times.items()]
     results = profile.build / "results.json"
     if results.is_file():
         lines += ["", "GenAcc, average over the question sets"]
-        for name, method in json.loads(results.read_text(encoding="utf-8"))["methods"].items():
-            lines.append(f"  {name:<{width}} {_average(method['average']):>6.3f}")
+        methods = json.loads(results.read_text(encoding="utf-8"))["methods"]
+        lines += [f"  {name:<{width}} {m['average']['gen_acc']:>6.3f}" for name, m in methods.items()]
     lines += ["", "Results"]
     places = (results, profile.build / "report.html", profile.build / "notebooks")
-    lines += [f"  {_short(place)}" for place in places if place.exists()]
+    lines += [f"  {shown_path(place)}" for place in places if place.exists()]
     return "\n".join(lines)
-
-
-def _average(found: Any) -> float:
-    return float(found["gen_acc"] if isinstance(found, Mapping) else found)
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -51,10 +51,8 @@ class RagFigures:
         """Mean GenAcc over the sets."""
         return sum(s.gen_acc for s in self.sets) / len(self.sets)
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per set, for tables."""
-        return [
+    def _table(self) -> Rich:
+        rows = [
             {
                 "set": (s.name, f"n = {s.n}"),
                 "GenAcc": s.gen_acc,
@@ -67,28 +65,26 @@ class RagFigures:
             }
             for s in self.sets
         ]
+        note = f"GenAcc averaged over the sets: {self.average:.3f}. Recall: share of a question's gold documents read."
+        return rows_table(rows, note)
 
     def __repr__(self) -> str:
-        return repr(rows_table(self.rows))
+        return repr(self._table())
 
     def _repr_html_(self) -> str:
-        note = f"GenAcc averaged over the sets: {self.average:.3f}. Recall: share of a question's gold documents read."
-        return rows_table(self.rows, note)._repr_html_()
+        return self._table()._repr_html_()
 
     def plot(self) -> Plot:
         """Per set: how often naive RAG succeeds, beside how often it read every gold document."""
         with rc_context(STYLE):
             figure = Figure(figsize=(9, 3.2), layout="constrained")
             axes = figure.subplots()
-            places = range(len(self.sets))
-            found = [s.all_gold if s.all_gold is not None else 0.0 for s in self.sets]
-            axes.bar([x - 0.2 for x in places], found, 0.36, color="#cbd2d9", label="all gold documents read")
-            axes.bar(
-                [x + 0.2 for x in places], [s.gen_acc for s in self.sets], 0.36,
-                color=COLOURS["rag-dense"], label="GenAcc",
-            )  # fmt: skip
+            places = np.arange(len(self.sets))
+            read, right = [s.all_gold or 0.0 for s in self.sets], [s.gen_acc for s in self.sets]
+            axes.bar(places - 0.2, read, 0.36, color="#cbd2d9", label="all gold documents read")
+            axes.bar(places + 0.2, right, 0.36, color=COLOURS["rag-dense"], label="GenAcc")
             axes.axhline(self.average, color=MUTED, lw=1, ls="--", label=f"average GenAcc {self.average:.2f}")
-            axes.set_xticks(list(places), [s.name for s in self.sets])
+            axes.set_xticks(places, [s.name for s in self.sets])
             axes.set_ylim(0, 1.02)
             axes.grid(axis="y", color=GRID)
             axes.tick_params(length=0)
@@ -122,20 +118,19 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _figures(name: str, questions: Sequence[Question], cache: RagCache) -> SetFigures:
     scores = [cache[question].score for question in questions]
-    right = [score.gen_acc for score in scores]
-    found = [gold_recall(question, cache) for question in questions]
-    known = [(share, acc) for share, acc in zip(found, right, strict=True) if share is not None]
+    recalls = [gold_recall(question, cache) for question in questions]
+    known = [(share, s.gen_acc) for share, s in zip(recalls, scores, strict=True) if share is not None]
     n = len(questions)
     return SetFigures(
         name,
         n,
-        sum(right) / n,
-        sum(score.em for score in scores) / n,
-        sum(score.f1 for score in scores) / n,
-        _mean([share for share, _ in known]),
-        _mean([float(share == 1) for share, _ in known]),
-        _mean([acc for share, acc in known if share == 1]),
-        _mean([float(share < 1 and not acc) for share, acc in known]),
+        gen_acc=sum(score.gen_acc for score in scores) / n,
+        em=sum(score.em for score in scores) / n,
+        f1=sum(score.f1 for score in scores) / n,
+        recall=_mean([share for share, _ in known]),
+        all_gold=_mean([float(share == 1) for share, _ in known]),
+        given_gold=_mean([right for share, right in known if share == 1]),
+        room=_mean([float(share < 1 and not right) for share, right in known]),
     )
 
 
@@ -144,21 +139,11 @@ def rag_view(question: Question, hits: Sequence[Hit], reply: str = "", score: Sc
     gold = set(question.gold_ids)
     answer = strip_reasoning(reply)
     told = verdict(score) if score else ""
-    html = (
-        templates()
-        .get_template("rag.html.j2")
-        .render(
-            question=question,
-            hits=hits,
-            gold=gold,
-            missed=len(gold - {hit.document.id for hit in hits}),
-            reply=reply,
-            thought=reply.removesuffix(answer).strip(),
-            answer=answer,
-            score=score,
-            told=told,
-        )
-    )
+    shown = {"question": question, "hits": hits, "gold": gold, "answer": answer, "score": score, "told": told}
+    html = templates().get_template("rag.html.j2").render(
+        shown, reply=reply, thought=reply.removesuffix(answer).strip(),
+        missed=len(gold - {hit.document.id for hit in hits}),
+    )  # fmt: skip
     lines = [f"question: {question.question}"]
     for rank, hit in enumerate(hits, 1):
         mark = " [gold]" if hit.document.id in gold else ""

@@ -15,22 +15,17 @@ from pathlib import Path
 import typer
 
 from ..errors import S3Error
+from .base import app
 
-from . import use, road, owndata, make, serve, serve_generator, prepare  # isort: skip  # in the order of --help
-from .base import app, find_searcher
+# Their commands, in the order of --help.
+from . import use, steps, owndata, make, serve, serve_generator, prepare  # noqa: F401 # isort: skip
 
-__all__ = [
-    "app",
-    "find_searcher",
-    "main",
-    "make",
-    "owndata",
-    "prepare",
-    "road",
-    "serve",
-    "serve_generator",
-    "use",
-]
+EXTRAS = {  # what to install for a module that is missing
+    **dict.fromkeys(("trl", "datasets", "peft"), "train"),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "serve"),
+    **dict.fromkeys(("pyarrow", "bs4"), "data"),
+    **{"papermill": "notebooks", "faiss": "cpu", "ray": "ray", "pymilvus": "milvus"},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,10 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except S3Error as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        extras = {"trl": "train", "datasets": "train", "papermill": "notebooks", "faiss": "cpu", "ray": "ray"}
-        extras |= {"pyarrow": "data", "bs4": "data", "pymilvus": "milvus", "peft": "train"}
-        extras |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "serve")
-        extra = extras.get(error.name or "")
+        extra = EXTRAS.get(error.name or "")
         if extra is None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")

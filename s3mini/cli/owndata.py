@@ -6,27 +6,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from .base import ProfileName, Seed, Settings, app, find_searcher, opened, pairs
+from ..profile import find_searcher, shown_path
+from .base import ProfileName, Seed, Settings, app, echo_results, opened, pairs
 
 
 def _field(what: str) -> Any:
     help = f"Field with the {what}. Default: guessed from common names."
-    return typer.Option(metavar="NAME", help=help, show_default=False)
+    return Option(metavar="NAME", help=help, show_default=False)
 
 
 @app.command()
 def own(
     documents: Annotated[
-        Path,
-        typer.Argument(help="A .jsonl, .json, .csv, .tsv or .parquet file, or a folder of text files."),
+        Path, Argument(help="A .jsonl, .json, .csv, .tsv or .parquet file, or a folder of text files.")
     ],
     questions: Annotated[
-        Path | None, typer.Option("--questions", "-q", help="A file of questions and answers.")
+        Path | None, Option("--questions", "-q", help="A file of questions and answers.")
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Of the question set and of the folder below build/. Default: the documents'."),
+        Option(help="Of the question set and of the folder below build/. Default: the documents'."),
     ] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
@@ -37,23 +38,18 @@ def own(
     question_field: Annotated[str | None, _field("question")] = None,
     answer_field: Annotated[str | None, _field("answers")] = None,
     split_field: Annotated[str | None, _field("split (train, dev, test)")] = None,
-    separator: Annotated[str, typer.Option(help="Between several answers in one text.")] = "|",
-    words: Annotated[int, typer.Option(min=10, help="Longer documents are cut into passages.")] = 100,
-    split_seed: Annotated[int, typer.Option(help="Of the split into train, dev and test.")] = 0,
+    separator: Annotated[str, Option(help="Between several answers in one text.")] = "|",
+    words: Annotated[int, Option(min=10, help="Longer documents are cut into passages.")] = 100,
+    split_seed: Annotated[int, Option(help="Of the split into train, dev and test.")] = 0,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out and count what cannot be used, instead of stopping.")
+        bool, Option("--skip-bad", help="Leave out and count what cannot be used, instead of stopping.")
     ] = False,
     searcher: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a trained searcher to begin with. Default: the one trained here, else the profile's."
-        ),
+        Path | None, Option(help="A trained one's folder. Default: trained here, else the profile's.")
     ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Begin with the untrained searcher.")
-    ] = False,
-    only_import: Annotated[bool, typer.Option("--only-import", help="Stop after the import.")] = False,
-    no_train: Annotated[bool, typer.Option("--no-train", help="Evaluate without training.")] = False,
+    untrained: Annotated[bool, Option("--untrained", help="Begin with the untrained searcher.")] = False,
+    only_import: Annotated[bool, Option("--only-import", help="Stop after the import.")] = False,
+    no_train: Annotated[bool, Option("--no-train", help="Evaluate without training.")] = False,
 ) -> None:
     """Use your own documents and questions: import, index, precompute, train, evaluate; resumable.
 
@@ -65,11 +61,8 @@ def own(
     base = opened(profile_name, settings)
     from ..owndata import Fields
     from ..owndata import own as run
-    from ..owndata.road import shown
 
-    begin: Path | str | None = searcher
-    if begin is None and not untrained:
-        begin = find_searcher(base, seed)[0]
+    fields = Fields(id_field, text_field, title_field, question_field, answer_field, split_field, separator)
     made = run(
         documents,
         questions,
@@ -77,28 +70,20 @@ def own(
         base=profile_name,
         seed=seed,
         settings=pairs(settings, "--set"),
-        fields=Fields(
-            id_field, text_field, title_field, question_field, answer_field, split_field, separator
-        ),
+        fields=fields,
         words=words,
         split_seed=split_seed,
         skip_bad=skip_bad,
-        searcher=begin,
+        searcher=searcher if searcher or untrained else find_searcher(base, seed)[0],
         untrained=untrained,
         only_import=only_import,
         training=not no_train,
         tell=typer.echo,
     )
     if made.results is not None:
-        from ..report.page import differences_table, results_table
-
-        typer.echo(results_table(made.results).text)
-        if made.results["differences"]:
-            typer.echo(differences_table(made.results).text)
+        echo_results(made.results)
     if made.profile.generator.wordings == "brief":
-        note = (
-            "note: the mini model has learnt to read its fictional world only; real texts want --profile gpu"
-        )
-        typer.echo(note, err=True)
+        note = "the mini model has learnt to read its fictional world only; real texts want --profile gpu"
+        typer.echo(f"note: {note}", err=True)
     if not only_import:
-        typer.echo(f'ask: s3mini ask "…" --profile {shown(made.path)}')
+        typer.echo(f'ask: s3mini ask "…" --profile {shown_path(made.path)}')

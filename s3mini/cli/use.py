@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..profile import ROOT
-from .base import ProfileName, Seed, Settings, app, find_searcher, opened
+from ..profile import ROOT, find_searcher
+from .base import ProfileName, Seed, Settings, app, opened
 
 
 @app.command()

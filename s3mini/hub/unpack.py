@@ -80,7 +80,7 @@ def medcorp(sources: Sequence[Path], target: Path) -> Facts:
     lines = 0
     with _whole(target) as out:
         for source in tqdm(sources, desc=target.name, unit="file"):
-            for place, record in json_lines(source):
+            for _, place, record in json_lines(source):
                 try:
                     title, text = " ".join(record["title"].split()), record["content"]
                     kept = {"id": record["id"], "contents": Document("", title, text).contents}

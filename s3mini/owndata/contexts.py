@@ -1,11 +1,10 @@
-"""Collected contexts as the public code keeps them on disk, for other tools of that family to read."""
+"""Contexts on disk, in the public code's format, for other tools of that family."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
 from ..protocols.wordings import render_documents
@@ -21,24 +20,21 @@ def export_contexts(
 ) -> Path:
     """Write contexts as the public code does, to be named ``<dataset>_output_sequences.json``.
 
-    ``{question: {"golden_answers": […], "context_with_info": the rendered documents, "response_str": the
-    response}}``; other tools of that family read it.
+    ``{question: {"golden_answers": […], "context_with_info": the rendered documents, "response_str": the response}}``
 
     Raises:
         DataError: counts differ, or two questions have the same text (the format's key).
         StageError: the disk is full.
     """
-    if not len(questions) == len(contexts) == len(responses):
-        raise DataError(
-            f"{len(questions)} questions, {len(contexts)} contexts, {len(responses)} responses: give one of each"
-        )
-    entries: dict[str, dict[str, Any]] = {}
+    counts = [len(questions), len(contexts), len(responses)]
+    if len(set(counts)) > 1:
+        raise DataError("{} questions, {} contexts, {} responses: give one of each".format(*counts))
+    entries = {}
     for question, documents, response in zip(questions, contexts, responses, strict=True):
-        if question.question in entries:
-            raise DataError(
-                f"{path}: {question.question!r} is asked twice; this format keeps one entry a text"
-            )
-        entries[question.question] = {
+        text = question.question
+        if text in entries:
+            raise DataError(f"{path}: {text!r} is asked twice; this format keeps one entry a text")
+        entries[text] = {
             "golden_answers": list(question.golden_answers),
             "context_with_info": render_documents(documents),
             "response_str": response,

@@ -17,44 +17,20 @@ from .files import Row
 
 # The first that a row has is taken, in lower case.
 COMMON = {
-    "id": ("id", "_id", "doc_id", "docid", "document_id", "passage_id", "question_id", "qid", "uid", "uuid"),
-    "text": (
-        "text",
-        "contents",
-        "content",
-        "body",
-        "passage",
-        "document",
-        "article",
-        "page_content",
-        "chunk",
-    ),
-    "title": ("title", "headline", "heading", "name", "subject"),
-    "question": ("question", "query", "q", "prompt", "input"),
-    "answer": (
-        "golden_answers",
-        "answers",
-        "answer",
-        "gold_answers",
-        "expected_answer",
-        "expected",
-        "ground_truth",
-        "target",
-        "a",
-    ),
-    "split": ("split",),
+    "id": "id _id doc_id docid document_id passage_id question_id qid uid uuid".split(),
+    "text": "text contents content body passage document article page_content chunk".split(),
+    "title": "title headline heading name subject".split(),
+    "question": "question query q prompt input".split(),
+    "answer": "golden_answers answers answer gold_answers expected_answer expected ground_truth target a".split(),
+    "split": ["split"],
 }
 SPLITS = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "val", "valid", "validation"), "dev"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 WIKI18 = "contents"  # its first line, in quotes, is the title
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -92,17 +68,17 @@ class Fields:
             DataError: ``needed``, and there is no such field, or nothing in it; a field named by the caller is missing.
         """
         key = self.key(row, role)
-        found = None if key is None else _below(row.values, key)
-        if found is _NOWHERE or (needed and key is None):
+        value = None if key is None else _lookup(row.values, key)
+        if value is _MISSING or (needed and key is None):
             there = ", ".join(map(str, row.values)) or "none"
             what = f"no field {key!r}" if key is not None else f"no field that looks like the {role}"
             raise DataError(f"{row.place}: {what}; there is: {there} (name the one with --{role}-field)")
-        if found is None or (isinstance(found, float) and math.isnan(found)) or found == "":
+        if value is None or (isinstance(value, float) and math.isnan(value)) or value == "":
             if needed:
                 raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
             return None
         self.used[f"{role}: {key}"] += 1
-        return found
+        return value
 
     def title_and_text(self, row: Row) -> tuple[str, str]:
         """Title (one line, perhaps empty) and text of a document, the text as it stands.
@@ -110,14 +86,14 @@ class Fields:
         Raises:
             DataError: no text, or something that is not text.
         """
-        key, found = self.key(row, "text"), self.value(row, "text", needed=True)
-        if isinstance(found, list) and found and all(isinstance(part, str) for part in found):
-            found = "\n\n".join(found)  # a list of paragraphs
-        text = self._text(row, "text", found)
-        title = self.value(row, "title")
+        value = self.value(row, "text", needed=True)
+        if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+            value = "\n\n".join(value)  # a list of paragraphs
+        text = self._text(row, "text", value)
+        title = self.one(row, "title")
         if title is not None:
-            return one_line(self._text(row, "title", title)), text
-        return split_contents(text) if str(key).lower() == WIKI18 else ("", text)
+            return title, text
+        return split_contents(text) if str(self.key(row, "text")).lower() == WIKI18 else ("", text)
 
     def one(self, row: Row, role: str) -> str | None:
         """A short text on one line, None where the row has none; whole numbers are written out.
@@ -125,8 +101,8 @@ class Fields:
         Raises:
             DataError: something that is not text.
         """
-        found = self.value(row, role, needed=role == "question")
-        return None if found is None else one_line(self._text(row, role, found)) or None
+        value = self.value(row, role, needed=role == "question")
+        return None if value is None else one_line(self._text(row, role, value))
 
     def answers(self, row: Row) -> tuple[str, ...]:
         """The accepted answers, each once: a list, a text that holds a list, or one divided by ``separator``.
@@ -134,10 +110,10 @@ class Fields:
         Raises:
             DataError: none, or something that is not text.
         """
-        found = self.value(row, "answer", needed=True)
-        if isinstance(found, str):
-            found = _listed(found) or found.split(self.separator)
-        parts = found if isinstance(found, list) else [found]
+        value = self.value(row, "answer", needed=True)
+        if isinstance(value, str):
+            value = _listed(value) or value.split(self.separator)
+        parts = value if isinstance(value, list) else [value]
         filled = [part for part in parts if part is not None and (not isinstance(part, str) or part.strip())]
         if not filled:
             raise DataError(f"{row.place}: no answer (fill it in, or give --skip-bad)")
@@ -149,42 +125,39 @@ class Fields:
         Raises:
             DataError: another word.
         """
-        found = self.one(row, "split")
-        if found is not None and found.lower() not in SPLITS:
-            raise DataError(f"{row.place}: split {found!r} is not one of train, dev, test (correct it)")
-        return found and SPLITS[found.lower()]
+        word = self.one(row, "split")
+        if word is not None and word.lower() not in SPLITS:
+            raise DataError(f"{row.place}: split {word!r} is not one of train, dev, test (correct it)")
+        return word and SPLITS[word.lower()]
 
-    def _text(self, row: Row, role: str, found: Any) -> str:
+    def _text(self, row: Row, role: str, value: Any) -> str:
         key = self.key(row, role)
-        if isinstance(found, bool):
-            found = "yes" if found else "no"
-        elif isinstance(found, float) and found.is_integer():
-            found = str(int(found))  # a column of numbers with a gap is read as floats
-        elif isinstance(found, (int, float)):
-            found = str(found)
-        if isinstance(found, Mapping):
-            below = ", ".join(f"{key}.{name}" for name in found) or "nothing"
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif isinstance(value, float) and value.is_integer():
+            value = str(int(value))  # a column of numbers with a gap is read as floats
+        elif isinstance(value, (int, float)):
+            value = str(value)
+        if isinstance(value, Mapping):
+            below = ", ".join(f"{key}.{name}" for name in value) or "nothing"
             raise DataError(f"{row.place}: field {key!r} is nested; name a part with --{role}-field: {below}")
-        if not isinstance(found, str):
-            raise DataError(f"{row.place}: field {key!r} is a {type(found).__name__}, not text (write text)")
-        if not found.strip():
+        if not isinstance(value, str):
+            raise DataError(f"{row.place}: field {key!r} is a {type(value).__name__}, not text (write text)")
+        if not value.strip():
             raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
-        return encodable(found, str(key), row.place)
+        return encodable(value, f"field {str(key)!r}", row.place)
 
 
-_NOWHERE = object()
-
-
-def _below(values: Mapping[str, Any], key: str) -> Any:
-    """The value of a key; else what its dots lead to."""
+def _lookup(values: Mapping[str, Any], key: str) -> Any:
+    """The value of a key, else what its dots lead to, else `_MISSING`."""
     if key in values:
         return values[key]
-    found: Any = values
+    value: Any = values
     for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return _NOWHERE
-        found = found[part]
-    return found
+        if not isinstance(value, Mapping) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
 
 
 def _listed(text: str) -> list[Any] | None:
@@ -193,10 +166,10 @@ def _listed(text: str) -> list[Any] | None:
         return None
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = read(text.strip())
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
-        return found if isinstance(found, list) else None
+        return value if isinstance(value, list) else None
     return None
 
 

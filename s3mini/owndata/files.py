@@ -12,24 +12,15 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..corpus import json_lines
+from ..corpus import Bad, json_lines, stop
 from ..errors import DataError
 
-TABLES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-TEXTS = (".txt", ".md", ".markdown", ".html", ".htm")
-DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
 LONGEST_CELL = 1 << 30  # characters; the csv module refuses more than 131,072 unless told
-_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-Bad = Callable[[DataError], None]
-
-
-def stop(error: DataError) -> None:
-    """The default of every ``bad``: what cannot be read ends the import."""
-    raise error
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +30,6 @@ class Row:
     place: str
     name: str
     values: Mapping[str, Any]
-
-
-def kind(path: Path) -> str:
-    """The suffix that decides how a file is read, "" where it cannot be."""
-    return next((s for s in (*TABLES, *TEXTS) if path.name.lower().endswith(s)), "")
 
 
 def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) -> Iterator[Row]:
@@ -58,55 +44,38 @@ def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) ->
     """
     path = Path(path)
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and not _hidden(p.relative_to(path))]
-        files = [p for p in files if without is None or p.resolve() != without.resolve()]
-        if not files:
-            raise DataError(f"{path}: the folder holds no file (put {_kinds()} there)")
-        for file in files:
-            yield from _read(file, file.relative_to(path).as_posix(), bad)
+        names = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
+        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        names = [name for name in names if without is None or (path / name).resolve() != without.resolve()]
+        if not names:
+            raise DataError(f"{path}: the folder holds no file (put {', '.join(READERS)} there)")
+        for name in names:
+            yield from _read(path / name, name.as_posix(), bad)
     elif path.is_file():
         yield from _read(path, path.name, bad)
     else:
         raise DataError(f"{path}: no such file or folder (check the path you gave)")
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _kinds() -> str:
-    return ", ".join((*TABLES, *TEXTS))
-
-
 def _read(path: Path, name: str, bad: Bad) -> Iterator[Row]:
-    suffix = kind(path)
-    if not suffix:
-        bad(DataError(f"{path}: files of this kind cannot be read (convert it to one of {_kinds()})"))
-    elif suffix in TEXTS:
-        row = _text(path, name, suffix, bad)
-        if row is not None:
-            yield row
-    elif suffix in DELIMITERS:
-        yield from _csv(path, name, DELIMITERS[suffix], bad)
-    elif suffix == ".parquet":
-        yield from _parquet(path, name)
-    elif suffix == ".json":
-        yield from _json(path, name, bad)
+    reader = next((READERS[suffix] for suffix in READERS if path.name.lower().endswith(suffix)), None)
+    if reader is not None:
+        yield from reader(path, name, bad)
     else:
-        for place, record in json_lines(path, bad):
-            yield Row(place, f"{name}:{place.rpartition(':')[2]}", record)
+        kinds = ", ".join(READERS)
+        bad(DataError(f"{path}: files of this kind cannot be read (convert it to one of {kinds})"))
 
 
 # ------------------------------------------------------------------------------------ text files
 
 
-def decoded(raw: bytes, path: Path) -> str:
+def _decoded(raw: bytes, path: Path) -> str:
     """UTF-8 text, a byte-order mark taken off, line ends as ``\\n``.
 
     Raises:
         DataError: another encoding, or no text at all; names the line.
     """
-    if raw.startswith(_WIDE):
+    if raw.startswith(_UTF16):
         raise DataError(f"{path}: UTF-16 text (convert the file with iconv -f UTF-16 -t UTF-8)")
     if b"\0" in raw:
         line = raw[: raw.index(b"\0")].count(b"\n") + 1
@@ -115,46 +84,51 @@ def decoded(raw: bytes, path: Path) -> str:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: invalid UTF-8 (convert the file, for example with iconv -f LATIN1 -t UTF-8)"
-        ) from error
+        remedy = "convert the file, for example with iconv -f LATIN1 -t UTF-8"
+        raise DataError(f"{path}:{line}: invalid UTF-8 ({remedy})") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _text(path: Path, name: str, suffix: str, bad: Bad) -> Row | None:
-    raw = path.read_bytes()
+def _plain(path: Path, name: str, bad: Bad) -> Iterator[Row]:
+    """A text file as one row; the heading that begins a Markdown file is its title."""
     try:
-        if suffix in (".html", ".htm"):
-            title, text = _html(raw)
-        else:
-            title, text = "", decoded(raw, path)
+        title, text = "", _decoded(path.read_bytes(), path)
     except DataError as error:
         bad(error)
-        return None
+        return
     first, _, rest = text.lstrip().partition("\n")
-    if suffix in (".md", ".markdown") and first.startswith("# "):
+    if path.suffix.lower() in (".md", ".markdown") and first.startswith("# "):
         title, text = first[2:].strip(), rest
-    return Row(str(path), name, {"title": title or path.stem.replace("_", " "), "text": text})
+    yield _titled(path, name, title, text)
 
 
-def _html(raw: bytes) -> tuple[str, str]:
-    """Title and visible text; the encoding is the page's own."""
+def _html(path: Path, name: str, bad: Bad) -> Iterator[Row]:
+    """A page's title and visible text; the encoding is the page's own."""
     from bs4 import BeautifulSoup
 
-    page = BeautifulSoup(raw, "html.parser")
+    page = BeautifulSoup(path.read_bytes(), "html.parser")
     title = page.title.get_text() if page.title else ""
     for element in page(["script", "style", "template", "title", "nav"]):
         element.decompose()
-    return title, page.get_text("\n")
+    yield _titled(path, name, title, page.get_text("\n"))
+
+
+def _titled(path: Path, name: str, title: str, text: str) -> Row:
+    return Row(str(path), name, {"title": title or path.stem.replace("_", " "), "text": text})
 
 
 # ---------------------------------------------------------------------------------------- tables
 
 
-def _csv(path: Path, name: str, delimiters: str, bad: Bad) -> Iterator[Row]:
-    text = decoded(path.read_bytes(), path)
+def _json_lines(path: Path, name: str, bad: Bad) -> Iterator[Row]:
+    for _, place, values in json_lines(path, bad):
+        yield Row(place, f"{name}:{place.rpartition(':')[2]}", values)
+
+
+def _csv(path: Path, name: str, bad: Bad, delimiters: str = ",;\t") -> Iterator[Row]:
+    text = _decoded(path.read_bytes(), path)
     head = text.lstrip().partition("\n")[0]
-    delimiter = max(delimiters, key=head.count)  # the comma, where no line is divided
+    delimiter = max(delimiters, key=head.count)  # the first, where no line is divided
     before = csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
     try:
@@ -166,16 +140,12 @@ def _csv(path: Path, name: str, delimiters: str, bad: Bad) -> Iterator[Row]:
             raise DataError(f"{path}:{reader.line_num}: two columns are called {twice!r} (rename one)")
         begin = reader.line_num + 1
         for cells in reader:
-            place, begin = begin, reader.line_num + 1
+            line, begin = begin, reader.line_num + 1
             if len(cells) == len(columns):
-                yield Row(f"{path}:{place}", f"{name}:{place}", dict(zip(columns, cells, strict=True)))
+                yield Row(f"{path}:{line}", f"{name}:{line}", dict(zip(columns, cells, strict=True)))
             elif cells:
-                bad(
-                    DataError(
-                        f"{path}:{place}: {len(cells)} cells in a row, {len(columns)} columns "
-                        f"({', '.join(columns)}): put cells that hold {delimiter!r} in quotes"
-                    )
-                )
+                counts = f"{len(cells)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
+                bad(DataError(f"{path}:{line}: {counts}: put cells that hold {delimiter!r} in quotes"))
     except csv.Error as error:
         raise DataError(
             f"{path}:{reader.line_num}: {error} (a quote is open or misplaced: write quotes inside a cell twice)"
@@ -184,7 +154,7 @@ def _csv(path: Path, name: str, delimiters: str, bad: Bad) -> Iterator[Row]:
         csv.field_size_limit(before)
 
 
-def _parquet(path: Path, name: str) -> Iterator[Row]:
+def _parquet(path: Path, name: str, bad: Bad) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -196,30 +166,39 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
                     number += 1
                     yield Row(f"{path}:row {number}", f"{name}:{number}", values)
     except (pyarrow.ArrowException, OSError) as error:
-        cause = str(error).partition("\n")[0]
-        raise DataError(
-            f"{path}:row {number + 1}: no parquet file, or a damaged one ({cause}); write it again"
-        ) from error
+        place, cause = f"{path}:row {number + 1}", str(error).partition("\n")[0]
+        raise DataError(f"{place}: no parquet file, or a damaged one ({cause}); write it again") from error
 
 
 def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
     """A list of objects, or one object whose only list of objects is it (``{"data": […]}``)."""
     try:
-        found = json.loads(decoded(path.read_bytes(), path))
+        content = json.loads(_decoded(path.read_bytes(), path))
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: malformed JSON: {error.msg} (one object a line goes into a .jsonl file)"
-        ) from error
+        place, remedy = f"{path}:{error.lineno}", "one object a line goes into a .jsonl file"
+        raise DataError(f"{place}: malformed JSON: {error.msg} ({remedy})") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply (give a list of flat objects)") from error
-    if isinstance(found, dict):
-        lists = [v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-        found = lists[0] if len(lists) == 1 else None
-    if not isinstance(found, list):
+    if isinstance(content, dict):
+        lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        content = lists[0] if len(lists) == 1 else None
+    if not isinstance(content, list):
         raise DataError(f"{path}: no list of objects (write [{{…}}, {{…}}], or one object a line as .jsonl)")
-    for number, values in enumerate(found, 1):
+    for number, values in enumerate(content, 1):
         place = f"{path}:item {number}"
         if isinstance(values, dict):
             yield Row(place, f"{name}:{number}", values)
         else:
             bad(DataError(f"{place}: a {type(values).__name__}, not an object (write {{…}} for each item)"))
+
+
+READERS: dict[str, Callable[[Path, str, Bad], Iterator[Row]]] = {
+    **dict.fromkeys((".jsonl", ".jsonl.gz", ".ndjson"), _json_lines),
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": partial(_csv, delimiters="\t"),
+    ".parquet": _parquet,
+    **dict.fromkeys((".txt", ".md", ".markdown"), _plain),
+    **dict.fromkeys((".html", ".htm"), _html),
+}
+"""How a file is read, by the end of its name."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from ..corpus import fingerprint, write_corpus, write_questions
 from ..errors import DataError
 from ..profile import Profile
 from ..records import Document, Question
-from ..runs.stages import Stage, atomic_write, read_manifest
+from ..runs.stages import Stage, atomic_write
 from .fields import Fields, one_line
-from .files import read_rows
+from .files import Row, read_rows
 from .passages import WORDS, Cutter
 
 STAGE = "import"
@@ -83,6 +83,10 @@ class Skips:
             raise error
         self.reasons.append(str(error))
 
+    def __str__(self) -> str:
+        left = len(self.reasons)
+        return f"{left} left out, the first: {self.reasons[0]}" if left else "the file holds no row"
+
 
 def import_data(
     profile: Profile,
@@ -125,7 +129,14 @@ def import_data(
     with Stage(profile, STAGE, inputs, settings) as stage:
         if not stage.done:
             skips = Skips(skip_bad)
-            facts = _import_documents(stage.dir, documents, questions, fields, cutter, skips, progress)
+            count: Counter[str] = Counter(dict.fromkeys(("documents", "passages", "cut", "words"), 0))
+            sources: list[str] = []
+            rows = read_rows(documents, skips, questions)
+            shown_rows = tqdm(rows, "import", unit="document", disable=not progress)
+            write_corpus(stage.dir / CORPUS, _passages(shown_rows, fields, cutter, skips, count, sources))
+            if not sources:
+                raise DataError(f"{documents}: no document to import; {skips}")
+            atomic_write(stage.dir / SOURCES, "\n".join(sources) + "\n")
             splits = {}
             if questions is not None:
                 by_split = _split(_read_questions(questions, fields, skips), questions, split_seed)
@@ -134,79 +145,49 @@ def import_data(
                 splits = {split: len(part) for split, part in by_split.items()}
             if skips.reasons:
                 atomic_write(stage.dir / SKIPPED, "\n".join(skips.reasons) + "\n")
-            stage.finish(**facts, splits=splits, fields=dict(fields.used), skipped=len(skips.reasons))
-    return read_imported(profile)
-
-
-def read_imported(profile: Profile) -> Imported:
-    """What was imported into the folder of a profile.
-
-    Raises:
-        DataError: nothing was.
-    """
-    path = profile.build / STAGE
-    found = read_manifest(path)
-    if not found.get("complete"):
-        raise DataError(f"{path}: nothing was imported here (run `s3mini own` first)")
-    facts = found["facts"]
+            stage.finish(**count, splits=splits, fields=dict(fields.used), skipped=len(skips.reasons))
+    facts = stage.manifest["facts"]
     splits = {split: facts["splits"][split] for split in SHARES if split in facts["splits"]}
-    return Imported(path, **{**facts, "splits": splits})
+    return Imported(stage.path, **{**facts, "splits": splits})
 
 
 # ------------------------------------------------------------------------------------- documents
 
 
-def _import_documents(
-    folder: Path,
-    documents: Path,
-    questions: Path | None,
+def _passages(
+    rows: Iterable[Row],
     fields: Fields,
     cutter: Cutter,
     skips: Skips,
-    progress: bool,
-) -> dict[str, int]:
-    count: Counter[str] = Counter()
-    sources: list[str] = []
-
-    def passages() -> Iterator[Document]:
-        seen: dict[str, str] = {}
-        for row in tqdm(
-            read_rows(documents, skips, questions), "import", unit="document", disable=not progress
-        ):
-            try:
-                identifier = fields.one(row, "id") or row.name
-                title, text = fields.title_and_text(row)
-                spans = cutter.cut(title, text)
-                if not spans:
-                    raise DataError(f"{row.place}: the document has no text (fill it in, or give --skip-bad)")
-                if identifier in seen:
-                    raise DataError(
-                        f"{row.place}: duplicate id {identifier!r}, first used at {seen[identifier]} "
-                        "(make ids unique, or name another field with --id-field)"
-                    )
-            except DataError as error:
-                skips(error)
-                continue
-            seen[identifier] = row.place
-            count.update(documents=1, cut=len(spans) > 1, passages=len(spans))
-            for number, (begin, end) in enumerate(spans):
-                name = f"{identifier}#{number}" if len(spans) > 1 else identifier
-                passage = one_line(text[begin:end])
-                count["words"] += len(passage.split())
-                source = {"id": name, "source": row.place, "begin": begin, "end": end}
-                sources.append(json.dumps(source, ensure_ascii=False))
-                yield Document(name, title, passage)
-
-    write_corpus(folder / CORPUS, passages())
-    if not sources:
-        raise DataError(f"{documents}: no document to import; {_first(skips)}")
-    atomic_write(folder / SOURCES, "\n".join(sources) + "\n")
-    return {name: count[name] for name in ("documents", "passages", "cut", "words")}
-
-
-def _first(skips: Skips) -> str:
-    left = len(skips.reasons)
-    return f"{left} left out, the first: {skips.reasons[0]}" if left else "the file holds no row"
+    count: Counter[str],
+    sources: list[str],
+) -> Iterator[Document]:
+    """The documents cut into passages; ``count`` and ``sources`` are filled on the way."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        try:
+            identifier = fields.one(row, "id") or row.name
+            title, text = fields.title_and_text(row)
+            spans = cutter.cut(title, text)
+            if not spans:
+                raise DataError(f"{row.place}: the document has no text (fill it in, or give --skip-bad)")
+            if identifier in seen:
+                raise DataError(
+                    f"{row.place}: duplicate id {identifier!r}, first used at {seen[identifier]} "
+                    "(make ids unique, or name another field with --id-field)"
+                )
+        except DataError as error:
+            skips(error)
+            continue
+        seen[identifier] = row.place
+        count.update(documents=1, cut=len(spans) > 1, passages=len(spans))
+        for number, (begin, end) in enumerate(spans):
+            name = f"{identifier}#{number}" if len(spans) > 1 else identifier
+            passage = one_line(text[begin:end])
+            count["words"] += len(passage.split())
+            source = {"id": name, "source": row.place, "begin": begin, "end": end}
+            sources.append(json.dumps(source, ensure_ascii=False))
+            yield Document(name, title, passage)
 
 
 # ------------------------------------------------------------------------------------- questions
@@ -214,7 +195,7 @@ def _first(skips: Skips) -> str:
 
 def _read_questions(path: Path, fields: Fields, skips: Skips) -> list[tuple[Question, str | None]]:
     """Questions, each with the split that its row names."""
-    found: list[tuple[Question, str | None]] = []
+    questions: list[tuple[Question, str | None]] = []
     seen: dict[str, str] = {}
     for row in read_rows(path, skips):
         try:
@@ -231,10 +212,10 @@ def _read_questions(path: Path, fields: Fields, skips: Skips) -> list[tuple[Ques
             skips(error)
             continue
         seen[identifier] = row.place
-        found.append((Question(identifier, text, answers, {"source": row.place}), split))
-    if not found:
-        raise DataError(f"{path}: no question to import; {_first(skips)}")
-    return found
+        questions.append((Question(identifier, text, answers, {"source": row.place}), split))
+    if not questions:
+        raise DataError(f"{path}: no question to import; {skips}")
+    return questions
 
 
 def _same(text: str) -> str:

@@ -75,8 +75,8 @@ class Cutter:
             ) from error
 
         def spans(text: str) -> list[tuple[int, int]]:
-            found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            return [(int(begin), int(end)) for begin, end in found["offset_mapping"]]
+            read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            return [(int(begin), int(end)) for begin, end in read["offset_mapping"]]
 
         return Cutter(words, tokens, spans)
 
@@ -97,9 +97,8 @@ class Cutter:
         while first < len(words):
             last = min(first + self.words, len(words))
             if tokens:
-                allowed = (
-                    max(bisect_left(tokens, words[first][0]) - 1, 0) + limit
-                )  # a token may begin in the space
+                begin = max(bisect_left(tokens, words[first][0]) - 1, 0)  # a token may begin in the space
+                allowed = begin + limit
                 if allowed < len(tokens):
                     last = min(last, max(bisect_right(ends, tokens[allowed]), first + 1))
             if last < len(words):

@@ -13,9 +13,9 @@ import pytest
 
 import s3mini.cli
 import s3mini.profile
-from s3mini.cli import find_searcher, main
+from s3mini.cli import main
 from s3mini.errors import RetrievalError
-from s3mini.profile import load_profile
+from s3mini.profile import find_searcher, load_profile
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -23,14 +23,6 @@ ROWS = [
 PAIRS = [{"question": f"Where is town {i}?", "answer": f"river {i}"} for i in range(5)]
 
 
-def shipped_root(root: Path, patch: pytest.MonkeyPatch) -> Path:
-    """A root of its own that has what ships."""
-    patch.setattr(s3mini.profile, "ROOT", root)
-    patch.chdir(root)
-    (root / "data").symlink_to(REAL / "data")
-    return root
-
-
 def bring(profile: Profile, documents: Path, questions: Path | None = None, **options: Any) -> list[Document]:
     import_data(profile, documents, questions, progress=False, **options)
     return read_corpus(profile.build / "import" / "corpus.jsonl")

@@ -17,11 +17,10 @@ from rag_toys import make_world
 from toy_model import toy_model, toy_tokenizer
 from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 
-import s3mini.cli
 import s3mini.profile
 import s3mini.training.parts
 from s3mini.grpo import train
-from s3mini.profile import load_profile
+from s3mini.profile import find_searcher, load_profile
 from s3mini.runs.stages import JsonlLog
 from s3mini.training.adapters import lora_config, merged_state, save_whole
 from s3mini.training.recorder import CHECKPOINTS, MODEL
@@ -222,9 +221,9 @@ def test_asking_with_a_published_checkpoint_needs_no_training_stack(world: Path)
 
 def test_what_was_trained_here_comes_before_what_was_published(world: Path) -> None:
     paper = load_profile("paper")
-    assert s3mini.cli.find_searcher(paper, 0)[0] == "pat-jj/s3-8-3-3-20steps"
+    assert find_searcher(paper, 0)[0] == "pat-jj/s3-8-3-3-20steps"
     folder = paper.build / "train" / "s3-seed0" / "model"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    assert s3mini.cli.find_searcher(paper, 0)[0] == folder
-    assert s3mini.cli.find_searcher(load_profile("gpu"), 0)[0] is None
+    assert find_searcher(paper, 0)[0] == folder
+    assert find_searcher(load_profile("gpu"), 0)[0] is None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from owndata_toys import REAL, ROOMY, ROWS, bring, lines, parquet, shipped_root
+from owndata_toys import REAL, ROWS, bring, lines, parquet
 
 from s3mini.corpus import read_corpus
 from s3mini.errors import DataError
@@ -21,18 +21,6 @@ from s3mini.protocols import S3Protocol
 from s3mini.protocols.wordings import render_information
 from s3mini.records import Document
 from s3mini.runs.stages import read_manifest
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return shipped_root(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def profile(root: Path) -> Profile:
-    """One for data of any kind."""
-    return load_profile("smoke", name="mine", **ROOMY)
-
 
 # ------------------------------------------------------------------------------------- formats
 

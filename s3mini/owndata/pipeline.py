@@ -1,4 +1,4 @@
-"""The whole road for your own data: import, indexes, naive RAG, training, evaluation, as far as the data allow.
+"""The whole pipeline on your own data: import, indexes, naive RAG, training, evaluation, as far as the data allow.
 
     documents --import--> corpus, indexes -------------------------------------> ask
     questions --import, split--> naive RAG --enough that it fails?--> training --> evaluation
@@ -19,12 +19,13 @@ from typing import Any
 import yaml
 
 from ..bench import method_spec
+from ..corpus import load_questions
 from ..errors import DataError
-from ..profile import Profile, available, load_profile
-from ..rag import RagCache
+from ..profile import Profile, available, load_profile, set_keys, shown_path
+from ..rag import RagCache, precompute, training_filter
 from ..runs.stages import atomic_write
 from .fields import Fields
-from .importing import CORPUS, QUESTIONS, STAGE, Imported, import_data
+from .importing import CORPUS, FEWEST_TO_SPLIT, QUESTIONS, STAGE, Imported, import_data
 from .passages import WORDS
 
 FEWEST_TO_TRAIN = 8  # questions that naive RAG fails: one group each is the least a step can learn from
@@ -35,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """What the road left: the profile file and its profile, what came in, and ``results.json``'s content, if any."""
+    """What the pipeline left: the profile file and its profile, what came in, and ``results.json``'s content, if any."""
 
     path: Path
     profile: Profile
@@ -100,47 +101,42 @@ def own(
         skip_bad=skip_bad,
         progress=progress,
     )
-    tell(f"import: {imported}, in {shown(imported.path)}")
+    tell(f"import: {imported}, in {shown_path(imported.path)}")
     keys = {"name": name, **_data_keys(provisional, imported, training), **given}
     path, profile = _write_profile(base, keys)
-    tell(f"profile: {shown(path)}")
+    tell(f"profile: {shown_path(path)}")
     if only_import:
         return Owned(path, profile, imported)
 
     from ..retrieval import build_index
 
     for kind in ("lexical", "dense"):
-        tell(f"{kind} index: {shown(build_index(profile, kind, progress))}")
+        tell(f"{kind} index: {shown_path(build_index(profile, kind, progress))}")
     if not imported.splits:
         tell("no questions, so nothing to train or evaluate")
         return Owned(path, profile, imported)
 
-    from ..rag import precompute
-
-    splits = [split for split in ("train", "test") if split != "train" or profile.data.train_sets]
+    splits = ("train", "test") if profile.data.train_sets else ("test",)
     cache = precompute(profile, splits=splits, progress=progress)
-    tell(f"naive RAG: {len(cache)} answers in {shown(profile.build / 'rag')}")
-    plan, why = plan_training(profile, cache) if profile.data.train_sets else ({}, _untrainable(imported))
+    tell(f"naive RAG: {len(cache)} answers in {shown_path(profile.build / 'rag')}")
+    plan, why = plan_training(profile, cache)
     if training:
         tell(f"training: {why}")
-    methods = [*UNTRAINED, "s3"] if plan and training else list(UNTRAINED)
+    training = training and bool(plan)
+    methods = [*UNTRAINED, *(["s3"] if training else [])]
     path, profile = _write_profile(base, {**keys, **plan, "evaluation.methods": methods, **given})
-    if plan and training:
+    if training:
         from ..grpo import train
 
-        tell(f"searcher: {shown(train(profile, seed, progress=progress))}")
+        tell(f"searcher: {shown_path(train(profile, seed, progress=progress))}")
 
     from ..evaluation import evaluate
     from ..report.page import write_report
 
     results = evaluate(profile, seed=seed, progress=progress)
-    tell(f"results: {shown(profile.build / 'results.json')}\nreport: {shown(write_report(profile, results))}")
+    tell(f"results: {shown_path(profile.build / 'results.json')}")
+    tell(f"report: {shown_path(write_report(profile, results))}")
     return Owned(path, profile, imported, results)
-
-
-def shown(path: Path) -> str:
-    """A path as a reader of the screen needs it: relative where it lies below the current folder."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], str]:
@@ -148,9 +144,9 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
 
     A step takes no more questions than there are, and none comes back more than `ROUNDS` times.
     """
-    from ..corpus import load_questions
-    from ..rag import training_filter
-
+    if not profile.data.train_sets:
+        remedy = f"so few all go to the test; give {FEWEST_TO_SPLIT} or more"
+        return {}, f"left out: none of the questions is for training ({remedy})"
     asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
     try:
         kept = len(training_filter(asked, cache)[0])
@@ -166,17 +162,11 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
     return plan, f"{steps} steps of {per_step} questions; {left}"
 
 
-def _untrainable(imported: Imported) -> str:
-    total = sum(imported.splits.values())
-    return f"left out: none of the {total} questions is for training (so few all go to the test; give 40 or more)"
-
-
 def _check_name(name: str, profile: Profile) -> None:
     """Refuse a name that is no folder's, or under which something else was built."""
     if not _NAME.fullmatch(name) or name in available():
-        raise DataError(
-            f"{name!r} cannot be the data's name: use letters, digits, - and _, and no profile's name (--name)"
-        )
+        remedy = "use letters, digits, - and _, and no profile's name: --name"
+        raise DataError(f"{name!r} cannot be the data's name ({remedy})")
     if profile.build.exists() and not (profile.build / STAGE).exists():
         raise DataError(f"{profile.build}: the name is taken by something else (choose another with --name)")
 
@@ -219,15 +209,8 @@ def _write_profile(base: str, keys: Mapping[str, Any]) -> tuple[Path, Profile]:
     """``build/<name>/<name>.yaml``: a base that ships is named, any other is written out."""
     profile = load_profile(base, **keys)
     path = profile.build / f"{profile.name}.yaml"
-    found: dict[str, Any] = {"extends": base}
-    if base not in available():
-        found = profile.model_dump(mode="json")
-    for dotted, value in keys.items():
-        node = found
-        *parents, leaf = dotted.split(".")
-        for key in parents:
-            node = node.setdefault(key, {})
-        node[leaf] = value
+    content = {"extends": base} if base in available() else profile.model_dump(mode="json")
+    set_keys(content, keys, str(path))
     head = "# Written by `s3mini own`, and again whenever it runs; every command takes it as its --profile.\n"
-    atomic_write(path, head + yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
+    atomic_write(path, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path, load_profile(str(path))

@@ -1,4 +1,4 @@
-"""The road behind your own data: its profile, its plan, kills on the way, and the whole of it."""
+"""The pipeline on your own data: its profile, its plan, kills on the way, and the whole of it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from owndata_toys import PAIRS, REAL, ROOMY, ROWS, lines, shipped_root
+from owndata_toys import PAIRS, REAL, ROOMY, ROWS, lines
 
 import s3mini.owndata.importing as importing
-from s3mini.cli import find_searcher, main
+from s3mini.cli import main
 from s3mini.corpus import load_questions
 from s3mini.errors import DataError
 from s3mini.owndata import own
-from s3mini.owndata.road import default_name, plan_training
-from s3mini.profile import Profile, load_profile
+from s3mini.owndata.pipeline import default_name, plan_training
+from s3mini.profile import find_searcher, load_profile
 from s3mini.rag import RagAnswer, RagCache
 from s3mini.records import Score
 from s3mini.world import write_example
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return shipped_root(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def profile(root: Path) -> Profile:
-    """One for data of any kind."""
-    return load_profile("smoke", name="mine", **ROOMY)
-
 
 # ---------------------------------------------------------------------------------- profile, plan
 
@@ -139,7 +127,7 @@ def test_a_killed_import_is_done_again_and_a_done_one_is_found(
         go()
 
 
-# ------------------------------------------------------------------------------------- the road
+# --------------------------------------------------------------------------------- the pipeline
 
 
 def test_without_questions_index_and_ask(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +149,7 @@ def test_without_questions_index_and_ask(root: Path, capsys: pytest.CaptureFixtu
     assert "no question set to evaluate on" in capsys.readouterr().err
 
 
-def test_the_whole_road_and_a_stop_on_the_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_pipeline_and_a_stop_on_the_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents and questions to results; stopped in training, it goes on where it was."""
     import s3mini.grpo
 
