@@ -49,9 +49,7 @@ def _mean_of_means(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
 
 
-def bootstrap_average(
-    groups: Sequence[Sequence[float]], resamples: int = 2000, seed: int = 0, confidence: float = CONFIDENCE
-) -> Estimate:
+def bootstrap_average(groups: Sequence[Sequence[float]], resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean over groups of each group's mean, with a bootstrap interval stratified by group.
 
     Args:
@@ -77,19 +75,16 @@ def bootstrap_average(
         n_resamples=resamples,
         batch=max(1, _BATCH_CELLS // total),
         vectorized=True,
-        paired=False,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(mean, float(interval.low), float(interval.high), total)
 
 
-def bootstrap_mean(
-    values: Sequence[float], resamples: int = 2000, seed: int = 0, confidence: float = CONFIDENCE
-) -> Estimate:
+def bootstrap_mean(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean of one set of values with its bootstrap interval."""
-    return bootstrap_average([values], resamples, seed, confidence)
+    return bootstrap_average([values], resamples, seed)
 
 
 def paired_values(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]:

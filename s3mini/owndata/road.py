@@ -22,6 +22,7 @@ from ..bench import method_spec
 from ..errors import DataError
 from ..profile import Profile, available, load_profile
 from ..rag import RagCache
+from ..results import Results
 from ..runs.stages import atomic_write
 from .fields import Fields
 from .importing import CORPUS, QUESTIONS, STAGE, Imported, import_data
@@ -40,7 +41,7 @@ class Owned:
     path: Path
     profile: Profile
     imported: Imported
-    results: dict[str, Any] | None = None
+    results: Results | None = None
 
 
 def default_name(documents: str | Path) -> str:
