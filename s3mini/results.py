@@ -174,22 +174,14 @@ def training_runs(profile: Profile) -> dict[str, Any]:
         with JsonlLog(path) as log:
             curve = log.records
         manifest = read_manifest(path.parent)
-        facts = manifest.get("facts", {})
-        runs[path.parent.name] = {
-            "steps": len(curve),
-            "episodes": facts.get("episodes"),
-            "examples": facts.get("examples"),
-            "seconds": manifest.get("seconds"),
-            "curve": curve,
-        }
+        counts = {key: manifest.get("facts", {}).get(key) for key in ("episodes", "examples")}
+        seconds = manifest.get("seconds")
+        runs[path.parent.name] = {"steps": len(curve), **counts, "seconds": seconds, "curve": curve}
     return runs
 
 
-# ------------------------------------------------------------------------------- reading them
-
-
 def best_rival(methods: Mapping[str, Mapping[str, Any]], but: tuple[str, ...] = ()) -> str | None:
-    """The best method that is not s3, its untrained loop, a bound, or one of ``but``; None where there is none."""
+    """The best method but s3, its untrained loop, bounds and those of ``but``; None where there is none."""
     others = [name for name in methods if name not in ("s3", "s3-untrained", *BOUNDS, *but)]
     return max(others, key=lambda name: methods[name]["average"]["gen_acc"], default=None)
 
@@ -216,5 +208,4 @@ def read_record(path: Path, command: str) -> Any:
 
 def read_results(path: Path, profile: str = "mini") -> Results:
     """A ``results.json``, wherever it lies; errors as `read_record`'s."""
-    results: Results = read_record(path, f"s3mini evaluate --profile {profile}")
-    return results
+    return read_record(path, f"s3mini evaluate --profile {profile}")

@@ -19,6 +19,7 @@ from scipy import stats
 
 from .errors import DataError
 
+Values = Mapping[str, Mapping[str, float]]  # by question set and question id
 CONFIDENCE = 0.95
 _BATCH_CELLS = 20_000_000  # resampled values held at once, about 160 MB
 
@@ -102,13 +103,8 @@ def paired_values(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]
     return [value - b[key] for key, value in a.items()]
 
 
-def paired_difference(
-    a: Mapping[str, Mapping[str, float]],
-    b: Mapping[str, Mapping[str, float]],
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """Average over sets of the mean of ``a - b``; each mapping is set -> question id -> value."""
+def paired_difference(a: Values, b: Values, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Average over sets of the mean of ``a - b``."""
     if a.keys() != b.keys():
         raise DataError(f"a paired difference needs the same sets on both sides: {sorted(a)} and {sorted(b)}")
     return bootstrap_average([paired_values(a[name], b[name]) for name in a], resamples, seed)

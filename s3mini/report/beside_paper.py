@@ -81,43 +81,36 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
         rows.append(Row(name, cells, kind="" if number else "ours"))
     heads = [study, ("GenAcc", "95 % interval"), (f"− {rows[0].name}", "points"), ("context", "tokens")]
     trained = any(arm["seconds"] for arm in entry["arms"].values())
-    note = f"n = {entry['n']}, seed {entry['seed']}, {'one training each' if trained else 'nothing trained anew'}"
-    return table([*heads, "searches", ("paper", "average")], rows, f"{note}; paired differences.")
+    how = "one training each" if trained else "nothing trained anew"
+    note = f"n = {entry['n']}, seed {entry['seed']}, {how}; paired differences."
+    return table([*heads, "searches", ("paper", "average")], rows, note)
 
 
 def markdown_ablation(experiments: Mapping[str, Any]) -> str:
     """Every ablation's arms for a README: ours, the difference to the study's first arm, the paper's average."""
-    rows = [
-        [
-            "" if number else study,
-            name,
-            fraction(arm["average"]),
-            points(arm["difference"]) if number else NONE,
-            f"{arm['context_tokens']:.0f}",
-            percent(ablation(study, number)),
-        ]
-        for study in STUDIES
-        for number, (name, arm) in enumerate(experiments.get(study, {}).get("arms", {}).items())
-    ]
+    rows = []
+    for study in STUDIES:
+        for number, (name, arm) in enumerate(experiments.get(study, {}).get("arms", {}).items()):
+            to_first = points(arm["difference"]) if number else NONE
+            row = ["" if number else study, name, fraction(arm["average"]), to_first]
+            rows.append([*row, f"{arm['context_tokens']:.0f}", percent(ablation(study, number))])
     return markdown(["Study", "Arm", "GenAcc [95 % interval]", "difference", "context tokens", "paper"], rows)
 
 
 @styled
 def efficiency_plot(entry: Mapping[str, Any]) -> Plot:
     """GenAcc against training examples, and against seconds where they were timed, for every trained method."""
-    timed = all(point["seconds"] is not None for curve in entry["curves"].values() for point in curve)
     labels = {"examples": "training examples"}
-    if timed:
+    if all(point["seconds"] is not None for curve in entry["curves"].values() for point in curve):
         labels["seconds"] = f"seconds of training, threads: {entry['threads']}"
     figure = Figure(figsize=(4.8 * len(labels) + 1, 3.4), layout="constrained")
     panels = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
     for axes, (key, label) in zip(panels, labels.items(), strict=True):
         for name, curve in entry["curves"].items():
-            x = [point[key] for point in curve]
+            x, means = [point[key] for point in curve], [point["gen_acc"] for point in curve]
             low, high = zip(*(point["ci95"] for point in curve), strict=True)
             colour = COLOURS.get(name, MUTED)
-            shown = [point["gen_acc"] for point in curve]
-            axes.plot(x, shown, marker="o", markersize=4, color=colour, label=name)
+            axes.plot(x, means, marker="o", markersize=4, color=colour, label=name)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(label)
         axes.grid(axis="y")

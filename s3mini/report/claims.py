@@ -7,9 +7,9 @@ lies on the other, *not shown* in between, *not measured* where the experiment h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ..results import Results, best_rival
 from .beside_paper import TRAINED_ON, ablation, average, general, paper
@@ -19,10 +19,10 @@ from .tables import markdown, percent, points
 Verdict = Literal["shown", "not shown", "contradicted", "not measured"]
 MARKS = {"shown": "✓", "not shown": "?", "contradicted": "✗", "not measured": "–"}
 SMALL = 0.02  # a difference of GenAcc below which "costs nothing" and "adds little" count as true
-Estimate = Mapping[str, Any]
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """Our side of a claim. ``why`` explains a verdict that a reader would not expect."""
 
     ours: str = "–"
@@ -31,16 +31,12 @@ class Measured(NamedTuple):
     why: str = ""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One row of the board."""
+@dataclass(frozen=True, kw_only=True)
+class Claim(Measured):
+    """One row of the board: the claim, the paper's figure, and ours."""
 
     text: str
     theirs: str
-    ours: str
-    n: int | None
-    verdict: Verdict
-    why: str
 
 
 def claims(
@@ -64,30 +60,33 @@ def claims(
     s3, rag = ([x for name, x in general(m).items() if name not in TRAINED_ON] for m in ("s3", "rag-dense"))
     examples, minutes = ({name: row[i] for name, row in paper()["training"].items()} for i in (0, 1))
     fewer = max(examples["search-r1"], examples["deepretrieval"]) / examples["s3"]
-    sooner = minutes["search-r1"] / minutes["s3"]
-    shorter = "{}–{} ×".format(*paper()["selection_shortens"])
     said = "{gen_acc_finds} % against {em_finds} %".format(**paper()["people"])
     more_steps = f"{_gap(ablation('steps', 1), ablation('steps', 0))} (15 × the steps)"
     board = [
         ("s3 beats every baseline", _gap(average("s3"), average("search-r1")), _to_the_best(results)),
-        ("s3 beats naive RAG", _gap(average("s3"), average("rag-dense")), _beside_zero(to_rag.get("average"))),
-        ("… also on sets it was not trained on", _gap(fmean(s3), fmean(rag)), _beside_zero(to_rag.get("transfer"))),
+        ("s3 beats naive RAG",
+            _gap(average("s3"), average("rag-dense")), _beside_zero(to_rag.get("average"))),
+        ("… also on sets it was not trained on",
+            _gap(fmean(s3), fmean(rag)), _beside_zero(to_rag.get("transfer"))),
         ("what training adds to the same loop", "no such row", _beside_zero(to_untrained.get("average"))),
         ("s3 needs far fewer examples than its opponents",
             f"{fewer:.0f} × fewer", _needed(experiments, "examples")),
-        ("… and less time", f"{sooner:.0f} × less", _needed(experiments, "seconds")),
-        ("s3 is best on medical questions, zero-shot", _gap(medical["s3"], next_medical), _to_the_best(herbal)),
-        ("selection shortens the context at no cost", shorter, _selection(results)),
+        ("… and less time",
+            f"{minutes['search-r1'] / minutes['s3']:.0f} × less", _needed(experiments, "seconds")),
+        ("s3 is best on medical questions, zero-shot",
+            _gap(medical["s3"], next_medical), _to_the_best(herbal)),
+        ("selection shortens the context at no cost", "{}–{} ×".format(*paper()["selection_shortens"]), _selection(results)),
         ("beginning with a search helps", *_without(experiments, "loop", 2)),
         ("selecting documents helps", *_without(experiments, "loop", 1)),
         ("GenAcc is a better reward than exact match", *_without(experiments, "reward", 3)),
         ("… and than span match", *_without(experiments, "reward", 2)),
         ("20 steps are enough: more add little", more_steps, _more_steps(experiments)),
         ("what s3 finds helps a generator it was not trained with",
-            _gap(average("s3", "qwen-7b"), average("rag-dense", "qwen-7b")), _beside_zero(reread.get("difference"))),
+            _gap(average("s3", "qwen-7b"), average("rag-dense", "qwen-7b")),
+            _beside_zero(reread.get("difference"))),
         ("GenAcc finds what a person accepts, exact match does not", said, _people(people)),
     ]  # fmt: skip
-    return [Claim(text, theirs, *measured) for text, theirs, measured in board]
+    return [Claim(**vars(measured), text=text, theirs=theirs) for text, theirs, measured in board]
 
 
 def _gap(left: float | None, right: float | None) -> str:
@@ -96,13 +95,13 @@ def _gap(left: float | None, right: float | None) -> str:
     return f"{100 * (left - right):+.1f}"
 
 
-def side(estimate: Estimate) -> Verdict:
+def side(estimate: Mapping[str, Any]) -> Verdict:
     """On which side of zero an estimate's interval lies."""
     low, high = estimate["ci95"]
     return "shown" if low > 0 else "contradicted" if high < 0 else "not shown"
 
 
-def _beside_zero(estimate: Estimate | None, why: str = "") -> Measured:
+def _beside_zero(estimate: Mapping[str, Any] | None, why: str = "") -> Measured:
     """A difference that the claim says is positive."""
     return Measured(points(estimate), estimate["n"], side(estimate), why) if estimate else Measured()
 
@@ -117,7 +116,7 @@ def _to_the_best(results: Results | None) -> Measured:
         why = "naive retrieval answers nearly all of them already"
     elif measured.verdict == "contradicted":
         why = "where one small model plays searcher and generator, a searcher that also answers reads as well as the generator"
-    return measured._replace(ours=f"{measured.ours} (to {best})", why=why)
+    return replace(measured, ours=f"{measured.ours} (to {best})", why=why)
 
 
 def reached(curve: Sequence[Mapping[str, Any]], accuracy: float) -> Mapping[str, Any]:
@@ -137,7 +136,8 @@ def _needed(experiments: Mapping[str, Any], key: str) -> Measured:
     ours = reached(entry["curves"]["s3"], top["gen_acc"])
     if not ours:
         theirs = reached(entry["curves"][rival], s3["gen_acc"])
-        why = f"up to s3's own best, {percent(s3['gen_acc'])}, it takes {s3[key]:.0f} {key} against {theirs[key]:.0f}"
+        why = f"up to s3's own best, {percent(s3['gen_acc'])}, it takes {s3[key]:.0f} {key} "
+        why += f"against {theirs[key]:.0f}"
         return Measured(f"s3 never reaches {rival}'s {percent(top['gen_acc'])}", n, "contradicted", why)
     ratio = top[key] / max(ours[key], 1e-9)
     said = f"{ratio:.1f} × ({ours[key]:.0f} against {top[key]:.0f} {key} to {percent(top['gen_acc'])})"

@@ -19,12 +19,6 @@ from markupsafe import Markup
 from ..records import Episode, Score
 
 TEMPLATES = Path(__file__).parent / "templates"
-ENDS = {
-    "complete": "searcher said complete",
-    "turns": "no searches left",
-    "length": "length limit",
-    "invalid": "unreadable turn",
-}
 _THINK = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 
 
@@ -141,11 +135,9 @@ def episode_html(
         gold_ids: documents to mark as gold; None takes those of the question.
     """
     gold = set(episode.question.gold_ids if gold_ids is None else gold_ids)
-    text = render("episode.txt.j2", episode=episode, answer=answer, score=score)
-    html = render(
-        "episode.html.j2", episode=episode, answer=answer, score=score, gold=gold, set=set_name,
-        ends=ENDS, thoughts=thoughts, verdict=verdict,
-    )  # fmt: skip
+    given = {"episode": episode, "answer": answer, "score": score}
+    text = render("episode.txt.j2", **given)
+    html = render("episode.html.j2", **given, gold=gold, set=set_name, thoughts=thoughts, verdict=verdict)
     return Rich(text.rstrip("\n"), Markup(html))
 
 

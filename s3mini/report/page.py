@@ -1,10 +1,11 @@
-"""Tables of the results, episodes before and after training, and ``report.html`` (one file, nothing fetched)."""
+"""Tables of the results, episodes before and after training, ``report.html`` (one file, nothing fetched)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from markupsafe import Markup
@@ -46,24 +47,19 @@ def results_table(results: Results) -> Rich:
     *sets, average = ((where, f"n = {figures['n']}") for where, figures in rivals[0].items())
     heads = ["method", *sets, ("average", "95 % interval"), ("span", "no judge"), "EM", ("context", "tokens")]
     note = (
-        "GenAcc in percent: an accepted answer occurs in the generator's answer, or the judge says it does. "
+        "GenAcc in percent: an accepted answer occurs in the generator's answer, or the judge says it does."
     )
-    note += "Searches: those the searcher asked for. The oracle is a bound, not a method."
+    note += " Searches: those the searcher asked for. The oracle is a bound, not a method."
     return table([*heads, "searches"], rows, note)
 
 
 def markdown_table(results: Results) -> str:
     """The same table for a README: GenAcc in [0, 1], and the average's interval."""
-    rows = [
-        [
-            f"`{name}`",
-            *(f"{figures['gen_acc']:.3f}" for figures in method["sets"].values()),
-            fraction(method["average"]),
-            f"{method['searches_per_question']:.2f}",
-            f"{method['context_tokens']:.0f}",
-        ]
-        for name, method in results["methods"].items()
-    ]
+    rows = []
+    for name, method in results["methods"].items():
+        accuracies = [f"{figures['gen_acc']:.3f}" for figures in method["sets"].values()]
+        costs = [f"{method['searches_per_question']:.2f}", f"{method['context_tokens']:.0f}"]
+        rows.append([f"`{name}`", *accuracies, fraction(method["average"]), *costs])
     sets = next(iter(results["methods"].values()))["sets"]
     return markdown(["Method", *sets, "average [95 % interval]", "searches", "context tokens"], rows)
 
@@ -92,10 +88,8 @@ def cost_table(results: Results) -> Rich:
         "generator read": ("generator_tokens", ".0f"),
         "seconds": ("seconds_per_question", ".3f"),
     }
-    rows = [
-        Row(name, [format(method[key], spec) for key, spec in columns.values()])
-        for name, method in results["methods"].items()
-    ]
+    methods = results["methods"].items()
+    rows = [Row(name, [format(m[key], spec) for key, spec in columns.values()]) for name, m in methods]
     note = "Per question; tokens are the generator's. Seconds are of this machine, in batches."
     return table(["method", *columns], rows, note)
 
@@ -157,19 +151,17 @@ def blame_table(profile: Profile, methods: Sequence[str], seed: int = 0) -> Rich
     Raises:
         DataError: a method was not evaluated on every set of the profile.
     """
-    gold = {
-        name: {q.id: set(q.gold_ids) for q in load_questions(profile, name, "test")}
-        for name in profile.data.sets
-    }
-    rows = []
-    for method in methods:
-        counts = [0, 0, 0]
-        for name in profile.data.sets:
+    counts = {method: [0, 0, 0] for method in methods}
+    for name in profile.data.sets:
+        gold = {q.id: set(q.gold_ids) for q in load_questions(profile, name, "test")}
+        for method, count in counts.items():
             for answer in load_answers(profile, method, name, seed):
-                complete = gold[name][answer["id"]] <= set(answer["context"])
-                counts[0 if answer["gen_acc"] else 2 if complete else 1] += 1
-        shares = [percent(count / sum(counts)) for count in counts]
-        rows.append(Row(method, shares, kind="ours" if method == "s3" else ""))
+                complete = gold[answer["id"]] <= set(answer["context"])
+                count[0 if answer["gen_acc"] else 2 if complete else 1] += 1
+    rows = [
+        Row(method, [percent(n / sum(count)) for n in count], kind="ours" if method == "s3" else "")
+        for method, count in counts.items()
+    ]
     heads = ["method", "right", "wrong: gold document missing", "wrong: all gold documents there"]
     return table(heads, rows, "Percent of the questions.")
 
@@ -209,11 +201,7 @@ def stored_episode(
     return episode_html(episode_from_json(answer, documents), answer["answer"], score, gold, set_name)
 
 
-KINDS = (
-    ("What training gained", 0.0, 1.0),
-    ("What training lost", 1.0, 0.0),
-    ("What still fails", 0.0, 0.0),
-)
+KINDS = (("What training gained", 0.0, 1.0), ("What training lost", 1.0, 0.0), ("What still fails", 0.0, 0.0))
 
 
 def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> list[Pair]:
@@ -226,21 +214,21 @@ def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> l
         DataError: s3 or s3-untrained was not evaluated.
     """
     documents = open_corpus(profile).by_id
+
+    def first_of(title: str, right_before: float, right_after: float, set_name: str) -> Pair | None:
+        untrained = {answer["id"]: answer for answer in load_answers(profile, "s3-untrained", set_name)}
+        gold = {q.id: q.gold_ids for q in load_questions(profile, set_name, "test")}
+        for after in load_answers(profile, "s3", set_name, seed):
+            before = untrained.get(after["id"])
+            if before and (before["gen_acc"], after["gen_acc"]) == (right_before, right_after):
+                both = (stored_episode(a, documents, gold[a["id"]], set_name) for a in (before, after))
+                return Pair(title, *both)
+        return None
+
     pairs: list[Pair] = []
-    for title, before_right, after_right in KINDS:
-        wanted = gained if after_right > before_right else 1
-        for set_name in reversed(profile.data.sets):
-            if wanted == 0:
-                break
-            before = {answer["id"]: answer for answer in load_answers(profile, "s3-untrained", set_name)}
-            gold = {q.id: q.gold_ids for q in load_questions(profile, set_name, "test")}
-            for after in load_answers(profile, "s3", set_name, seed):
-                first = before.get(after["id"])
-                if first and (first["gen_acc"], after["gen_acc"]) == (before_right, after_right):
-                    shown = [stored_episode(a, documents, gold[a["id"]], set_name) for a in (first, after)]
-                    pairs.append(Pair(title, *shown))
-                    wanted -= 1
-                    break
+    for kind in KINDS:
+        in_sets = (first_of(*kind, name) for name in reversed(profile.data.sets))
+        pairs += islice(filter(None, in_sets), gained if kind is KINDS[0] else 1)
     return pairs
 
 
@@ -265,7 +253,6 @@ def write_report(profile: Profile, results: Results | None = None) -> Path:
     """
     results = results or read_results(profile.build / "results.json", profile.name)
     methods, compared = results["methods"], bool(results["differences"])
-    both = {"s3", "s3-untrained"} <= methods.keys()
     runs = read_seeds(profile)
     page = render(
         "report.html.j2",
@@ -289,7 +276,9 @@ def write_report(profile: Profile, results: Results | None = None) -> Path:
             for name, run in results["training"].items()
             if run["curve"]
         ],
-        pairs=episodes_before_after(profile, results["seed"]) if both else [],
+        pairs=episodes_before_after(profile, results["seed"])
+        if {"s3", "s3-untrained"} <= methods.keys()
+        else [],
         evaluation_seconds=sum(method["seconds"] for method in methods.values()),
     )
     return atomic_write(profile.build / "report.html", page)

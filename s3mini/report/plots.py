@@ -17,50 +17,24 @@ from ..results import Results, main_rivals
 
 INK, MUTED, GRID, OURS, BEFORE = "#1f2933", "#7b8794", "#e8ecf0", "#0b69c7", "#8ec3f5"
 COLOURS = {
-    "direct": "#cbd2d9",
-    "cot": "#b8c0c9",
-    "rag-bm25": "#d9a441",
-    "rag-dense": "#c2702b",
-    "deepretrieval": "#a3b18a",
-    "ircot": "#6a994e",
-    "search-o1": "#9d7cc4",
-    "search-r1": "#c86b98",
-    "search-r1-own": "#e3a9c4",
-    "s3-untrained": BEFORE,
-    "s3": OURS,
-    "oracle": "#52606d",
-}
+    "direct": "#cbd2d9", "cot": "#b8c0c9", "rag-bm25": "#d9a441", "rag-dense": "#c2702b",
+    "deepretrieval": "#a3b18a", "ircot": "#6a994e", "search-o1": "#9d7cc4", "search-r1": "#c86b98",
+    "search-r1-own": "#e3a9c4", "s3-untrained": BEFORE, "s3": OURS, "oracle": "#52606d",
+}  # fmt: skip
 STYLE: Any = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.edgecolor": "#cbd2d9",
-    "axes.labelcolor": INK,
-    "grid.color": GRID,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": "#52606d",
-    "ytick.color": "#52606d",
-    "figure.facecolor": "white",
-    "legend.frameon": False,
+    "font.family": ["DejaVu Sans"], "font.size": 10, "figure.facecolor": "white", "legend.frameon": False,
+    "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlecolor": INK,
+    "axes.edgecolor": "#cbd2d9", "axes.labelcolor": INK, "axes.axisbelow": True, "grid.color": GRID,
+    "axes.spines.top": False, "axes.spines.right": False, "xtick.color": "#52606d", "ytick.color": "#52606d",
     **{f"{axis}tick.{kind}.size": 0 for axis in "xy" for kind in ("major", "minor")},
-}
+}  # fmt: skip
 styled = rc_context(STYLE)
 """Decorates what draws, so that it draws in `STYLE` and leaves matplotlib's settings alone."""
-CURVES: tuple[tuple[str, str], ...] = (
-    ("reward", "Reward"),
-    ("gen_acc", "GenAcc of the episodes"),
-    ("valid_format", "Turns in valid format"),
-    ("searches", "Searches per question"),
-    ("context_tokens", "Context tokens"),
-    ("zero_variance", "Groups all alike"),
-    ("kl", "KL to the start"),
-    ("entropy", "Entropy"),
-)
+CURVES = {
+    "reward": "Reward", "gen_acc": "GenAcc of the episodes", "valid_format": "Turns in valid format",
+    "searches": "Searches per question", "context_tokens": "Context tokens",
+    "zero_variance": "Groups all alike", "kl": "KL to the start", "entropy": "Entropy",
+}  # fmt: skip
 SHARES = {"gen_acc", "valid_format", "zero_variance"}
 GROUPS = ("average", "trained", "transfer")  # of sets, in the order in which differences are shown
 WINDOW = 5  # steps in the running mean of a learning curve
@@ -82,8 +56,7 @@ class Plot:
         self.figure.savefig(out, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
         return out.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    _repr_png_ = png
 
     def __html__(self) -> Markup:
         data = base64.b64encode(self.png(dpi=140)).decode("ascii")
@@ -112,9 +85,7 @@ def accuracy_plot(results: Results) -> Plot:
             markersize=7 if ours else 5.5, elinewidth=2.2 if ours else 1.5, zorder=3 if ours else 2,
         )  # fmt: skip
     axes.set_xticks(range(len(columns)), columns)
-    axes.set_xlim(-0.5, len(columns) - 0.5)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_ylabel("GenAcc")
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.02, 1.02), ylabel="GenAcc")
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=len(methods), handletextpad=0.3, columnspacing=1.4)
     return Plot("GenAcc of every method on every question set, with 95 % bootstrap intervals", figure)
@@ -122,7 +93,7 @@ def accuracy_plot(results: Results) -> Plot:
 
 @styled
 def differences_plot(results: Results) -> Plot:
-    """Paired differences in GenAcc to the main rivals, per set and over groups of sets, with 95 % intervals."""
+    """Paired differences in GenAcc to the main rivals, per set and group of sets, with 95 % intervals."""
     pairs = {rival: results["differences"][f"s3 - {rival}"] for rival in main_rivals(results["methods"])}
     most_rows = max(len(pair["sets"]) + len(pair) - 1 for pair in pairs.values())
     figure = Figure(figsize=(11, 0.7 + 0.36 * most_rows), layout="constrained")
@@ -145,10 +116,8 @@ def differences_plot(results: Results) -> Plot:
 @styled
 def tokens_plot(results: Results) -> Plot:
     """What a context costs the generator, in tokens, against the average GenAcc it brings."""
-    points = {
-        name: (method["context_tokens"], method["average"]["gen_acc"])
-        for name, method in results["methods"].items()
-    }
+    methods = results["methods"].items()
+    points = {name: (method["context_tokens"], method["average"]["gen_acc"]) for name, method in methods}
     labels = dict(points)
     figure = Figure(figsize=(7.2, 3.9), layout="constrained")
     axes = figure.subplots()
@@ -163,9 +132,7 @@ def tokens_plot(results: Results) -> Plot:
     for names, point in _labels(labels):
         below = -16 if selection and point == points["s3"] else -3  # clear of the arrow
         axes.annotate(names, point, (8, below), textcoords="offset points", fontsize=9, color=INK)
-    axes.set_xlabel("tokens the generator reads per question")
-    axes.set_ylabel("average GenAcc")
-    axes.set_ylim(-0.03, 1.05)
+    axes.set(xlabel="tokens the generator reads per question", ylabel="average GenAcc", ylim=(-0.03, 1.05))
     axes.margins(x=0.18)
     axes.grid()
     return Plot("Average GenAcc against the length of the generator's context", figure)
@@ -191,7 +158,7 @@ def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training")
 
     Points are steps, the line is their running mean over `WINDOW` steps.
     """
-    shown = [(key, name) for key, name in CURVES if any(step.get(key) is not None for step in curve)]
+    shown = [(key, name) for key, name in CURVES.items() if any(step.get(key) is not None for step in curve)]
     columns = min(4, max(1, len(shown)))
     rows = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(11, 2.15 * rows), layout="constrained")
@@ -214,7 +181,7 @@ def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training")
 
 @styled
 def overview_plot(runs: Mapping[str, Results]) -> Plot:
-    """What training does, step by step, in every run, and where it puts s3 among the methods of the first run."""
+    """What training does, step by step, in every run, and s3's place among the methods of the first run."""
     main = next(iter(runs.values()))
     curves = [results["training"][f"s3-seed{results['seed']}"]["curve"] for results in runs.values()]
     methods = main["methods"]
@@ -232,9 +199,7 @@ def overview_plot(runs: Mapping[str, Results]) -> Plot:
     means = [methods[name]["average"]["gen_acc"] for name in order]
     bars = ranks.barh(order, means, color=[COLOURS.get(name, MUTED) for name in order], height=0.72)
     ranks.bar_label(bars, [f"{mean:.3f}" for mean in means], padding=4, fontsize=8.5, color=INK)
-    ranks.set_title("GenAcc, average of the sets")
-    ranks.set_xlim(0, 1.12)
-    ranks.set_xticks([])
+    ranks.set(title="GenAcc, average of the sets", xlim=(0, 1.12), xticks=[])
     ranks.spines["bottom"].set_visible(False)
     ranks.tick_params(labelsize=8.5)
     return Plot(

@@ -36,7 +36,7 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
     board = claims(main, experiments, read_results(records / "herbal.json"), people)
     longer_name, longer = list(experiments["steps"]["arms"].items())[-1]
     opponent = (records.parent / "opponents" / "search-r1" / "curve.jsonl").read_text(encoding="utf-8")
-    section = render(
+    text = render(
         "readme.md.j2",
         main=main,
         questions=next(iter(main["methods"]["s3"]["sets"].values()))["n"],
@@ -47,7 +47,6 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
         caption=overview_plot(runs).caption,
         picture=PICTURE,
         methods=markdown_table(main),
-        untrained=main["differences"]["s3 - s3-untrained"],
         best=best_rival(main["methods"]),
         points=points,
         runs=markdown_runs(runs),
@@ -56,7 +55,7 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
         claims=markdown_claims(board),
         ablations=markdown_ablation(experiments),
     )
-    return section + "\n"
+    return text + "\n"
 
 
 def overview(records: Path) -> Plot:
