@@ -31,7 +31,7 @@ from .methods import METHODS, Method
 from .profile import Profile, changed, load_profile
 from .protocols.base import everything
 from .records import Collected, Question, episode_as_json, episode_from_json
-from .results import WITHOUT_SELECTION, Record, summarise
+from .results import WITHOUT_SELECTION, Answer, Results, summarise
 from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.stages import JsonlLog, Stage, atomic_write
 
@@ -45,7 +45,7 @@ def evaluate(
     bench: Bench | None = None,
     progress: bool = True,
     executor: Executor = in_process,
-) -> dict[str, Any]:
+) -> Results:
     """Evaluate methods on the test splits and write ``results.json``; finished answers are reused.
 
     Args:
@@ -70,7 +70,7 @@ def evaluate(
         raise DataError(f"profile {profile.name}: no question set to evaluate on (data.sets, or --sets)")
     bench = bench or Bench(profile, seed, searcher)
     questions = {name: load_questions(profile, name, "test") for name in chosen}
-    answers: dict[str, dict[str, list[Record]]] = {}
+    answers: dict[str, dict[str, list[Answer]]] = {}
     total = (len(names) + ("s3" in names)) * sum(map(len, questions.values()))
     with tqdm(total=total, unit="answer", disable=not progress) as bar:
 
@@ -93,7 +93,7 @@ def evaluate(
 
 def evaluate_choice(
     profile: Profile, seed: int = 0, methods: Sequence[str] | None = None, progress: bool = True
-) -> dict[str, Any] | None:
+) -> Results | None:
     """The multiple-choice set over its own corpus, with what ``profile`` trained; zero-shot (paper, table 3).
 
     Builds the indexes of that corpus first. None where the profile names no such set.
@@ -139,7 +139,7 @@ def answer_set(
     questions: Sequence[Question],
     bar: tqdm[Any] | None = None,
     executor: Executor = in_process,
-) -> list[Record]:
+) -> list[Answer]:
     """One record per question, in the questions' order: those in the log, and the missing ones made now."""
     name = stage_name(method, set_name, bench.seed)
     work = partial(_answer_batch, method=method, set_name=set_name)
@@ -161,7 +161,7 @@ def stage_name(method: Method, set_name: str, seed: int) -> str:
     return f"evaluation/{method.name}{f'-seed{seed}' if method.seeded else ''}/{set_name}"
 
 
-def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, set_name: str) -> list[Record]:
+def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, set_name: str) -> list[Answer]:
     started = time.perf_counter()
     collected = method.collect(bench, set_name, questions)
     open_ones = [i for i, found in enumerate(collected) if found.score is None]
@@ -176,7 +176,7 @@ def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, s
     ]
 
 
-def _record(bench: Bench, question: Question, found: Collected, seconds: float) -> Record:
+def _record(bench: Bench, question: Question, found: Collected, seconds: float) -> Answer:
     episode, score = found.episode, found.score
     assert score is not None  # _answer_batch scores what came unscored
     return {
@@ -199,7 +199,7 @@ def _record(bench: Bench, question: Question, found: Collected, seconds: float) 
     }
 
 
-def without_selection(method: Method, answers: Mapping[str, Sequence[Record]]) -> Method:
+def without_selection(method: Method, answers: Mapping[str, Sequence[Answer]]) -> Method:
     """The same episodes with selection undone: the generator reads every document they were shown."""
     stored = {record["id"]: record for records in answers.values() for record in records}
 
@@ -210,7 +210,7 @@ def without_selection(method: Method, answers: Mapping[str, Sequence[Record]]) -
     return replace(method, name=method.name + WITHOUT_SELECTION, collect=collect)
 
 
-def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) -> list[Record]:
+def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) -> list[Answer]:
     """The stored records of a method on a set, in the order they were made.
 
     Raises:

@@ -31,7 +31,7 @@ from .evaluation import answer_set, load_answers
 from .methods import METHODS, Method
 from .profile import Profile, changed
 from .records import Collected, Question
-from .results import Record, accuracies, method_summary, read_record
+from .results import Answer, accuracies, method_summary, read_record
 from .runs.machine import cores
 from .runs.stages import atomic_write, read_manifest
 from .statistics import paired_difference
@@ -143,7 +143,7 @@ def ablation(profile: Profile, arms: Sequence[Arm], seed: int, progress: bool = 
     """Train and evaluate every arm; differences are paired, to the first."""
     from .grpo import train
 
-    answers: dict[str, dict[str, list[Record]]] = {}
+    answers: dict[str, dict[str, list[Answer]]] = {}
     seconds: dict[str, float] = {}
     for arm in arms:
         its = changed(profile, arm.settings)
@@ -164,14 +164,14 @@ def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[
         raise DataError(f"profile {profile.name} names no evaluation.other_generator")
     its = profile.model_copy(update={"generator": other})
     bench = Bench(its, seed)
-    answers: dict[str, dict[str, list[Record]]] = {}
+    answers: dict[str, dict[str, list[Answer]]] = {}
     for name in REREAD:
         stored = {set_name: load_answers(profile, name, set_name, seed) for set_name in profile.data.sets}
         answers[name] = _answers(bench, reread(METHODS[name], stored), progress)
     return _entry(profile, [Arm(name) for name in REREAD], answers, {}, seed)
 
 
-def reread(method: Method, stored: Mapping[str, Sequence[Record]]) -> Method:
+def reread(method: Method, stored: Mapping[str, Sequence[Answer]]) -> Method:
     """The method with its contexts as they were collected, to be answered by another generator."""
     contexts = {record["id"]: record["context"] for records in stored.values() for record in records}
 
@@ -231,8 +231,8 @@ def _seconds(folder: Path) -> list[float]:
     return [sum(json.loads(line)[part] for part in parts) for line in lines]
 
 
-def _answers(bench: Bench, method: Method, progress: bool) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
+def _answers(bench: Bench, method: Method, progress: bool) -> dict[str, list[Answer]]:
+    found: dict[str, list[Answer]] = {}
     questions = {name: load_questions(bench.profile, name, "test") for name in bench.profile.data.sets}
     total = sum(map(len, questions.values()))
     with tqdm(total=total, unit="answer", desc=method.name, disable=not progress) as bar:
@@ -244,7 +244,7 @@ def _answers(bench: Bench, method: Method, progress: bool) -> dict[str, list[Rec
 def _entry(
     profile: Profile,
     arms: Sequence[Arm],
-    answers: Mapping[str, Mapping[str, list[Record]]],
+    answers: Mapping[str, Mapping[str, list[Answer]]],
     seconds: Mapping[str, float],
     seed: int,
 ) -> dict[str, Any]:

@@ -1,17 +1,5 @@
 """What ``results.json`` holds: means, intervals, paired differences and selection's effect, from the answers.
 
-The file, accuracies in [0, 1], lengths in the generator's tokens::
-
-    {"profile", "seed", "versions", "machine",
-     "methods": {METHOD: {"sets": {SET: {"n", "gen_acc", "ci95", "span", "em", "f1"}}, "average": {the same},
-                          "searches_per_question", "searcher_tokens", "generator_tokens", "context_tokens",
-                          "documents", "seconds", "seconds_per_question"}},
-     "differences": {"A - B": {"sets": {SET: {"n", "mean", "ci95"}}, "average", "trained", "transfer"}},
-     "selection": {"selected": {…}, "all": {…}, "difference": {…}, "shrink"},
-     "training": {RUN: {"steps", "episodes", "examples", "seconds", "curve"}},
-     "stages": {STAGE: {"seconds", "resumed"}}}
-
-``span`` is GenAcc without the judge: where the two differ much, look at what the judge accepts.
 ``average`` is the mean over sets, every set counting the same (paper, table 1). A search that begins an episode, or that
 naive RAG makes, is not the searcher's: it does not count in ``searches_per_question``. ``searcher_tokens`` are those it
 wrote, ``generator_tokens`` those the frozen generator read, prompt and question included.
@@ -22,27 +10,62 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 from .errors import DataError
 from .profile import Profile
 from .runs.stages import JsonlLog, machine, read_manifest, stage_times, versions
 from .statistics import bootstrap_average, paired_difference
 
-Record = dict[str, Any]
-"""One answered question, as `evaluation` stores it."""
-
 BOUNDS = ("oracle",)  # not a method to beat: what perfect search would give
 WITHOUT_SELECTION = "-without-selection"
 
 
-def summarise(
-    profile: Profile, answers: Mapping[str, Mapping[str, list[Record]]], seed: int
-) -> dict[str, Any]:
-    """``results.json`` from the records: method -> set -> records."""
+class Answer(TypedDict):
+    """One answered question, a line of ``answers.jsonl``; lengths in the generator's tokens."""
+
+    id: str
+    question: str
+    golden_answers: list[str]
+    context: list[str]  # ids of the documents that the generator read, in order
+    answer: str
+    gen_acc: float
+    em: float
+    f1: float
+    span: bool
+    judge: bool | None  # None where the span match made asking needless
+    searches: int
+    searcher_tokens: int
+    generator_tokens: int
+    context_tokens: int
+    seconds: float
+    episode: dict[str, Any] | None  # None where the method runs none
+
+
+AnswersBySet = Mapping[str, Sequence[Answer]]
+
+
+class Results(TypedDict):
+    """``results.json``: accuracies in [0, 1], lengths in the generator's tokens, seconds of this machine."""
+
+    profile: str
+    seed: int
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    methods: dict[str, dict[str, Any]]  # {METHOD: `method_summary`}
+    differences: dict[
+        str, dict[str, Any]
+    ]  # {"s3 - METHOD": {"sets": {SET: {"n", "mean", "ci95"}}, "average"…}}
+    selection: NotRequired[dict[str, Any]]  # `selection_effect`
+    training: dict[str, dict[str, Any]]  # {RUN: {"steps", "episodes", "examples", "seconds", "curve"}}
+    stages: dict[str, dict[str, Any]]  # {STAGE: {"seconds", "resumed"}}
+
+
+def summarise(profile: Profile, answers: Mapping[str, AnswersBySet], seed: int) -> Results:
+    """``results.json`` from the answers, by method."""
     draws = profile.evaluation.bootstrap
     shown = {name: sets for name, sets in answers.items() if not name.endswith(WITHOUT_SELECTION)}
-    results: dict[str, Any] = {
+    results: Results = {
         "profile": profile.name,
         "seed": seed,
         "versions": versions(),
@@ -52,35 +75,32 @@ def summarise(
         "training": training_runs(profile),
         "stages": stage_times(profile),
     }
-    whole = answers.get("s3" + WITHOUT_SELECTION)
-    if whole is not None:
-        results["selection"] = selection_effect(answers["s3"], whole, draws, seed)
+    if (unselected := answers.get("s3" + WITHOUT_SELECTION)) is not None:
+        results["selection"] = selection_effect(answers["s3"], unselected, draws, seed)
     return results
 
 
-def _figures(groups: Sequence[Sequence[Record]], draws: int, seed: int) -> dict[str, Any]:
-    """Means over sets of GenAcc, span match (GenAcc without the judge), EM and F1; the interval is GenAcc's."""
+def _figures(groups: Sequence[Sequence[Answer]], draws: int, seed: int) -> dict[str, Any]:
+    """``{"n", "gen_acc", "ci95": of GenAcc, "span": GenAcc without the judge, "em", "f1"}``, means over sets."""
 
-    def mean(key: str) -> float:
-        return sum(sum(r[key] for r in group) / len(group) for group in groups) / len(groups)
+    def mean(key: Literal["span", "em", "f1"]) -> float:
+        return round(sum(sum(a[key] for a in group) / len(group) for group in groups) / len(groups), 6)
 
-    estimate = bootstrap_average([[r["gen_acc"] for r in group] for group in groups], draws, seed)
-    return {
-        **estimate.as_json("gen_acc"),
-        "span": round(mean("span"), 6),
-        "em": round(mean("em"), 6),
-        "f1": round(mean("f1"), 6),
-    }
+    estimate = bootstrap_average([[a["gen_acc"] for a in group] for group in groups], draws, seed)
+    return {**estimate.as_json("gen_acc"), "span": mean("span"), "em": mean("em"), "f1": mean("f1")}
 
 
-def method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> dict[str, Any]:
-    """One method's entry of ``results.json`` from its records by set; ``draws`` of the bootstrap."""
-    records = [record for group in sets.values() for record in group]
-    turns = [turn for r in records if r["episode"] for turn in r["episode"]["turns"]]
+def method_summary(sets: AnswersBySet, draws: int, seed: int) -> dict[str, Any]:
+    """One method's entry of ``results.json``, its intervals from ``draws`` of the bootstrap."""
+    answers = [answer for group in sets.values() for answer in group]
+    turns = [turn for answer in answers if answer["episode"] for turn in answer["episode"]["turns"]]
 
-    def per_question(key: str) -> float:
-        return sum(record[key] for record in records) / len(records)
+    def per_question(
+        key: Literal["searches", "searcher_tokens", "generator_tokens", "context_tokens"],
+    ) -> float:
+        return sum(answer[key] for answer in answers) / len(answers)
 
+    seconds = sum(answer["seconds"] for answer in answers)
     summary = {
         "sets": {name: _figures([group], draws, seed) for name, group in sets.items()},
         "average": _figures(list(sets.values()), draws, seed),
@@ -88,93 +108,62 @@ def method_summary(sets: Mapping[str, list[Record]], draws: int, seed: int) -> d
         "searcher_tokens": round(per_question("searcher_tokens"), 2),
         "generator_tokens": round(per_question("generator_tokens"), 2),
         "context_tokens": round(per_question("context_tokens"), 2),
-        "documents": round(sum(len(r["context"]) for r in records) / len(records), 3),
-        "seconds": round(sum(record["seconds"] for record in records), 3),
-        "seconds_per_question": round(per_question("seconds"), 4),
+        "documents": round(sum(len(answer["context"]) for answer in answers) / len(answers), 3),
+        "seconds": round(seconds, 3),
+        "seconds_per_question": round(seconds / len(answers), 4),
     }
     if turns:
         summary["valid_format"] = round(sum(turn["valid"] for turn in turns) / len(turns), 4)
     return summary
 
 
-def accuracies(sets: Mapping[str, list[Record]]) -> dict[str, dict[str, float]]:
+def accuracies(sets: AnswersBySet) -> dict[str, dict[str, float]]:
     """GenAcc by set and question id, as paired differences want it."""
-    return {name: {r["id"]: r["gen_acc"] for r in group} for name, group in sets.items()}
+    return {name: {answer["id"]: answer["gen_acc"] for answer in group} for name, group in sets.items()}
 
 
-def differences(
-    profile: Profile, answers: Mapping[str, Mapping[str, list[Record]]], seed: int
-) -> dict[str, Any]:
-    """GenAcc of one method minus another's on the same questions: per set, averaged, trained on, transfer."""
-    found: dict[str, Any] = {}
-    rivals = [name for name in answers if name != "s3" and name not in BOUNDS]
-    for a, b in [("s3", rival) for rival in rivals] if "s3" in answers else []:
-        left, right = accuracies(answers[a]), accuracies(answers[b])
+def differences(profile: Profile, answers: Mapping[str, AnswersBySet], seed: int) -> dict[str, Any]:
+    """GenAcc of s3 minus each other method's on the same questions: per set, averaged, trained on, transfer."""
+    if "s3" not in answers:
+        return {}
+    s3 = accuracies(answers["s3"])
+    groups = {
+        "average": list(s3),
+        "trained": [name for name in s3 if name in profile.data.train_sets],
+        "transfer": [name for name in s3 if name not in profile.data.train_sets],
+    }
 
-        def between(
-            sets: Sequence[str],
-            left: dict[str, dict[str, float]] = left,
-            right: dict[str, dict[str, float]] = right,
-        ) -> dict[str, Any]:
-            pair = {s: left[s] for s in sets}, {s: right[s] for s in sets}
-            return paired_difference(*pair, profile.evaluation.bootstrap, seed).as_json()
+    def to(rival: str, sets: Sequence[str]) -> dict[str, Any]:
+        theirs = accuracies(answers[rival])
+        ours, theirs = ({name: side[name] for name in sets} for side in (s3, theirs))
+        return paired_difference(ours, theirs, profile.evaluation.bootstrap, seed).as_json()
 
-        groups = {
-            "average": list(left),
-            "trained": [s for s in left if s in profile.data.train_sets],
-            "transfer": [s for s in left if s not in profile.data.train_sets],
+    return {
+        f"s3 - {rival}": {
+            "sets": {name: to(rival, [name]) for name in s3},
+            **{group: to(rival, sets) for group, sets in groups.items() if sets},
         }
-        found[f"{a} - {b}"] = {
-            "sets": {s: between([s]) for s in left},
-            **{name: between(sets) for name, sets in groups.items() if sets},
-        }
-    return found
-
-
-def best_rival(methods: Mapping[str, Mapping[str, Any]], but: tuple[str, ...] = ()) -> str | None:
-    """The best method that is not s3, its untrained loop, a bound, or one of ``but``; None where there is none."""
-    others = [name for name in methods if name not in ("s3", "s3-untrained", *BOUNDS, *but)]
-    return max(others, key=lambda name: methods[name]["average"]["gen_acc"], default=None)
-
-
-def main_rivals(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Whom s3 is measured against first: the same loop untrained, the best method besides, naive RAG."""
-    first = ("s3-untrained", best_rival(methods, but=("rag-dense",)), "rag-dense")
-    return [name for name in first if name is not None and name in methods]
-
-
-def read_record(path: Path, command: str) -> dict[str, Any]:
-    """A JSON record, such as ``results.json``, that ``command`` writes.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; run `{command}` first") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); delete it and run `{command}` again") from error
-    return found
+        for rival in answers
+        if rival not in ("s3", *BOUNDS)
+    }
 
 
 def selection_effect(
-    selected: Mapping[str, list[Record]], whole: Mapping[str, list[Record]], draws: int, seed: int
+    selected: AnswersBySet, unselected: AnswersBySet, draws: int, seed: int
 ) -> dict[str, Any]:
-    """The generator reading what s3 selected against all that the same episodes retrieved."""
-    sides = {"selected": selected, "all": whole}
-    tokens = {name: method_summary(sets, draws, seed)["context_tokens"] for name, sets in sides.items()}
+    """The generator reading what s3 selected against all that the same episodes retrieved.
+
+    ``{"selected", "all": {"gen_acc", …, "context_tokens", "documents"}, "difference", "shrink": times shorter}``
+    """
+    sides = {}
+    for name, sets in (("selected", selected), ("all", unselected)):
+        summary = method_summary(sets, draws, seed)
+        sides[name] = summary["average"] | {key: summary[key] for key in ("context_tokens", "documents")}
+    few, all_tokens = sides["selected"]["context_tokens"], sides["all"]["context_tokens"]
     return {
-        **{
-            name: {
-                **_figures(list(sets.values()), draws, seed),
-                "context_tokens": tokens[name],
-                "documents": method_summary(sets, draws, seed)["documents"],
-            }
-            for name, sets in sides.items()
-        },
-        "difference": paired_difference(accuracies(selected), accuracies(whole), draws, seed).as_json(),
-        "shrink": round(tokens["all"] / tokens["selected"], 3) if tokens["selected"] else None,
+        **sides,
+        "difference": paired_difference(accuracies(selected), accuracies(unselected), draws, seed).as_json(),
+        "shrink": round(all_tokens / few, 3) if few else None,
     }
 
 
@@ -185,12 +174,38 @@ def training_runs(profile: Profile) -> dict[str, Any]:
         with JsonlLog(path) as log:
             curve = log.records
         manifest = read_manifest(path.parent)
-        facts = manifest.get("facts", {})
-        runs[path.parent.name] = {
-            "steps": len(curve),
-            "episodes": facts.get("episodes"),
-            "examples": facts.get("examples"),
-            "seconds": manifest.get("seconds"),
-            "curve": curve,
-        }
+        counts = {key: manifest.get("facts", {}).get(key) for key in ("episodes", "examples")}
+        seconds = manifest.get("seconds")
+        runs[path.parent.name] = {"steps": len(curve), **counts, "seconds": seconds, "curve": curve}
     return runs
+
+
+def best_rival(methods: Mapping[str, Mapping[str, Any]], but: tuple[str, ...] = ()) -> str | None:
+    """The best method but s3, its untrained loop, bounds and those of ``but``; None where there is none."""
+    others = [name for name in methods if name not in ("s3", "s3-untrained", *BOUNDS, *but)]
+    return max(others, key=lambda name: methods[name]["average"]["gen_acc"], default=None)
+
+
+def main_rivals(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Whom s3 is measured against first: the same loop untrained, the best method besides, naive RAG."""
+    first = ("s3-untrained", best_rival(methods, but=("rag-dense",)), "rag-dense")
+    return [name for name in first if name is not None and name in methods]
+
+
+def read_record(path: Path, command: str) -> Any:
+    """A JSON record that ``command`` writes.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run `{command}` first") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); delete it and run `{command}` again") from error
+
+
+def read_results(path: Path, profile: str = "mini") -> Results:
+    """A ``results.json``, wherever it lies; errors as `read_record`'s."""
+    return read_record(path, f"s3mini evaluate --profile {profile}")

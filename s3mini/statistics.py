@@ -19,6 +19,7 @@ from scipy import stats
 
 from .errors import DataError
 
+Values = Mapping[str, Mapping[str, float]]  # by question set and question id
 CONFIDENCE = 0.95
 _BATCH_CELLS = 20_000_000  # resampled values held at once, about 160 MB
 
@@ -49,9 +50,7 @@ def _mean_of_means(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.mean([np.mean(sample, axis=axis) for sample in samples], axis=0)
 
 
-def bootstrap_average(
-    groups: Sequence[Sequence[float]], resamples: int = 2000, seed: int = 0, confidence: float = CONFIDENCE
-) -> Estimate:
+def bootstrap_average(groups: Sequence[Sequence[float]], resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean over groups of each group's mean, with a bootstrap interval stratified by group.
 
     Args:
@@ -77,19 +76,16 @@ def bootstrap_average(
         n_resamples=resamples,
         batch=max(1, _BATCH_CELLS // total),
         vectorized=True,
-        paired=False,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(mean, float(interval.low), float(interval.high), total)
 
 
-def bootstrap_mean(
-    values: Sequence[float], resamples: int = 2000, seed: int = 0, confidence: float = CONFIDENCE
-) -> Estimate:
+def bootstrap_mean(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
     """Mean of one set of values with its bootstrap interval."""
-    return bootstrap_average([values], resamples, seed, confidence)
+    return bootstrap_average([values], resamples, seed)
 
 
 def paired_values(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]:
@@ -107,13 +103,8 @@ def paired_values(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]
     return [value - b[key] for key, value in a.items()]
 
 
-def paired_difference(
-    a: Mapping[str, Mapping[str, float]],
-    b: Mapping[str, Mapping[str, float]],
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
-    """Average over sets of the mean of ``a - b``; each mapping is set -> question id -> value."""
+def paired_difference(a: Values, b: Values, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Average over sets of the mean of ``a - b``."""
     if a.keys() != b.keys():
         raise DataError(f"a paired difference needs the same sets on both sides: {sorted(a)} and {sorted(b)}")
     return bootstrap_average([paired_values(a[name], b[name]) for name in a], resamples, seed)

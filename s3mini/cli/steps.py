@@ -144,7 +144,7 @@ def experiment(
     profile = opened(profile_name, settings)
     from ..experiments import FILE, STUDIES
     from ..experiments import experiment as run
-    from ..report.ablations import ablation_table, efficiency_plot
+    from ..report.beside_paper import ablation_table, efficiency_plot
 
     for study in studies or STUDIES:
         outcome = run(profile, study, seed, timed=timed)

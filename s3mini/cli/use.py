@@ -51,9 +51,10 @@ def table(
     results: Annotated[list[Path], typer.Argument(help="A results.json; several: a row for each.")],
 ) -> None:
     """Print the table of a results.json in Markdown, or one of several runs, as the README shows them."""
-    from ..report.page import load_results, markdown_runs, markdown_table
+    from ..report.page import markdown_runs, markdown_table
+    from ..results import read_results
 
-    read = {path.stem: load_results(path) for path in results}
+    read = {path.stem: read_results(path) for path in results}
     typer.echo(markdown_runs(read) if len(read) > 1 else markdown_table(*read.values()))
 
 

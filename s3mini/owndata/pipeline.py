@@ -23,6 +23,7 @@ from ..corpus import load_questions
 from ..errors import DataError
 from ..profile import Profile, available, load_profile, set_keys, shown_path
 from ..rag import RagCache, precompute, training_filter
+from ..results import Results
 from ..runs.stages import atomic_write
 from .fields import Fields
 from .importing import CORPUS, FEWEST_TO_SPLIT, QUESTIONS, STAGE, Imported, import_data
@@ -41,7 +42,7 @@ class Owned:
     path: Path
     profile: Profile
     imported: Imported
-    results: dict[str, Any] | None = None
+    results: Results | None = None
 
 
 def default_name(documents: str | Path) -> str:

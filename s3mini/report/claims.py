@@ -6,27 +6,93 @@ lies on the other, *not shown* in between, *not measured* where the experiment h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
-from ..results import best_rival
-from .paper import TRAINED_ON, ablation, average, general, paper
+from ..results import Results, best_rival
+from .beside_paper import TRAINED_ON, ablation, average, general, paper
+from .html import Rich, Row, table
+from .tables import markdown, percent, points
 
 Verdict = Literal["shown", "not shown", "contradicted", "not measured"]
+MARKS = {"shown": "✓", "not shown": "?", "contradicted": "✗", "not measured": "–"}
 SMALL = 0.02  # a difference of GenAcc below which "costs nothing" and "adds little" count as true
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One row of the board. ``why`` explains a verdict that a reader would not expect."""
+class Measured:
+    """Our side of a claim. ``why`` explains a verdict that a reader would not expect."""
 
-    text: str
-    theirs: str
     ours: str = "–"
     n: int | None = None
     verdict: Verdict = "not measured"
     why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Measured):
+    """One row of the board: the claim, the paper's figure, and ours."""
+
+    text: str
+    theirs: str
+
+
+def claims(
+    results: Results,
+    experiments: Mapping[str, Any],
+    herbal: Results | None = None,
+    people: Mapping[str, Any] | None = None,
+) -> list[Claim]:
+    """Every claim, in the paper's order; what was not run is not measured.
+
+    Args:
+        experiments: an ``experiments.json``.
+        herbal: the ``results.json`` of the multiple-choice profile.
+        people: `human_check.agreement` of the hand-labelled outputs.
+    """
+    pairs = results.get("differences", {})
+    to_rag, to_untrained = (pairs.get(f"s3 - {rival}", {}) for rival in ("rag-dense", "s3-untrained"))
+    reread = experiments.get("generator", {}).get("arms", {}).get("s3", {})
+    medical = {name: accuracies[1] / 100 for name, accuracies in paper()["medical"].items()}
+    next_medical = max(accuracy for name, accuracy in medical.items() if name != "s3")
+    s3, rag = ([x for name, x in general(m).items() if name not in TRAINED_ON] for m in ("s3", "rag-dense"))
+    examples, minutes = ({name: row[i] for name, row in paper()["training"].items()} for i in (0, 1))
+    fewer = max(examples["search-r1"], examples["deepretrieval"]) / examples["s3"]
+    said = "{gen_acc_finds} % against {em_finds} %".format(**paper()["people"])
+    more_steps = f"{_gap(ablation('steps', 1), ablation('steps', 0))} (15 × the steps)"
+    board = [
+        ("s3 beats every baseline", _gap(average("s3"), average("search-r1")), _to_the_best(results)),
+        ("s3 beats naive RAG",
+            _gap(average("s3"), average("rag-dense")), _beside_zero(to_rag.get("average"))),
+        ("… also on sets it was not trained on",
+            _gap(fmean(s3), fmean(rag)), _beside_zero(to_rag.get("transfer"))),
+        ("what training adds to the same loop", "no such row", _beside_zero(to_untrained.get("average"))),
+        ("s3 needs far fewer examples than its opponents",
+            f"{fewer:.0f} × fewer", _needed(experiments, "examples")),
+        ("… and less time",
+            f"{minutes['search-r1'] / minutes['s3']:.0f} × less", _needed(experiments, "seconds")),
+        ("s3 is best on medical questions, zero-shot",
+            _gap(medical["s3"], next_medical), _to_the_best(herbal)),
+        ("selection shortens the context at no cost", "{}–{} ×".format(*paper()["selection_shortens"]), _selection(results)),
+        ("beginning with a search helps", *_without(experiments, "loop", 2)),
+        ("selecting documents helps", *_without(experiments, "loop", 1)),
+        ("GenAcc is a better reward than exact match", *_without(experiments, "reward", 3)),
+        ("… and than span match", *_without(experiments, "reward", 2)),
+        ("20 steps are enough: more add little", more_steps, _more_steps(experiments)),
+        ("what s3 finds helps a generator it was not trained with",
+            _gap(average("s3", "qwen-7b"), average("rag-dense", "qwen-7b")),
+            _beside_zero(reread.get("difference"))),
+        ("GenAcc finds what a person accepts, exact match does not", said, _people(people)),
+    ]  # fmt: skip
+    return [Claim(**vars(measured), text=text, theirs=theirs) for text, theirs, measured in board]
+
+
+def _gap(left: float | None, right: float | None) -> str:
+    """A difference of the paper's, in points."""
+    assert left is not None and right is not None  # asked only of rows that the paper has
+    return f"{100 * (left - right):+.1f}"
 
 
 def side(estimate: Mapping[str, Any]) -> Verdict:
@@ -35,189 +101,109 @@ def side(estimate: Mapping[str, Any]) -> Verdict:
     return "shown" if low > 0 else "contradicted" if high < 0 else "not shown"
 
 
-def points(estimate: Mapping[str, Any]) -> str:
-    """A difference of accuracies in percentage points, with its interval."""
-    mean, low, high = (round(100 * x, 1) + 0.0 for x in (estimate["mean"], *estimate["ci95"]))  # no -0.0
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+def _beside_zero(estimate: Mapping[str, Any] | None, why: str = "") -> Measured:
+    """A difference that the claim says is positive."""
+    return Measured(points(estimate), estimate["n"], side(estimate), why) if estimate else Measured()
 
 
-def claims(
-    results: Mapping[str, Any],
-    experiments: Mapping[str, Any],
-    herbal: Mapping[str, Any] | None = None,
-    people: Mapping[str, Any] | None = None,
-) -> list[Claim]:
-    """Every claim, in the paper's order; what was not run is not measured.
-
-    Args:
-        results: a ``results.json``.
-        experiments: an ``experiments.json``.
-        herbal: the ``results.json`` of the multiple-choice profile.
-        people: `labelled.agreement` of the hand-labelled outputs.
-    """
-    found = [
-        _beats_the_best(results, "s3 beats every baseline", _gap("s3", "search-r1")),
-        _difference(results, "s3 - rag-dense", "average", "s3 beats naive RAG", _gap("s3", "rag-dense")),
-        _difference(results, "s3 - rag-dense", "transfer", "… also on sets it was not trained on", _transfer_gap()),
-        _difference(results, "s3 - s3-untrained", "average", "what training adds to the same loop", "no such row"),
-    ]  # fmt: skip
-    found.append(_examples(experiments))
-    found.append(_seconds(experiments))
-    medical = paper()["medical"]
-    gap = medical["s3"][1] - max(value[1] for name, value in medical.items() if name != "s3")
-    found.append(_beats_the_best(herbal or {}, "s3 is best on medical questions, zero-shot", f"{gap:+.1f}"))
-    found.append(_selection(results))
-    found += [
-        _arm(experiments, "loop", 2, "beginning with a search helps"),
-        _arm(experiments, "loop", 1, "selecting documents helps"),
-        _arm(experiments, "reward", 3, "GenAcc is a better reward than exact match"),
-        _arm(experiments, "reward", 2, "… and than span match"),
-        _more_steps(experiments),
-        _other_generator(experiments),
-        _people(people),
-    ]
-    return found
-
-
-def _gap(a: str, b: str) -> str:
-    left, right = average(a), average(b)
-    assert left is not None and right is not None  # both are in the paper's table
-    return f"{100 * (left - right):+.1f}"
-
-
-def _transfer_gap() -> str:
-    ours, rag = general("s3"), general("rag-dense")
-    moved = [ours[name] - rag[name] for name in ours if name not in TRAINED_ON]
-    return f"{100 * sum(moved) / len(moved):+.1f}"
-
-
-def _difference(results: Mapping[str, Any], pair: str, group: str, text: str, theirs: str) -> Claim:
-    estimate = results.get("differences", {}).get(pair, {}).get(group)
-    if estimate is None:
-        return Claim(text, theirs)
-    return Claim(text, theirs, points(estimate), estimate["n"], side(estimate))
-
-
-def _beats_the_best(results: Mapping[str, Any], text: str, theirs: str) -> Claim:
-    methods = results.get("methods", {})
-    best = best_rival(methods)
-    if best is None:
-        return Claim(text, theirs)
-    claim = _difference(results, f"s3 - {best}", "average", text, theirs)
+def _to_the_best(results: Results | None) -> Measured:
+    best = best_rival(methods := results.get("methods", {})) if results else None
+    if results is None or best is None:
+        return Measured()
+    measured = _beside_zero(results["differences"].get(f"s3 - {best}", {}).get("average"))
     why = ""
     if "rag-dense" in methods and methods["rag-dense"]["average"]["gen_acc"] > 0.95:
         why = "naive retrieval answers nearly all of them already"
-    elif claim.verdict == "contradicted":
+    elif measured.verdict == "contradicted":
         why = "where one small model plays searcher and generator, a searcher that also answers reads as well as the generator"
-    return Claim(claim.text, theirs, f"{claim.ours} (to {best})", claim.n, claim.verdict, why)
+    return replace(measured, ours=f"{measured.ours} (to {best})", why=why)
 
 
-def reached(curve: list[dict[str, Any]], accuracy: float) -> dict[str, Any] | None:
-    """The first point of an efficiency curve at ``accuracy`` or above."""
-    return next((point for point in curve if point["gen_acc"] >= accuracy), None)
+def reached(curve: Sequence[Mapping[str, Any]], accuracy: float) -> Mapping[str, Any]:
+    """The first point of an efficiency curve at ``accuracy`` or above; {} where it never gets there."""
+    return next((point for point in curve if point["gen_acc"] >= accuracy), {})
 
 
-def _examples(experiments: Mapping[str, Any]) -> Claim:
-    trained = paper()["training"]
-    ratio = max(trained["search-r1"][0], trained["deepretrieval"][0]) / trained["s3"][0]
-    return _ratio(
-        experiments, "s3 needs far fewer examples than its opponents", f"{ratio:.0f} × fewer", "examples"
-    )
-
-
-def _seconds(experiments: Mapping[str, Any]) -> Claim:
-    trained = paper()["training"]
-    ratio = trained["search-r1"][1] / trained["s3"][1]
-    return _ratio(experiments, "… and less time", f"{ratio:.0f} × less", "seconds")
-
-
-def _ratio(experiments: Mapping[str, Any], text: str, theirs: str, key: str) -> Claim:
+def _needed(experiments: Mapping[str, Any], key: str) -> Measured:
     """What the best opponent needs over what s3 needs, up to that opponent's best accuracy."""
-    entry = experiments.get("efficiency")
-    if entry is None:
-        return Claim(text, theirs)
+    if (entry := experiments.get("efficiency")) is None:
+        return Measured()
     best = {name: max(curve, key=lambda p: p["gen_acc"]) for name, curve in entry["curves"].items()}
     rival = max((name for name in best if name != "s3"), key=lambda name: best[name]["gen_acc"])
-    top, n = best[rival], entry["n"]
-    if any(best[name][key] is None for name in ("s3", rival)):
-        return Claim(text, theirs, why="the trainings did not have the machine to themselves")
+    s3, top, n = best["s3"], best[rival], entry["n"]
+    if s3[key] is None or top[key] is None:
+        return Measured(why="the trainings did not have the machine to themselves")
     ours = reached(entry["curves"]["s3"], top["gen_acc"])
-    if ours is None:
-        theirs_there = reached(entry["curves"][rival], best["s3"]["gen_acc"])
-        assert theirs_there is not None  # its best is above s3's
-        return Claim(
-            text, theirs, f"s3 never reaches {rival}'s {100 * top['gen_acc']:.1f}", n, "contradicted",
-            f"up to s3's own best, {100 * best['s3']['gen_acc']:.1f}, it takes {best['s3'][key]:.0f} {key} "
-            f"against {theirs_there[key]:.0f}",
-        )  # fmt: skip
+    if not ours:
+        theirs = reached(entry["curves"][rival], s3["gen_acc"])
+        why = f"up to s3's own best, {percent(s3['gen_acc'])}, it takes {s3[key]:.0f} {key} "
+        why += f"against {theirs[key]:.0f}"
+        return Measured(f"s3 never reaches {rival}'s {percent(top['gen_acc'])}", n, "contradicted", why)
     ratio = top[key] / max(ours[key], 1e-9)
-    said = f"{ratio:.1f} × ({ours[key]:.0f} against {top[key]:.0f} {key} to {100 * top['gen_acc']:.1f})"
-    return Claim(
-        text, theirs, said, n, "shown" if ratio > 1 else "contradicted",
-        "one training each; the opponents were given more steps",
-    )  # fmt: skip
+    said = f"{ratio:.1f} × ({ours[key]:.0f} against {top[key]:.0f} {key} to {percent(top['gen_acc'])})"
+    why = "one training each; the opponents were given more steps"
+    return Measured(said, n, "shown" if ratio > 1 else "contradicted", why)
 
 
-def _selection(results: Mapping[str, Any]) -> Claim:
-    low, high = paper()["selection_shortens"]
-    text, theirs = "selection shortens the context at no cost", f"{low}–{high} ×"
-    found = results.get("selection")
-    if found is None or not found["shrink"]:
-        return Claim(text, theirs)
-    verdict: Verdict = (
-        "shown" if found["shrink"] > 1 and found["difference"]["ci95"][0] > -SMALL else "not shown"
-    )
-    said = f"{found['shrink']:.2f} ×, {points(found['difference'])}"
-    return Claim(text, theirs, said, found["difference"]["n"], verdict)
+def _selection(results: Results) -> Measured:
+    effect = results.get("selection", {})
+    if not effect.get("shrink"):
+        return Measured()
+    shrink, difference = effect["shrink"], effect["difference"]
+    free = shrink > 1 and difference["ci95"][0] > -SMALL
+    said = f"{shrink:.2f} ×, {points(difference)}"
+    return Measured(said, difference["n"], "shown" if free else "not shown")
 
 
-def _arm(experiments: Mapping[str, Any], study: str, row: int, text: str) -> Claim:
-    first, other = ablation(study, 0), ablation(study, row)
-    assert first is not None and other is not None  # the paper has these tables
-    theirs = f"{100 * (first - other):+.1f}"
+def _to_first_arm(experiments: Mapping[str, Any], study: str, row: int) -> Any:
+    """The difference of a study's ``row``-th arm to its first, None where there is no such arm."""
     arms = list(experiments.get(study, {}).get("arms", {}).values())
-    if row >= len(arms):
-        return Claim(text, theirs)
-    given = arms[row]["difference"]
+    return arms[row]["difference"] if row < len(arms) else None
+
+
+def _without(experiments: Mapping[str, Any], study: str, row: int) -> tuple[str, Measured]:
+    """The first arm, which has everything, minus the ``row``-th: the paper's figure and ours."""
+    theirs = _gap(ablation(study, 0), ablation(study, row))
+    if (given := _to_first_arm(experiments, study, row)) is None:
+        return theirs, Measured()
     flipped = {"mean": -given["mean"], "ci95": [-given["ci95"][1], -given["ci95"][0]], "n": given["n"]}
     same = study == "reward" and given["ci95"] == [0, 0]
     why = "this generator answers in bare names, so that every reward pays the same" if same else ""
-    return Claim(text, theirs, points(flipped), given["n"], side(flipped), why)
+    return theirs, _beside_zero(flipped, why)
 
 
-def _more_steps(experiments: Mapping[str, Any]) -> Claim:
-    first, last = ablation("steps", 0), ablation("steps", 1)
-    assert first is not None and last is not None
-    text, theirs = "20 steps are enough: more add little", f"{100 * (last - first):+.1f} (15 × the steps)"
-    arms = list(experiments.get("steps", {}).get("arms", {}).values())
-    if len(arms) < 2:
-        return Claim(text, theirs)
-    given = arms[1]["difference"]
-    high = given["ci95"][1]
-    verdict: Verdict = (
-        "shown" if high < SMALL else "contradicted" if given["ci95"][0] > SMALL else "not shown"
-    )
-    return Claim(text, theirs, f"{points(given)} (3 × the steps)", given["n"], verdict)
+def _more_steps(experiments: Mapping[str, Any]) -> Measured:
+    if (given := _to_first_arm(experiments, "steps", 1)) is None:
+        return Measured()
+    low, high = given["ci95"]
+    verdict: Verdict = "shown" if high < SMALL else "contradicted" if low > SMALL else "not shown"
+    return Measured(f"{points(given)} (3 × the steps)", given["n"], verdict)
 
 
-def _other_generator(experiments: Mapping[str, Any]) -> Claim:
-    left, right = average("s3", "qwen-7b"), average("rag-dense", "qwen-7b")
-    assert left is not None and right is not None
-    text, theirs = "what s3 finds helps a generator it was not trained with", f"{100 * (left - right):+.1f}"
-    arm = experiments.get("generator", {}).get("arms", {}).get("s3")
-    if arm is None:
-        return Claim(text, theirs)
-    return Claim(text, theirs, points(arm["difference"]), arm["difference"]["n"], side(arm["difference"]))
-
-
-def _people(people: Mapping[str, Any] | None) -> Claim:
-    theirs = paper()["people"]
-    text = "GenAcc finds what a person accepts, exact match does not"
-    said = f"{theirs['gen_acc_finds']} % against {theirs['em_finds']} %"
+def _people(people: Mapping[str, Any] | None) -> Measured:
     if people is None:
-        return Claim(text, said)
+        return Measured()
     gen_acc, em = people["gen_acc"]["finds"], people["em"]["finds"]
-    ours = f"{100 * gen_acc['mean']:.1f} % against {100 * em['mean']:.1f} %"
-    return Claim(
-        text, said, ours, gen_acc["n"], "shown" if gen_acc["ci95"][0] > em["ci95"][1] else "not shown"
-    )
+    said = f"{percent(gen_acc['mean'])} % against {percent(em['mean'])} %"
+    return Measured(said, gen_acc["n"], "shown" if gen_acc["ci95"][0] > em["ci95"][1] else "not shown")
+
+
+def claims_table(board: Sequence[Claim]) -> Rich:
+    """The claims board."""
+    rows = []
+    for claim in board:
+        n = f"n = {claim.n}" if claim.n else ""
+        verdict = f"{MARKS[claim.verdict]} {claim.verdict}"
+        rows.append(Row(claim.text, [claim.theirs, (claim.ours, n), verdict], claim.why))
+    heads = ["claim", "paper", ("ours", "95 % interval"), "verdict"]
+    note = "Points are percentage points of GenAcc. Verdicts are computed: see the text above."
+    return table(heads, rows, note)
+
+
+def markdown_claims(board: Sequence[Claim]) -> str:
+    """The board for a README."""
+    rows = [
+        [c.text, c.theirs, c.ours, str(c.n or "–"), f"{c.verdict}: {c.why}" if c.why else c.verdict]
+        for c in board
+    ]
+    return markdown(["Claim", "Paper", "Here", "n", "Verdict"], rows)

@@ -1,185 +1,144 @@
-"""Tables of the results, episodes before and after training, and ``report.html`` (one file, nothing fetched).
-
-Notebooks show the same objects that the report embeds: tables and episodes from `report_html`, plots
-from `report_plots`.
-"""
+"""Tables of the results, episodes before and after training, ``report.html`` (one file, nothing fetched)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+
+from markupsafe import Markup
 
 from ..corpus import load_questions
 from ..evaluation import load_answers
 from ..methods import METHODS
 from ..profile import Profile
 from ..records import Document, Score, episode_from_json
-from ..results import BOUNDS, Record, main_rivals, read_record
+from ..results import BOUNDS, Answer, Results, main_rivals, read_results
 from ..retrieval import open_corpus
 from ..runs.stages import atomic_write
 from . import plots
-from .ablations import cost_table, paper_table
-from .html import Cell, Rich, Row, episode_html, style, table, templates
-from .tables import interval, markdown, percent
+from .beside_paper import paper_table
+from .html import Cell, Rich, Row, episode_html, render, style, table
+from .plots import GROUPS
+from .tables import accuracy, difference, fraction, interval, markdown, percent
 
 
-def results_table(results: Mapping[str, Any]) -> Rich:
+def results_table(results: Results) -> Rich:
     """GenAcc in percent, methods x sets, with the average's interval (the layout of the paper's table 1).
 
     The best of each column is bold, the oracle aside, which is a bound and not a method.
     """
-    methods = results["methods"]
-    sets = list(next(iter(methods.values()))["sets"])
-    rivals = [m for name, m in methods.items() if name not in BOUNDS] or list(methods.values())
-    best = {name: max(m["sets"][name]["gen_acc"] for m in rivals) for name in sets}
-    best_average = max(m["average"]["gen_acc"] for m in rivals)
-    sizes = {name: next(iter(methods.values()))["sets"][name]["n"] for name in sets}
-    heads = [Cell("method"), *(Cell(name, f"n = {sizes[name]}") for name in sets)]
-    heads += [
-        Cell("average", "95 % interval"),
-        Cell("span", "no judge"),
-        Cell("EM"),
-        Cell("context", "tokens"),
-        Cell("searches"),
-    ]
+    columns = {name: {**m["sets"], "average": m["average"]} for name, m in results["methods"].items()}
+    rivals = [column for name, column in columns.items() if name not in BOUNDS] or list(columns.values())
+    best = {where: max(column[where]["gen_acc"] for column in rivals) for where in rivals[0]}
     rows = []
-    for name, method in methods.items():
-        bound = name in BOUNDS
-        cells = [_best(method["sets"][s]["gen_acc"], best[s], bound) for s in sets]
-        average = _best(method["average"]["gen_acc"], best_average, bound)
-        cells.append(Cell(average.text, interval(method["average"]), f"average {average.kind}".strip()))
-        cells += [Cell(percent(method["average"][key])) for key in ("span", "em")]
-        cells.append(Cell(f"{method['context_tokens']:.0f}"))
-        cells.append(Cell(f"{method['searches_per_question']:.2f}"))
-        kind = "bound" if bound else "ours" if name == "s3" else ""
+    for name, method in results["methods"].items():
+        cells: list[Sequence[str]] = []
+        for where, figures in columns[name].items():
+            is_best = figures["gen_acc"] == best[where] > 0 and name not in BOUNDS
+            cell = accuracy(figures, "average") if where == "average" else Cell(percent(figures["gen_acc"]))
+            cells.append(cell._replace(kind=f"{cell.kind} {'best' * is_best}".strip()))
+        cells += [percent(method["average"]["span"]), percent(method["average"]["em"])]
+        cells += [f"{method['context_tokens']:.0f}", f"{method['searches_per_question']:.2f}"]
+        kind = "bound" if name in BOUNDS else "ours" if name == "s3" else ""
         rows.append(Row(name, cells, METHODS[name].about if name in METHODS else "", kind))
+    *sets, average = ((where, f"n = {figures['n']}") for where, figures in rivals[0].items())
+    heads = ["method", *sets, ("average", "95 % interval"), ("span", "no judge"), "EM", ("context", "tokens")]
     note = (
-        "GenAcc in percent: an accepted answer occurs in the generator's answer, or the judge says it does. "
+        "GenAcc in percent: an accepted answer occurs in the generator's answer, or the judge says it does."
     )
-    return table(
-        heads, rows, note + "Searches: those the searcher asked for. The oracle is a bound, not a method."
-    )
+    note += " Searches: those the searcher asked for. The oracle is a bound, not a method."
+    return table([*heads, "searches"], rows, note)
 
 
-def markdown_table(results: Mapping[str, Any]) -> str:
+def markdown_table(results: Results) -> str:
     """The same table for a README: GenAcc in [0, 1], and the average's interval."""
-    methods = results["methods"]
-    sets = list(next(iter(methods.values()))["sets"])
-    lines = ["Method", *sets, "average [95 % interval]", "searches", "context tokens"]
-    rows = [lines, ["---"] * len(lines)]
-    for name, method in methods.items():
-        low, high = method["average"]["ci95"]
-        rows.append(
-            [f"`{name}`", *(f"{method['sets'][s]['gen_acc']:.3f}" for s in sets)]
-            + [f"{method['average']['gen_acc']:.3f} [{low:.3f}, {high:.3f}]"]
-            + [f"{method['searches_per_question']:.2f}", f"{method['context_tokens']:.0f}"]
-        )
-    return markdown(rows)
+    rows = []
+    for name, method in results["methods"].items():
+        accuracies = [f"{figures['gen_acc']:.3f}" for figures in method["sets"].values()]
+        costs = [f"{method['searches_per_question']:.2f}", f"{method['context_tokens']:.0f}"]
+        rows.append([f"`{name}`", *accuracies, fraction(method["average"]), *costs])
+    sets = next(iter(results["methods"].values()))["sets"]
+    return markdown(["Method", *sets, "average [95 % interval]", "searches", "context tokens"], rows)
 
 
-def markdown_runs(runs: Mapping[str, Mapping[str, Any]]) -> str:
+def markdown_runs(runs: Mapping[str, Results]) -> str:
     """One row per run: s3's average GenAcc, its paired differences, what selection does. Names to results."""
-    heads = [
-        "Run",
-        "s3",
-        "− s3-untrained",
-        "… on transfer sets",
-        "− rag-dense",
-        "context, by selection",
-        "GenAcc, by selection",
-    ]
-    rows = [heads, ["---"] * len(heads)]
+    heads = ["Run", "s3", "− s3-untrained", "… on transfer sets", "− rag-dense"]
+    heads += ["context, by selection", "GenAcc, by selection"]
+    rows = []
     for name, results in runs.items():
-        untrained, dense = (
-            results["differences"][f"s3 - {rival}"] for rival in ("s3-untrained", "rag-dense")
-        )
-        found = (untrained["average"], untrained["transfer"], dense["average"])
+        untrained, rag = (results["differences"][f"s3 - {rival}"] for rival in ("s3-untrained", "rag-dense"))
         selection = results["selection"]
-        rows.append(
-            [name, f"{results['methods']['s3']['average']['gen_acc']:.3f}", *map(_signed, found)]
-            + [f"{selection['shrink']:.2f} × shorter", _signed(selection["difference"])]
-        )
-    return markdown(rows)
+        gains = (untrained["average"], untrained["transfer"], rag["average"], selection["difference"])
+        *to_rivals, by_selection = (fraction(gain, "mean", "+.3f") for gain in gains)
+        s3 = f"{results['methods']['s3']['average']['gen_acc']:.3f}"
+        rows.append([name, s3, *to_rivals, f"{selection['shrink']:.2f} × shorter", by_selection])
+    return markdown(heads, rows)
 
 
-def _signed(difference: Mapping[str, Any]) -> str:
-    low, high = difference["ci95"]
-    return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+def cost_table(results: Results) -> Rich:
+    """What an answer costs: searches, tokens written and read, seconds on this machine."""
+    columns = {
+        "searches": ("searches_per_question", ".2f"),
+        "searcher wrote": ("searcher_tokens", ".0f"),
+        "context": ("context_tokens", ".0f"),
+        "generator read": ("generator_tokens", ".0f"),
+        "seconds": ("seconds_per_question", ".3f"),
+    }
+    methods = results["methods"].items()
+    rows = [Row(name, [format(m[key], spec) for key, spec in columns.values()]) for name, m in methods]
+    note = "Per question; tokens are the generator's. Seconds are of this machine, in batches."
+    return table(["method", *columns], rows, note)
 
 
-def _best(value: float, best: float, bound: bool) -> Cell:
-    return Cell(percent(value), kind="best" if value == best > 0 and not bound else "")
-
-
-def differences_table(results: Mapping[str, Any]) -> Rich:
+def differences_table(results: Results) -> Rich:
     """Paired differences in GenAcc, in percentage points: per set, averaged, on sets trained on and not."""
     pairs = results["differences"]
-    sets = list(next(iter(pairs.values()))["sets"])
-    groups = [g for g in ("average", "trained", "transfer") if any(g in pair for pair in pairs.values())]
+    first = next(iter(pairs.values()))
     about = {"trained": "sets trained on", "transfer": "sets not trained on", "average": "all sets"}
-    heads = [Cell("difference"), *map(Cell, sets), *(Cell(g, about[g]) for g in groups)]
+    groups = [(group, about[group]) for group in GROUPS if group in first]
     rows = []
     for name, pair in pairs.items():
-        found = [*(pair["sets"][s] for s in sets), *(pair[g] for g in groups)]
-        kinds = ["" for _ in sets] + ["average" for _ in groups]
-        cells = [
-            Cell(f"{100 * f['mean']:+.1f}", interval(f), kind) for f, kind in zip(found, kinds, strict=True)
-        ]
+        cells = [difference(estimate) for estimate in pair["sets"].values()]
+        cells += [difference(pair[group], "average") for group, _ in groups]
         rows.append(Row(name.replace(" - ", " − "), cells))
-    return table(heads, rows, "Percentage points, with 95 % bootstrap intervals over questions.")
+    note = "Percentage points, with 95 % bootstrap intervals over questions."
+    return table(["difference", *first["sets"], *groups], rows, note)
 
 
-def selection_table(results: Mapping[str, Any]) -> Rich:
+def selection_table(results: Results) -> Rich:
     """The generator reading what s3 selected, against everything the same episodes were shown."""
     selection = results["selection"]
-    names = {"selected": "as selected", "all": "nothing selected away"}
-    rows = [
-        Row(
-            label,
-            [
-                Cell(percent(selection[key]["gen_acc"]), interval(selection[key])),
-                Cell(f"{selection[key]['context_tokens']:.0f}"),
-                Cell(f"{selection[key]['documents']:.1f}"),
-            ],
-            kind="ours" if key == "selected" else "",
-        )
-        for key, label in names.items()
-    ]
-    difference = selection["difference"]
-    shrink = selection["shrink"]
-    note = f"Difference in GenAcc {100 * difference['mean']:+.1f} points {interval(difference)}"
+    rows = []
+    for key, label in (("selected", "as selected"), ("all", "nothing selected away")):
+        side = selection[key]
+        cells = [accuracy(side, ""), f"{side['context_tokens']:.0f}", f"{side['documents']:.1f}"]
+        rows.append(Row(label, cells, kind="ours" if key == "selected" else ""))
+    gain, shrink = difference(selection["difference"]), selection["shrink"]
+    note = f"Difference in GenAcc {gain.text} points {gain.small}"
     note += f"; the context is {shrink:.1f} times shorter." if shrink else "."
-    heads = [
-        Cell("s3's episodes, read"),
-        Cell("GenAcc", "95 % interval"),
-        Cell("context", "tokens"),
-        Cell("documents"),
-    ]
+    heads = ["s3's episodes, read", ("GenAcc", "95 % interval"), ("context", "tokens"), "documents"]
     return table(heads, rows, note)
 
 
-def seeds_table(runs: Sequence[Mapping[str, Any]]) -> Rich:
+def seeds_table(runs: Sequence[Results]) -> Rich:
     """One row per training seed: s3's average GenAcc and what it gained, on all sets and by transfer.
 
     Args:
-        runs: `results.json` contents that hold s3, of different seeds.
+        runs: results that hold s3, of different seeds.
     """
     pairs = list(runs[0]["differences"])
-    heads = [Cell("training seed"), Cell("s3", "average GenAcc"), Cell("context", "tokens")]
-    for name in pairs:
-        other = name.removeprefix("s3 - ")
-        heads += [Cell(f"− {other}", "all sets"), Cell(f"− {other}", "transfer")]
+    heads: list[Sequence[str]] = ["training seed", ("s3", "average GenAcc"), ("context", "tokens")]
+    for pair in pairs:
+        heads += [(pair.replace("s3 - ", "− "), about) for about in ("all sets", "transfer")]
     rows = []
     for run in runs:
         s3 = run["methods"]["s3"]
-        cells = [Cell(percent(s3["average"]["gen_acc"]), interval(s3["average"]))]
-        cells.append(Cell(f"{s3['context_tokens']:.0f}"))
-        for name in pairs:
-            found = [run["differences"][name].get(group) for group in ("average", "transfer")]
-            cells += [Cell(f"{100 * f['mean']:+.1f}", interval(f)) if f else Cell("–") for f in found]
+        gains = [run["differences"][pair].get(group) for pair in pairs for group in ("average", "transfer")]
+        cells = [accuracy(s3["average"], ""), f"{s3['context_tokens']:.0f}", *map(difference, gains)]
         rows.append(Row(f"seed {run['seed']}", cells))
     return table(heads, rows, "Each row is a training of its own; the intervals are over questions.")
 
@@ -192,33 +151,33 @@ def blame_table(profile: Profile, methods: Sequence[str], seed: int = 0) -> Rich
     Raises:
         DataError: a method was not evaluated on every set of the profile.
     """
+    counts = {method: [0, 0, 0] for method in methods}
+    for name in profile.data.sets:
+        gold = {q.id: set(q.gold_ids) for q in load_questions(profile, name, "test")}
+        for method, count in counts.items():
+            for answer in load_answers(profile, method, name, seed):
+                complete = gold[answer["id"]] <= set(answer["context"])
+                count[0 if answer["gen_acc"] else 2 if complete else 1] += 1
+    rows = [
+        Row(method, [percent(n / sum(count)) for n in count], kind="ours" if method == "s3" else "")
+        for method, count in counts.items()
+    ]
     heads = ["method", "right", "wrong: gold document missing", "wrong: all gold documents there"]
-    gold = {
-        name: {q.id: set(q.gold_ids) for q in load_questions(profile, name, "test")}
-        for name in profile.data.sets
-    }
-    rows = []
-    for method in methods:
-        counts = [0, 0, 0]
-        for name in profile.data.sets:
-            for record in load_answers(profile, method, name, seed):
-                complete = gold[name][record["id"]] <= set(record["context"])
-                counts[0 if record["gen_acc"] else 2 if complete else 1] += 1
-        shares = [percent(count / sum(counts)) for count in counts]
-        rows.append(Row(method, [Cell(share) for share in shares], kind="ours" if method == "s3" else ""))
-    return table([Cell(head) for head in heads], rows, "Percent of the questions.")
+    return table(heads, rows, "Percent of the questions.")
 
 
-def headline(results: Mapping[str, Any]) -> str:
+def headline(results: Results) -> str:
     """The result in a sentence or two."""
     methods = results["methods"]
     if "s3" not in methods:
         return f"Methods evaluated: {', '.join(methods)}."
-    text = f"With a trained searcher, the frozen generator answers {percent(methods['s3']['average']['gen_acc'])} % of the questions."
-    for other in main_rivals(methods):
-        found = results["differences"][f"s3 - {other}"]["average"]
-        sure = "" if found["ci95"][0] > 0 or found["ci95"][1] < 0 else ", which may be luck"
-        text += f" Against {other}: {100 * found['mean']:+.1f} points {interval(found)}{sure}."
+    share = percent(methods["s3"]["average"]["gen_acc"])
+    text = f"With a trained searcher, the frozen generator answers {share} % of the questions."
+    for rival in main_rivals(methods):
+        estimate = results["differences"][f"s3 - {rival}"]["average"]
+        luck = "" if estimate["ci95"][0] > 0 or estimate["ci95"][1] < 0 else ", which may be luck"
+        gain = difference(estimate)
+        text += f" Against {rival}: {gain.text} points {gain.small}{luck}."
     return text
 
 
@@ -235,18 +194,14 @@ class Pair:
 
 
 def stored_episode(
-    record: Record, documents: Mapping[str, Document], gold: Sequence[str], set_name: str
+    answer: Answer, documents: Mapping[str, Document], gold: Sequence[str], set_name: str
 ) -> Rich:
-    """A stored record as a rich episode, its answer and score included."""
-    score = Score(record["answer"], record["em"], record["f1"], record["span"], record["judge"])
-    return episode_html(episode_from_json(record, documents), record["answer"], score, gold, set_name)
+    """A stored answer's episode, with its score."""
+    score = Score(answer["answer"], answer["em"], answer["f1"], answer["span"], answer["judge"])
+    return episode_html(episode_from_json(answer, documents), answer["answer"], score, gold, set_name)
 
 
-KINDS = (
-    ("What training gained", 0.0, 1.0),
-    ("What training lost", 1.0, 0.0),
-    ("What still fails", 0.0, 0.0),
-)
+KINDS = (("What training gained", 0.0, 1.0), ("What training lost", 1.0, 0.0), ("What still fails", 0.0, 0.0))
 
 
 def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> list[Pair]:
@@ -259,54 +214,35 @@ def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> l
         DataError: s3 or s3-untrained was not evaluated.
     """
     documents = open_corpus(profile).by_id
+
+    def first_of(title: str, right_before: float, right_after: float, set_name: str) -> Pair | None:
+        untrained = {answer["id"]: answer for answer in load_answers(profile, "s3-untrained", set_name)}
+        gold = {q.id: q.gold_ids for q in load_questions(profile, set_name, "test")}
+        for after in load_answers(profile, "s3", set_name, seed):
+            before = untrained.get(after["id"])
+            if before and (before["gen_acc"], after["gen_acc"]) == (right_before, right_after):
+                both = (stored_episode(a, documents, gold[a["id"]], set_name) for a in (before, after))
+                return Pair(title, *both)
+        return None
+
     pairs: list[Pair] = []
-    for title, before_right, after_right in KINDS:
-        wanted = gained if after_right > before_right else 1
-        for set_name in reversed(profile.data.sets):
-            if wanted == 0:
-                break
-            before = {r["id"]: r for r in load_answers(profile, "s3-untrained", set_name)}
-            gold = {q.id: q.gold_ids for q in load_questions(profile, set_name, "test")}
-            for after in load_answers(profile, "s3", set_name, seed):
-                first = before.get(after["id"])
-                if first is None or (first["gen_acc"], after["gen_acc"]) != (before_right, after_right):
-                    continue
-                shown = [stored_episode(r, documents, gold[r["id"]], set_name) for r in (first, after)]
-                pairs.append(Pair(title, *shown))
-                wanted -= 1
-                break
+    for kind in KINDS:
+        in_sets = (first_of(*kind, name) for name in reversed(profile.data.sets))
+        pairs += islice(filter(None, in_sets), gained if kind is KINDS[0] else 1)
     return pairs
 
 
 # --------------------------------------------------------------------------------------- report
 
 
-def read_results(profile: Profile) -> dict[str, Any]:
-    """``results.json`` of a profile.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
-    return load_results(profile.build / "results.json", profile.name)
-
-
-def load_results(path: Path, profile: str = "mini") -> dict[str, Any]:
-    """A ``results.json``, wherever it lies.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
-    return read_record(path, f"s3mini evaluate --profile {profile}")
-
-
-def read_seeds(profile: Profile) -> list[dict[str, Any]]:
+def read_seeds(profile: Profile) -> list[Results]:
     """The results of every training seed evaluated so far, those without s3 left out, by seed."""
     paths = (profile.build / "evaluation").glob("results-seed*.json")
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    runs: list[Results] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return sorted((run for run in runs if "s3" in run["methods"]), key=lambda run: run["seed"])
 
 
-def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> Path:
+def write_report(profile: Profile, results: Results | None = None) -> Path:
     """Write ``build/<profile>/report.html``: tables, plots and whole episodes in one self-contained file.
 
     Args:
@@ -315,24 +251,24 @@ def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> 
     Raises:
         DataError: nothing was evaluated yet. StageError: the disk is full.
     """
-    results = read_results(profile) if results is None else results
-    both = {"s3", "s3-untrained"} <= results["methods"].keys()
-    differences = bool(results["differences"])
+    results = results or read_results(profile.build / "results.json", profile.name)
+    methods, compared = results["methods"], bool(results["differences"])
     runs = read_seeds(profile)
-    page = templates().get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         results=results,
-        style=plots.Markup(style()),
+        style=Markup(style()),
         headline=headline(results),
         tiles=_tiles(results),
         table=results_table(results),
         paper=paper_table(results),
         costs=cost_table(results),
-        differences=differences_table(results) if differences else None,
+        differences=differences_table(results) if compared else None,
         seeds=seeds_table(runs) if len(runs) > 1 else None,
         selection=selection_table(results) if "selection" in results else None,
         plots={
             "accuracy": plots.accuracy_plot(results),
-            "differences": plots.differences_plot(results) if differences else None,
+            "differences": plots.differences_plot(results) if compared else None,
             "tokens": plots.tokens_plot(results),
         },
         curves=[
@@ -340,21 +276,23 @@ def write_report(profile: Profile, results: Mapping[str, Any] | None = None) -> 
             for name, run in results["training"].items()
             if run["curve"]
         ],
-        pairs=episodes_before_after(profile, results["seed"]) if both else [],
-        evaluation_seconds=sum(m["seconds"] for m in results["methods"].values()),
-    )  # fmt: skip
+        pairs=episodes_before_after(profile, results["seed"])
+        if {"s3", "s3-untrained"} <= methods.keys()
+        else [],
+        evaluation_seconds=sum(method["seconds"] for method in methods.values()),
+    )
     return atomic_write(profile.build / "report.html", page)
 
 
-def _tiles(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    tiles = []
-    for name in ("rag-dense", "s3-untrained", "s3", "oracle"):
-        if name in results["methods"]:
-            average = results["methods"][name]["average"]
-            value = f"{percent(average['gen_acc'])} %"
-            tiles.append({"label": f"GenAcc, {name}", "value": value, "small": interval(average)})
-    if "selection" in results and results["selection"]["shrink"]:
-        value = f"{results['selection']['shrink']:.1f}× shorter"
-        small = f"{100 * results['selection']['difference']['mean']:+.1f} points of GenAcc"
-        tiles.append({"label": "context, by selection", "value": value, "small": small})
+def _tiles(results: Results) -> list[tuple[str, str, str]]:
+    """The page's large figures: what it is, the figure, a small line."""
+    averages = {name: method["average"] for name, method in results["methods"].items()}
+    tiles = [
+        (f"GenAcc, {name}", f"{percent(averages[name]['gen_acc'])} %", interval(averages[name]))
+        for name in ("rag-dense", "s3-untrained", "s3", "oracle")
+        if name in averages
+    ]
+    if (selection := results.get("selection")) and selection["shrink"]:
+        small = f"{difference(selection['difference']).text} points of GenAcc"
+        tiles.append(("context, by selection", f"{selection['shrink']:.1f}× shorter", small))
     return tiles

@@ -17,7 +17,8 @@ from .stages import JsonlLog, Stage
 ANSWERS = "answers.jsonl"
 
 Context = TypeVar("Context")
-Record = dict[str, Any]
+Record = Any
+"""What is stored of a question: a dict that JSON takes, with the question's ``id``."""
 Work = Callable[[Context, Sequence[Question]], list[Record]]
 """What is done with a block of questions, given what it is done with (models, a retriever): one record each, with
 the question's ``id``, in their order."""

@@ -13,7 +13,8 @@ from s3mini.cli import app
 from s3mini.errors import DataError
 from s3mini.experiments import read_experiments
 from s3mini.profile import load_profile
-from s3mini.report.page import load_results, markdown_table
+from s3mini.report.page import markdown_table
+from s3mini.results import read_results
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "data" / "mini" / "results"
@@ -22,7 +23,7 @@ RUNS = ("seed0", "seed1", "seed2", "fresh-world")
 
 @pytest.fixture(params=RUNS)
 def results(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return load_results(RECORDS / f"{request.param}.json")
+    return read_results(RECORDS / f"{request.param}.json")
 
 
 @pytest.mark.parametrize("rival", ["s3-untrained", "rag-dense"])
@@ -61,7 +62,7 @@ def test_selection_costs_nothing(results: dict[str, Any]) -> None:
 
 
 def test_the_records_are_of_different_runs() -> None:
-    runs = [load_results(RECORDS / f"{name}.json") for name in RUNS]
+    runs = [read_results(RECORDS / f"{name}.json") for name in RUNS]
     assert [run["seed"] for run in runs[:3]] == [0, 1, 2]
     assert len({json.dumps(run["training"], sort_keys=True) for run in runs}) == len(RUNS)
 
@@ -70,14 +71,14 @@ def test_a_results_file_prints_as_markdown() -> None:
     path = RECORDS / "seed0.json"
     printed = CliRunner().invoke(app, ["table", str(path)])
     assert printed.exit_code == 0
-    assert printed.output.strip() == markdown_table(load_results(path))
+    assert printed.output.strip() == markdown_table(read_results(path))
     with pytest.raises(DataError, match="no such file"):
-        load_results(RECORDS / "seed99.json")
+        read_results(RECORDS / "seed99.json")
 
 
 def test_the_readme_shows_the_recorded_tables() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert markdown_table(load_results(RECORDS / "seed0.json")) in readme
+    assert markdown_table(read_results(RECORDS / "seed0.json")) in readme
     paths = [str(RECORDS / f"{name}.json") for name in RUNS]
     printed = CliRunner().invoke(app, ["table", *paths])
     assert printed.exit_code == 0
@@ -86,7 +87,7 @@ def test_the_readme_shows_the_recorded_tables() -> None:
 
 
 def test_every_method_was_run_and_follows_its_format() -> None:
-    methods = load_results(RECORDS / "seed0.json")["methods"]
+    methods = read_results(RECORDS / "seed0.json")["methods"]
     assert set(methods) == set(load_profile("mini").evaluation.methods)
     formats = {name: method["valid_format"] for name, method in methods.items() if "valid_format" in method}
     assert {"cot", "ircot", "search-o1", "search-r1", "deepretrieval", "s3-untrained", "s3"} <= set(formats)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from s3mini.report import paper
-from s3mini.report.ablations import claims_table, markdown_claims
-from s3mini.report.claims import claims, side
+from s3mini.report import beside_paper
+from s3mini.report.claims import claims, claims_table, markdown_claims, side
 
 
 def estimate(mean: float, half: float = 0.01) -> dict[str, Any]:
@@ -96,6 +95,6 @@ def test_the_board_prints() -> None:
 
 def test_the_papers_averages_are_those_it_prints() -> None:
     printed = {"qwen-7b": 56.1, "qwen-14b": 57.6, "claude-3-haiku": 58.9}
-    assert {g: round(100 * (paper.average("s3", g) or 0), 1) for g in printed} == printed
-    assert paper.average("search-o1", "qwen-7b") is None
-    assert paper.ablation("loop", 9) is None and paper.ablation("filter", 0) is None
+    assert {g: round(100 * (beside_paper.average("s3", g) or 0), 1) for g in printed} == printed
+    assert beside_paper.average("search-o1", "qwen-7b") is None
+    assert beside_paper.ablation("loop", 9) is None and beside_paper.ablation("filter", 0) is None

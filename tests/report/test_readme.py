@@ -16,7 +16,7 @@ from s3mini.classroom.notebooks import find
 from s3mini.errors import DataError
 from s3mini.models.local import load_model
 from s3mini.profile import load_profile
-from s3mini.report import paper
+from s3mini.report.beside_paper import paper
 from s3mini.report.human_check import LABELLED, agreement, read_labelled
 from s3mini.report.readme import BEGIN, END, PICTURE, overview, results_section, write_readme
 from s3mini.reward import Judge
@@ -57,7 +57,7 @@ def test_a_notebooks_text_holds_figures_of_the_paper_only(notebook: Path) -> Non
     text = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", text, flags=re.DOTALL)
     chapter = int(notebook.stem[:2])
     sections = {number for number in decimals(text) if number.startswith(f"{chapter}.")}
-    assert decimals(text) - sections <= set(map(str, figures(paper.paper()))) | NOT_RESULTS
+    assert decimals(text) - sections <= set(map(str, figures(paper()))) | NOT_RESULTS
 
 
 def figures(value: Any) -> list[float]:

@@ -24,7 +24,6 @@ from s3mini.report.page import (
     differences_table,
     episodes_before_after,
     headline,
-    read_results,
     read_seeds,
     results_table,
     seeds_table,
@@ -32,6 +31,7 @@ from s3mini.report.page import (
     write_report,
 )
 from s3mini.report.plots import accuracy_plot, differences_plot, learning_curves, running_mean, tokens_plot
+from s3mini.results import read_results
 
 EVIL = "<script>alert(\"x\")</script></information><b onclick='y'>&amp;"
 CURVE = [{"step": i, "reward": i / 10, "gen_acc": i / 10, "kl": None, "searches": 1.0} for i in range(1, 9)]
@@ -293,4 +293,4 @@ def test_nothing_evaluated_is_an_error_that_says_what_to_run(profile: Profile) -
     profile.build.mkdir(parents=True, exist_ok=True)
     (profile.build / "results.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
-        read_results(profile)
+        read_results(profile.build / "results.json")

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from s3mini.report.ablations import (
-    ablation_table,
-    agreement_table,
-    cost_table,
-    efficiency_plot,
-    markdown_ablation,
-    paper_table,
-)
+from s3mini.report.beside_paper import ablation_table, efficiency_plot, markdown_ablation, paper_table
+from s3mini.report.human_check import agreement_table
+from s3mini.report.page import cost_table
 
 
 def figures(value: float) -> dict[str, Any]:
