@@ -1,7 +1,4 @@
-"""Language models behind two small interfaces: see ``base``.
-
-``local`` runs them with transformers, ``served`` asks an endpoint, ``colocated`` samples on the vLLM of a training.
-"""
+"""Language models behind two small interfaces (`base`): run by transformers (`local`), or asked over HTTP (`http`)."""
 
 from __future__ import annotations
 

