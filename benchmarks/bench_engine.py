@@ -27,7 +27,7 @@ import torch
 
 from s3mini.corpus import load_questions
 from s3mini.episodes import Engine
-from s3mini.models import Sample
+from s3mini.models.base import Sample
 from s3mini.models.local import LocalModel, load_model
 from s3mini.models.session import LocalSession
 from s3mini.profile import Profile, load_profile

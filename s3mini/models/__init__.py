@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .base import ChatModel, Sample, Sampler, Session, chat_ids
-
 if TYPE_CHECKING:
     from ..profile import ModelSpec
     from .http.served import ServedModel
     from .local import LocalModel
-
-__all__ = ["ChatModel", "Sample", "Sampler", "Session", "chat_ids", "open_model"]
 
 
 def open_model(spec: ModelSpec) -> LocalModel | ServedModel:

@@ -86,13 +86,12 @@ class Session(ABC):
                 f"cannot sample {budgets[:3]}… tokens in rows {list(rows)[:3]}…: rows must be distinct, budgets at "
                 f"least 1, and prompt plus budget ({longest}) at most the model's {self.positions} positions"
             )
-        return self._sample(rows, budgets, temperature, tuple(stop)) if rows else []
+        by_row = dict(zip(rows, budgets, strict=True))
+        return self._sample(by_row, temperature, tuple(stop)) if by_row else []
 
     @abstractmethod
-    def _sample(
-        self, rows: Sequence[int], budgets: Sequence[int], temperature: float, stop: tuple[str, ...]
-    ) -> list[Sample]:
-        """What ``sample`` promises, of arguments that were checked; what is written is added to ``ids``."""
+    def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
+        """What ``sample`` promises, given the budget of each row; what is written is added to ``ids``."""
 
 
 class Sampler(Protocol):
@@ -133,8 +132,7 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Convers
     texts = tokenizer.apply_chat_template(
         [list(map(dict, c)) for c in conversations], tokenize=False, add_generation_prompt=True
     )
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def check_fits(name: str, prompts: Sequence[Sequence[int]], budget: int, positions: int) -> None:

@@ -71,9 +71,8 @@ class LocalModel:
         for begin in range(0, len(order), self.spec.batch_size):
             chunk = order[begin : begin + self.spec.batch_size]
             session = self.start([ids for ids, _ in chunk], [stream for _, stream in chunk])
-            for job, sample in zip(
-                chunk, session.sample(range(len(chunk)), budget, temperature), strict=True
-            ):
+            samples = session.sample(range(len(chunk)), budget, temperature)
+            for job, sample in zip(chunk, samples, strict=True):
                 replies[job] = self.stops.decode(sample.ids, keep_special=False).strip()
         return [replies[job] for job in jobs]
 
@@ -100,16 +99,14 @@ def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
     # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
     key = (source, device, spec.dtype, stamp)
-    model = _in_use.get(key) if shared else None
+    model = _in_use.get(key) if shared else _read(source, device, spec.dtype)
     if model is None:
-        if shared and not device.startswith("cpu"):  # a GPU has no room for what nobody uses any more
+        if not device.startswith("cpu"):  # a GPU has no room for what nobody uses any more
             _recent.clear()
             gc.collect()
             torch.cuda.empty_cache()
-        model = _read(source, device, spec.dtype)
-        if shared:
-            _in_use[key] = model
-            _recent.append(model)
+        model = _in_use[key] = _read(source, device, spec.dtype)
+        _recent.append(model)
     return LocalModel(spec, model, _tokenizer(source, stamp))
 
 

@@ -93,16 +93,14 @@ class LocalSession(Session):
         self._cache = RowCache(len(self.ids))
 
     @torch.inference_mode()
-    def _sample(
-        self, rows: Sequence[int], budgets: Sequence[int], temperature: float, stop: tuple[str, ...]
-    ) -> list[Sample]:
-        turns = {row: _Turn(budget) for row, budget in zip(rows, budgets, strict=True)}
+    def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
+        turns = {row: _Turn(budget) for row, budget in budgets.items()}
         training, config = self.model.training, self.model.config
         attention = config._attn_implementation
         self.model.eval()  # no dropout
         config._attn_implementation = ATTENTION
         try:
-            self._fill(rows)
+            self._fill(list(turns))
             self._decode(turns, temperature, stop)
         finally:
             config._attn_implementation = attention
@@ -124,18 +122,10 @@ class LocalSession(Session):
         hidden = columns > positions[:, None, :, None]
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=tokens.device)
         mask.masked_fill_(hidden, torch.finfo(self.model.dtype).min)
-        arguments: dict[str, Any] = {
-            "input_ids": tokens,
-            "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": self._cache,
-            "use_cache": True,
-        }
-        if reading:
-            self.model.base_model(**arguments)
-            return torch.empty(0)
-        out: torch.Tensor = self.model(**arguments).logits
-        return out[:, -1]
+        cached: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
+        run = self.model.base_model if reading else self.model
+        out = run(input_ids=tokens, attention_mask=mask, position_ids=positions, **cached)
+        return torch.empty(0) if reading else out.logits[:, -1]
 
     def _fill(self, rows: Sequence[int]) -> None:
         """Read all but the last token of every row into the cache; equal histories once."""

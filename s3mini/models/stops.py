@@ -24,8 +24,7 @@ class Stops:
 
     def decode(self, ids: Sequence[int], keep_special: bool = True) -> str:
         """Text of ids; control tokens are shown or dropped."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special)
-        return text if isinstance(text, str) else "".join(text)
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special))
 
     def shown(self, ids: Sequence[int], stopped: str | None) -> str:
         """Text of a turn's ids, without the end token that stopped it."""

@@ -35,8 +35,8 @@ class IrcotProtocol(Protocol):
         sentence = fold(without_thoughts(text))
         if forged:
             return Action(valid=False, problem="wrote <information> itself")
-        if found := _ANSWER.search(sentence):
-            return Action(complete=True, answer=found[1].strip().rstrip("."))
+        if answer := _ANSWER.search(sentence):
+            return Action(complete=True, answer=answer[1].strip().rstrip("."))
         if not sentence:
             return Action(valid=False, problem="an empty line instead of a sentence")
         return Action(query=sentence)

@@ -34,8 +34,8 @@ class SearchR1Protocol(Protocol):
         if forged:
             return Action(valid=False, problem="wrote <information> itself")
         if len(answers) + len(queries) != 1:
-            found = f"{len(queries)} searches and {len(answers)} answers"
-            return Action(valid=False, problem=f"{found} in one turn instead of one of either")
+            wrote = f"{len(queries)} searches and {len(answers)} answers"
+            return Action(valid=False, problem=f"{wrote} in one turn instead of one of either")
         if answers:
             return Action(complete=True, answer=answers[0])
         if not queries[0]:

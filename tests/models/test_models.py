@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toy_model import SPECIAL, TAGS, toy_local, toy_model, toy_tokenizer
 
 from s3mini.errors import ModelError
-from s3mini.models import chat_ids
+from s3mini.models.base import chat_ids
 from s3mini.models.local import LocalModel, load_model
 from s3mini.models.session import LocalSession, choose, uniforms
 from s3mini.profile import ModelSpec

@@ -40,13 +40,12 @@ class ColocatedSampler(StatelessSampler):
             sampling_params=[SamplingParams(**self.settings(ask)) for ask in asks],
             use_tqdm=False,
         )
-        return [_written(answer.outputs[0]) for answer in answers]
-
-
-def _written(output: Any) -> Written:
-    ids = list(output.token_ids)
-    logprobs = [shown[i].logprob for i, shown in zip(ids, output.logprobs or [], strict=False)]
-    return Written(ids, logprobs, output.finish_reason)
+        written = []
+        for (output,) in (answer.outputs for answer in answers):
+            pairs = zip(output.token_ids, output.logprobs or [], strict=False)
+            logprobs = [of_token[i].logprob for i, of_token in pairs]
+            written.append(Written(list(output.token_ids), logprobs, output.finish_reason))
+        return written
 
 
 def rollout_sampler(trainer: Any, positions: int, processes: Processes = ALONE) -> Sampler:

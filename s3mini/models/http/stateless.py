@@ -20,9 +20,7 @@ from ..stops import Stops
 
 PLAIN = {"n": 1, "top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
 """Sampling from the model's own distribution, in the parameters of OpenAI's interface."""
-PLAIN_VLLM = {
-    **PLAIN, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False,
-}  # fmt: skip
+PLAIN_VLLM = {**PLAIN, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": False}
 """The same with those that vLLM adds."""
 
 
@@ -84,17 +82,15 @@ class StatelessSession(Session):
         super().__init__(prompts, seeds, sampler.stops, sampler.positions)
         self.sampler = sampler
 
-    def _sample(
-        self, rows: Sequence[int], budgets: Sequence[int], temperature: float, stop: tuple[str, ...]
-    ) -> list[Sample]:
+    def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
         asks = [
             Ask(tuple(self.ids[row]), budget, temperature, stop, self._seed(row) if temperature else 0)
-            for row, budget in zip(rows, budgets, strict=True)
+            for row, budget in budgets.items()
         ]
         distinct = list(dict.fromkeys(asks))
         written = dict(zip(distinct, self.sampler.write(distinct), strict=True))
         samples = [self._checked(ask, written[ask]) for ask in asks]
-        for row, sample in zip(rows, samples, strict=True):
+        for row, sample in zip(budgets, samples, strict=True):
             self.append(row, sample.ids)
         return samples
 

@@ -15,9 +15,6 @@ from ..tokenizer import source_of
 PLACES = (Path(sys.executable).parent / "vllm", ROOT / ".venv-vllm" / "bin" / "vllm")
 """Where vLLM's program may be, before the search path: this environment, and the one that `make vllm-cpu` makes."""
 
-TRAINED = ("--weight-transfer-config", '{"backend": "nccl"}', "--enable-scale-out")
-"""What TRL needs to push the policy's weights into a server, beside vLLM's development endpoints."""
-
 
 def serve_command(
     spec: ModelSpec,
@@ -61,7 +58,7 @@ def serve_command(
         environment["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     elif share is not None:
         command += ["--gpu-memory-utilization", str(share)]
-    if trained:
-        command += TRAINED
+    if trained:  # what TRL needs to push the policy's weights into a server
+        command += ["--weight-transfer-config", '{"backend": "nccl"}', "--enable-scale-out"]
         environment["VLLM_SERVER_DEV_MODE"] = "1"
     return [*command, *more], environment
