@@ -12,10 +12,7 @@ Finder = Callable[[int, Sequence[int]], "str | None"]
 
 
 class Stops:
-    """Finds the end of a turn in token ids, alike for every engine.
-
-    ``end_ids`` are the tokens that end the model's turn.
-    """
+    """Finds the end of a turn in token ids, alike for every engine; ``end_ids`` are the tokens that end one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
         self.tokenizer, self.end_ids = tokenizer, end_ids
