@@ -21,12 +21,13 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from s3mini.corpus import load_questions
 from s3mini.episodes import Engine
-from s3mini.models import Sample
+from s3mini.models.base import Sample
 from s3mini.models.local import LocalModel, load_model
 from s3mini.models.session import LocalSession
 from s3mini.profile import Profile, load_profile
@@ -81,10 +82,12 @@ class Unshared(LocalSession):
 class Starts:
     """A sampler over one model with a given kind of session."""
 
-    def __init__(self, model: LocalModel, kind: Callable[..., object]) -> None:
+    def __init__(self, model: LocalModel, kind: type[LocalSession | Forgetful]) -> None:
         self.model, self.kind = model, kind
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> object:
+        if issubclass(self.kind, LocalSession):
+            return self.kind(self.model.model, prompts, seeds, self.model.stops, self.model.positions)
         return self.kind(self.model, prompts, seeds)
 
 
@@ -103,24 +106,25 @@ class OneCallEach(Engine):
 
 
 class Counting:
-    """Counts what passes through a model's ``forward`` and a retriever's ``search``."""
+    """Counts what passes through a session's ``forward`` and a retriever's ``search``."""
 
-    def __init__(self, model: LocalModel, retriever: object, clock: Callable[[], float]) -> None:
+    def __init__(self, retriever: object, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.model, self.inner, self.counts = model, retriever, Counts()
-        self._forward = model.forward
-        model.forward = self.forward  # type: ignore[method-assign]
-        self.name, self.fingerprint = retriever.name, retriever.fingerprint  # type: ignore[attr-defined]
+        self.inner, self.counts = retriever, Counts()
+        forward = LocalSession.forward
 
-    def forward(self, tokens: torch.Tensor, *args: object, logits: bool, **kwargs: object) -> torch.Tensor:
-        begin = self.clock()
-        out = self._forward(tokens, *args, logits=logits, **kwargs)  # type: ignore[arg-type]
-        if logits:
-            self.counts.steps += 1
-            self.counts.step_seconds += self.clock() - begin
-        else:
-            self.counts.read += tokens.numel()
-        return out
+        def counting(session: LocalSession, tokens: torch.Tensor, *args: Any, reading: bool) -> torch.Tensor:
+            begin = self.clock()
+            out = forward(session, tokens, *args, reading)
+            if reading:
+                self.counts.read += tokens.numel()
+            else:
+                self.counts.steps += 1
+                self.counts.step_seconds += self.clock() - begin
+            return out
+
+        LocalSession.forward = counting  # type: ignore[method-assign]
+        self.name, self.fingerprint = retriever.name, retriever.fingerprint  # type: ignore[attr-defined]
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         self.counts.calls += 1
@@ -134,7 +138,7 @@ def variants(
     """Name to a function of questions that plays them."""
     spec = profile.s3
 
-    def engine(kind: Callable[..., object] = LocalSession, cls: type[Engine] = Engine) -> Engine:
+    def engine(kind: type[LocalSession | Forgetful] = LocalSession, cls: type[Engine] = Engine) -> Engine:
         protocol = REGISTRY["s3"](spec.k, spec.select, spec.turns, spec.begin_k, profile.searcher.wordings)
         sampler = Starts(model, kind)
         return cls(
@@ -175,7 +179,7 @@ def main() -> None:
     profile = load_profile(options.profile)
     model = load_model(profile.searcher)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    counting = Counting(model, open_retriever(profile), clock)
+    counting = Counting(open_retriever(profile), clock)
     sets = profile.data.train_sets
     share = -(-options.questions // len(sets))
     questions = [q for s in sets for q in load_questions(profile, s, "train")[:share]][: options.questions]

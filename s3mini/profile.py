@@ -75,7 +75,7 @@ class ModelSpec(_Spec):
     """A chat model. ``wordings``: "brief" prompts for the mini model, "full" for instruct models.
 
     Served, it is asked at ``url`` (an OpenAI-compatible base url, usually ending in /v1), where ``path`` is its name
-    and ``batch_size`` the number of requests at a time; see `models.served` for ``api``.
+    and ``batch_size`` the number of requests at a time; see `models.http.served` for ``api``.
     """
 
     path: str

@@ -11,7 +11,7 @@ from toy_model import SPECIAL, toy_local, toy_tokenizer
 
 from s3mini.episodes import LONGEST_QUERY, Engine
 from s3mini.errors import ModelError, RetrievalError
-from s3mini.models import Sample
+from s3mini.models.base import Sample
 from s3mini.models.local import LocalModel
 from s3mini.protocols import History, S3Protocol
 from s3mini.records import Document, Episode, Hit, Question

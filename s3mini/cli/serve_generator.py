@@ -11,9 +11,8 @@ import typer
 
 from ..profile import ModelSpec, Profile
 from .base import ProfileName, Seed, Settings, opened
-from .serve import serve
+from .serve import Host, serve
 
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")]
 Port = Annotated[
     int | None,
     typer.Option(

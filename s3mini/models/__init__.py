@@ -1,20 +1,13 @@
-"""Language models behind two small interfaces: see ``base``.
-
-``local`` runs them with transformers, ``served`` asks an endpoint, ``colocated`` samples on the vLLM of a training.
-"""
+"""Language models behind two small interfaces (`base`): run by transformers (`local`), or asked over HTTP (`http`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .base import ChatModel, Sample, Sampler, Session, chat_ids
-
 if TYPE_CHECKING:
     from ..profile import ModelSpec
     from .http.served import ServedModel
     from .local import LocalModel
-
-__all__ = ["ChatModel", "Sample", "Sampler", "Session", "chat_ids", "open_model"]
 
 
 def open_model(spec: ModelSpec) -> LocalModel | ServedModel:

@@ -8,15 +8,20 @@ sampling belong to exactly the tokens that training sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ModelError
-from ..protocols.wordings import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from .stops import Stops
+
+Conversation = Sequence[Mapping[str, str]]
+"""Messages with their ``role`` (system, user, assistant) and ``content``, as chat templates take them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,29 @@ class Sample:
     stopped: str | None
 
 
-class Session(Protocol):
-    """Rows of tokens that grow by sampling and by the environment's appends."""
+class Session(ABC):
+    """Rows of tokens, ``ids``, that grow by sampling and by the environment's appends; at most ``positions`` each.
+
+    ``seeds`` gives every row a random stream of its own, so what a row samples does not depend on
+    which other rows are in the batch (default: the row's index), as far as rounding allows: batches
+    of other shapes give logits that differ in the last bits, which can tip a draw between rare tokens.
+
+    Raises:
+        ModelError: a prompt without tokens.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None, stops: Stops, positions: int
+    ) -> None:
+        if any(not len(prompt) for prompt in prompts):
+            raise ModelError("a prompt has no tokens: the chat template rendered nothing")
+        self.ids: list[list[int]] = [list(prompt) for prompt in prompts]
+        self.seeds = [seed % 2**64 for seed in (range(len(prompts)) if seeds is None else seeds)]
+        self.stops, self.positions = stops, positions
+
+    def append(self, row: int, ids: Sequence[int]) -> None:
+        """Add environment tokens to a row; they are read (batched) at the next ``sample``."""
+        self.ids[row].extend(ids)
 
     def sample(
         self,
@@ -49,24 +75,30 @@ class Session(Protocol):
         """Continue ``rows`` (indices, distinct) until a stop string, the end token or the budget.
 
         ``max_new_tokens`` (>= 1) is one number, or one per row. Temperature 0 is greedy.
-        """
-        ...
 
-    def append(self, row: int, ids: Sequence[int]) -> None:
-        """Add environment tokens to a row; they are read (batched) at the next ``sample``."""
-        ...
+        Raises:
+            ModelError: rows twice, a budget below 1, a row that would outgrow ``positions``, or the engine failed.
+        """
+        budgets = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+        longest = max((len(self.ids[r]) + n for r, n in zip(rows, budgets, strict=True)), default=0)
+        if min(budgets, default=1) < 1 or len(set(rows)) != len(rows) or longest > self.positions:
+            raise ModelError(
+                f"cannot sample {budgets[:3]}… tokens in rows {list(rows)[:3]}…: rows must be distinct, budgets at "
+                f"least 1, and prompt plus budget ({longest}) at most the model's {self.positions} positions"
+            )
+        by_row = dict(zip(rows, budgets, strict=True))
+        return self._sample(by_row, temperature, tuple(stop)) if by_row else []
+
+    @abstractmethod
+    def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
+        """What ``sample`` promises, given the budget of each row; what is written is added to ``ids``."""
 
 
 class Sampler(Protocol):
-    """A model that samples token by token. ``end_ids`` are the ids that end its turn."""
+    """A model that samples token by token."""
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> Session:
-        """Open one row per prompt; equal prompts are read once.
-
-        ``seeds`` gives every row a random stream of its own, so what a row samples does not depend on
-        which other rows are in the batch (default: the row's index), as far as rounding allows: batches
-        of other shapes give logits that differ in the last bits, which can tip a draw between rare tokens.
-        """
+        """Open one row per prompt; equal prompts are read once. See `Session`."""
         ...
 
 
@@ -75,18 +107,22 @@ class ChatModel(Protocol):
 
     def reply(
         self,
-        conversations: Sequence[Sequence[Message]],
+        conversations: Sequence[Conversation],
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[str]:
-        """One reply per conversation, in order: the whole text, reasoning kept, special tokens dropped."""
+        """One reply per conversation, in order: the whole text, reasoning kept, special tokens dropped.
+
+        Equal conversations are answered once when greedy.
+
+        Raises:
+            ModelError: a conversation and its reply do not fit the model, or the engine failed.
+        """
         ...
 
 
-def chat_ids(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
-) -> list[list[int]]:
+def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[list[int]]:
     """Token ids of each conversation under the chat template, the assistant's turn opened.
 
     Contents must have passed ``wordings.neutralise``: the template's own control tokens are the only ones.
@@ -94,49 +130,16 @@ def chat_ids(
     if not conversations:
         return []
     texts = tokenizer.apply_chat_template(
-        [list(c) for c in conversations], tokenize=False, add_generation_prompt=True
+        [list(map(dict, c)) for c in conversations], tokenize=False, add_generation_prompt=True
     )
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def check_fits(name: str, prompts: Sequence[Sequence[int]], budget: int, positions: int) -> None:
-    """Refuse conversations that do not fit a model with their replies.
-
-    Raises:
-        ModelError: the longest prompt and ``budget`` exceed ``positions`` tokens.
-    """
+    """Raise `ModelError` where the longest prompt and ``budget``, its reply's, exceed ``positions`` tokens."""
     longest = max(map(len, prompts), default=0) + budget
     if longest > positions:
         raise ModelError(
             f"{name}: a conversation needs {longest} tokens with its reply, the limit is "
             f"{positions}: raise max_length, or give fewer or shorter documents"
         )
-
-
-def budgets(
-    rows: Sequence[int], lengths: Sequence[int], max_new_tokens: int | Sequence[int], positions: int
-) -> list[int]:
-    """The token budget of each of ``rows``, which hold ``lengths`` tokens.
-
-    Raises:
-        ModelError: rows twice, a budget below 1, or a row that would outgrow ``positions``.
-    """
-    limits = [max_new_tokens] * len(rows) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    longest = max((n + m for n, m in zip(lengths, limits, strict=True)), default=0)
-    if min(limits, default=1) < 1 or len(set(rows)) != len(rows) or longest > positions:
-        raise ModelError(
-            f"cannot sample {limits[:3]}… tokens in rows {list(rows)[:3]}…: rows must be distinct, budgets at "
-            f"least 1, and prompt plus budget ({longest}) at most the model's {positions} positions"
-        )
-    return limits
-
-
-def check_prompts(prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse empty prompts.
-
-    Raises:
-        ModelError: a prompt without tokens.
-    """
-    if any(not len(p) for p in prompts):
-        raise ModelError("a prompt has no tokens: the chat template rendered nothing")

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -21,9 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..errors import ModelError
 from ..profile import ModelSpec
-from ..protocols.wordings import Message
-from .base import chat_ids, check_fits, check_prompts
-from .cache import ATTENTION, RowCache
+from .base import Conversation, chat_ids, check_fits
 from .session import LocalSession
 from .stops import Stops
 from .tokenizer import cannot_load, end_ids, open_tokenizer, source_of
@@ -32,144 +28,78 @@ from .tokenizer import cannot_load, end_ids, open_tokenizer, source_of
 class LocalModel:
     """A causal language model and its tokenizer, as ``ChatModel`` and ``Sampler``.
 
-    ``model`` and ``tokenizer`` may be handed in (a model in training, a toy in a test); otherwise they
-    are loaded from ``spec.path``: a folder (absolute, or below the project's root) or a hub name.
+    They are a spec's, as `load_model` reads them, or others in its place (a model in training, a toy in a test).
+    ``positions`` is the most tokens a row may have.
 
     Raises:
-        ModelError: nothing loadable there, no safetensors, or an unsupported architecture.
+        ModelError: an unsupported architecture.
     """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        model: PreTrainedModel | None = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        self.spec = spec
-        if model is None or tokenizer is None:
-            loaded_model, loaded_tokenizer = _load(spec)
-            model, tokenizer = model or loaded_model, tokenizer or loaded_tokenizer
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, spec: ModelSpec, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.spec, self.model, self.tokenizer = spec, model, tokenizer
         kinds = set(getattr(model.config, "layer_types", None) or ())
-        if kinds - {"full_attention"}:
+        if others := sorted(kinds - {"full_attention"}):
             raise ModelError(
-                f"{spec.path}: layers of kind {sorted(kinds - {'full_attention'})} are not supported by the local "
-                "engine; choose a model with full attention"
+                f"{spec.path}: layers of kind {others} are not supported by the local engine; choose a model with "
+                "full attention"
             )
-        self.end_ids = end_ids(tokenizer, model.generation_config)
         # Without a list of layer kinds, a window (Mistral's) bounds every layer: within it, attention is full.
         window = None if kinds else getattr(model.config, "sliding_window", None)
         bounds = (spec.max_length, getattr(model.config, "max_position_embeddings", None), window)
         self.positions = min(bound for bound in bounds if bound)
-        """The most tokens a row may have."""
+        self.end_ids = end_ids(tokenizer, model.generation_config)
         self.stops = Stops(tokenizer, self.end_ids)
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    # -- Sampler ------------------------------------------------------------------------------------
-
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> LocalSession:
-        """Open one row per prompt; see ``models.base.Sampler``.
-
-        Raises:
-            ModelError: an empty prompt.
-        """
-        check_prompts(prompts)
-        return LocalSession(self, prompts, range(len(prompts)) if seeds is None else seeds)
-
-    def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, cache: RowCache, span: int, logits: bool
-    ) -> torch.Tensor:
-        """One pass over ``tokens`` ``[n, t]`` at ``positions`` ``[n, t]``, seeing ``span`` cached columns.
-
-        Returns ``[n, vocabulary]`` logits of the last column, or an empty tensor when not asked for.
-        """
-        columns = torch.arange(span, device=tokens.device)
-        hidden = columns > positions[:, None, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=tokens.device)
-        mask.masked_fill_(hidden, torch.finfo(self.model.dtype).min)
-        arguments: dict[str, Any] = {
-            "input_ids": tokens,
-            "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-        if logits:
-            out: torch.Tensor = self.model(**arguments).logits
-            return out[:, -1]
-        self.model.base_model(**arguments)
-        return torch.empty(0)
-
-    def decode(self, ids: Sequence[int], keep_special: bool = True) -> str:
-        """Text of ids; control tokens are shown or dropped."""
-        return self.stops.decode(ids, keep_special)
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """The model in evaluation mode (no dropout) with the session's attention; restored afterwards."""
-        training, config = self.model.training, self.model.config
-        attention = config._attn_implementation
-        self.model.eval()
-        config._attn_implementation = ATTENTION
-        try:
-            yield
-        finally:
-            config._attn_implementation = attention
-            self.model.train(training)
-
-    # -- ChatModel ----------------------------------------------------------------------------------
+        """Open one row per prompt; see ``models.base.Sampler``."""
+        return LocalSession(self.model, prompts, seeds, self.stops, self.positions)
 
     def reply(
         self,
-        conversations: Sequence[Sequence[Message]],
+        conversations: Sequence[Conversation],
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[str]:
-        """One reply per conversation; see ``models.base.ChatModel``.
-
-        Equal conversations are answered once when greedy. ``spec.batch_size`` rows run at a time.
-
-        Raises:
-            ModelError: a conversation and its reply do not fit ``spec.max_length``.
-        """
+        """One reply per conversation; see ``models.base.ChatModel``. ``spec.batch_size`` rows run at a time."""
         budget = max_new_tokens or self.spec.max_new_tokens
-        prompts = [tuple(ids) for ids in chat_ids(self.tokenizer, conversations)]
+        prompts = chat_ids(self.tokenizer, conversations)
         check_fits(self.spec.path, prompts, budget, self.positions)
-        jobs = {(p, 0 if temperature == 0 else seed + i): "" for i, p in enumerate(prompts)}
-        order = sorted(jobs, key=lambda job: len(job[0]))  # rows of like length share a batch
+        jobs = [(tuple(ids), seed + i if temperature else 0) for i, ids in enumerate(prompts)]
+        order = sorted(dict.fromkeys(jobs), key=lambda job: len(job[0]))  # rows of like length share a batch
+        replies: dict[tuple[tuple[int, ...], int], str] = {}
         for begin in range(0, len(order), self.spec.batch_size):
             chunk = order[begin : begin + self.spec.batch_size]
-            session = self.start([p for p, _ in chunk], [s for _, s in chunk])
-            for job, sample in zip(
-                chunk, session.sample(range(len(chunk)), budget, temperature), strict=True
-            ):
-                jobs[job] = self.decode(sample.ids, keep_special=False).strip()
-        return [jobs[p, 0 if temperature == 0 else seed + i] for i, p in enumerate(prompts)]
+            session = self.start([ids for ids, _ in chunk], [stream for _, stream in chunk])
+            samples = session.sample(range(len(chunk)), budget, temperature)
+            for job, sample in zip(chunk, samples, strict=True):
+                replies[job] = self.stops.decode(sample.ids, keep_special=False).strip()
+        return [replies[job] for job in jobs]
+
+
+_in_use: WeakValueDictionary[tuple[str, str, str, int], PreTrainedModel] = WeakValueDictionary()
+"""Every shared model that somebody holds."""
+_recent: deque[PreTrainedModel] = deque(maxlen=4)
+"""Held here for whoever asks next."""
 
 
 def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
-    """The model of a spec. Weights are loaded once per (path, device, dtype) and shared, read-only; or, to be trained, anew."""
-    return LocalModel(spec, *_load(spec, shared))
+    """The model at ``spec.path``: a folder (absolute, or below the project's root) or a hub name.
 
+    Weights are loaded once per (path, device, dtype) and shared, read-only; or, to be trained, anew.
 
-def _load(spec: ModelSpec, shared: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    Raises:
+        ModelError: nothing loadable there, no safetensors, or an unsupported architecture.
+    """
     source = source_of(spec)
     folder = Path(source)
-    stamp = (
-        max((f.stat().st_mtime_ns for f in folder.glob("*.safetensors")), default=0) if folder.is_dir() else 0
-    )
+    stamp = max((f.stat().st_mtime_ns for f in folder.glob("*.safetensors")), default=0)
     if folder.is_dir() and not stamp:
         raise ModelError(f"{folder}: no *.safetensors here; weights in other formats are not loaded")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
-    if not shared:
-        return _read(source, device, spec.dtype), _tokenizer(source, stamp)
     # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
     key = (source, device, spec.dtype, stamp)
-    model = _in_use.get(key)
+    model = _in_use.get(key) if shared else _read(source, device, spec.dtype)
     if model is None:
         if not device.startswith("cpu"):  # a GPU has no room for what nobody uses any more
             _recent.clear()
@@ -177,13 +107,7 @@ def _load(spec: ModelSpec, shared: bool = True) -> tuple[PreTrainedModel, PreTra
             torch.cuda.empty_cache()
         model = _in_use[key] = _read(source, device, spec.dtype)
         _recent.append(model)
-    return model, _tokenizer(source, stamp)
-
-
-_in_use: WeakValueDictionary[tuple[str, str, str, int], PreTrainedModel] = WeakValueDictionary()
-"""Every shared model that somebody holds."""
-_recent: deque[PreTrainedModel] = deque(maxlen=4)
-"""Held here for whoever asks next."""
+    return LocalModel(spec, model, _tokenizer(source, stamp))
 
 
 @lru_cache(maxsize=8)

@@ -13,16 +13,16 @@ and copied, which covers the members of a GRPO group at the start and for as lon
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
-from .base import Sample, budgets
-from .cache import RowCache
-
-if TYPE_CHECKING:
-    from .local import LocalModel
+from .base import Sample, Session
+from .kv_cache import ATTENTION, RowCache
+from .stops import Stops
 
 READ_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Tokens per forward pass while filling the cache: what stays in a core's cache, or fills a GPU."""
@@ -44,15 +44,10 @@ def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def choose(
     logits: torch.Tensor, temperature: float, draws: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Next tokens and their log-probabilities.
+    """Next tokens ``[n]`` (int64) and their natural-log probabilities ``[n]`` (float32), of logits ``[n, vocabulary]``.
 
-    Args:
-        logits: ``[n, vocabulary]``.
-        temperature: 0 takes the largest logit and reports log-probabilities at temperature 1.
-        draws: ``[n]`` numbers in [0, 1) for inverse-CDF sampling; unused when greedy.
-
-    Returns:
-        ids ``[n]`` (int64) and natural-log probabilities ``[n]`` (float32).
+    Temperature 0 takes the largest logit and reports log-probabilities at temperature 1; above it ``draws`` ``[n]``,
+    numbers in [0, 1), sample by the inverse of the cumulative distribution.
     """
     scaled = logits.float()
     if temperature > 0:
@@ -69,46 +64,68 @@ def choose(
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]
 
 
-class LocalSession:
-    """Rows over one model; made by ``LocalModel.start``. See ``models.base.Session``."""
+@dataclass(slots=True)
+class _Turn:
+    """What a row writes in one ``sample``; ``left`` is the rest of its budget, 0 when it has stopped."""
 
-    def __init__(self, model: LocalModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+    left: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stopped: str | None = None
+
+
+class LocalSession(Session):
+    """Rows over a model of transformers."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None,
+        stops: Stops,
+        positions: int,
+    ) -> None:
+        super().__init__(prompts, seeds, stops, positions)
         self.model = model
-        self.ids: list[list[int]] = [list(p) for p in prompts]
-        self.seeds = np.array([s % 2**64 for s in seeds], dtype=np.uint64)
         self._read = [0] * len(self.ids)  # tokens of each row that are in the cache
         self._slot = list(range(len(self.ids)))  # row -> slot
         self._row = list(range(len(self.ids)))  # slot -> row
         self._cache = RowCache(len(self.ids))
 
-    def append(self, row: int, ids: Sequence[int]) -> None:
-        """Add environment tokens to a row; they are read (batched) at the next ``sample``."""
-        self.ids[row].extend(ids)
-
     @torch.inference_mode()
-    def sample(
-        self,
-        rows: Sequence[int],
-        max_new_tokens: int | Sequence[int],
-        temperature: float = 0.0,
-        stop: Sequence[str] = (),
-    ) -> list[Sample]:
-        """See ``models.base.Session.sample``.
+    def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
+        turns = {row: _Turn(budget) for row, budget in budgets.items()}
+        training, config = self.model.training, self.model.config
+        attention = config._attn_implementation
+        self.model.eval()  # no dropout
+        config._attn_implementation = ATTENTION
+        try:
+            self._fill(list(turns))
+            self._decode(turns, temperature, stop)
+        finally:
+            config._attn_implementation = attention
+            self.model.train(training)
+        return [
+            Sample(tuple(t.ids), tuple(t.logprobs), self.stops.shown(t.ids, t.stopped), t.stopped)
+            for t in turns.values()
+        ]
 
-        Raises:
-            ModelError: a row would outgrow the positions the model has.
+    def forward(
+        self, tokens: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, span: int, reading: bool
+    ) -> torch.Tensor:
+        """One pass over ``tokens`` ``[n, t]`` of ``slots`` ``[n]`` at ``positions`` ``[n, t]``, seeing ``span`` columns.
+
+        Returns ``[n, vocabulary]`` logits of the last column; an empty tensor when ``reading``: only the cache is filled.
         """
-        if not rows:
-            return []
-        limits = budgets(rows, [len(self.ids[r]) for r in rows], max_new_tokens, self.model.positions)
-        with self.model.evaluating():
-            self._fill(rows)
-            written, logprobs, stopped = self._decode(rows, limits, temperature, tuple(stop))
-        out = []
-        for row in rows:
-            text = self.model.stops.shown(written[row], stopped[row])
-            out.append(Sample(tuple(written[row]), tuple(logprobs[row]), text, stopped[row]))
-        return out
+        self._cache.aim(slots, positions, span, reading)
+        columns = torch.arange(span, device=tokens.device)
+        hidden = columns > positions[:, None, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=tokens.device)
+        mask.masked_fill_(hidden, torch.finfo(self.model.dtype).min)
+        cached: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
+        run = self.model.base_model if reading else self.model
+        out = run(input_ids=tokens, attention_mask=mask, position_ids=positions, **cached)
+        return torch.empty(0) if reading else out.logits[:, -1]
 
     def _fill(self, rows: Sequence[int]) -> None:
         """Read all but the last token of every row into the cache; equal histories once."""
@@ -141,22 +158,15 @@ class LocalSession:
         begins = torch.tensor([self._read[r] for r in rows], device=device)
         positions = begins[:, None] + torch.arange(width, device=device)
         slots = torch.tensor([self._slot[r] for r in rows], device=device)
-        span = int(begins.max()) + width
-        self._cache.aim(slots, positions, span, reading=True)
-        self.model.forward(tokens.to(device), positions, self._cache, span, logits=False)
+        self.forward(tokens.to(device), slots, positions, int(begins.max()) + width, reading=True)
         for row in rows:
             self._read[row] = len(self.ids[row]) - 1
 
-    def _decode(
-        self, rows: Sequence[int], limits: Sequence[int], temperature: float, stop: tuple[str, ...]
-    ) -> tuple[dict[int, list[int]], dict[int, list[float]], dict[int, str | None]]:
-        left = dict(zip(rows, limits, strict=True))
-        written: dict[int, list[int]] = {r: [] for r in rows}
-        logprobs: dict[int, list[float]] = {r: [] for r in rows}
-        stopped: dict[int, str | None] = dict.fromkeys(rows)
-        finder = self.model.stops.finder(stop)
+    def _decode(self, turns: dict[int, _Turn], temperature: float, stop: tuple[str, ...]) -> None:
+        """Write every row's turn, one token of all live rows a step."""
+        finder = self.stops.finder(stop)
         device = self.model.device
-        live = list(rows)
+        live = list(turns)
         batch: list[int] = []
         while live:
             if not batch or len(live) <= 0.8 * len(batch):
@@ -166,27 +176,22 @@ class LocalSession:
                 lengths = np.array([len(self.ids[r]) for r in batch])
                 positions = torch.tensor(lengths - 1, device=device)[:, None]
                 tokens = torch.tensor([[self.ids[r][-1]] for r in batch], device=device)
-                seeds = self.seeds[batch]
-            span = int(lengths.max())
-            self._cache.aim(slots, positions, span, reading=False)
-            logits = self.model.forward(tokens, positions, self._cache, span, logits=True)
+                seeds = np.array([self.seeds[r] for r in batch], dtype=np.uint64)
+            logits = self.forward(tokens, slots, positions, int(lengths.max()), reading=False)
             draws = torch.from_numpy(uniforms(seeds, lengths)).to(device) if temperature > 0 else None
-            chosen, chosen_logprobs = choose(logits, temperature, draws)
-            for row, token, logprob in zip(batch, chosen.tolist(), chosen_logprobs.tolist(), strict=True):
-                if left[row] == 0:
+            chosen, logprobs = choose(logits, temperature, draws)
+            for row, token, logprob in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
+                turn = turns[row]
+                if turn.left == 0:
                     continue  # finished rows ride along until the next gather; what they sample is dropped
-                mine = written[row]
-                mine.append(token)
-                logprobs[row].append(logprob)
-                left[row] -= 1
-                stopped[row] = finder(token, mine)
-                if stopped[row] is not None:
-                    left[row] = 0
+                turn.ids.append(token)
+                turn.logprobs.append(logprob)
+                turn.stopped = finder(token, turn.ids)
+                turn.left = turn.left - 1 if turn.stopped is None else 0
                 self.ids[row].append(token)
                 self._read[row] = len(self.ids[row]) - 1
-            live = [r for r in live if left[r]]
+            live = [r for r in live if turns[r].left]
             tokens, positions, lengths = chosen[:, None], positions + 1, lengths + 1
-        return written, logprobs, stopped
 
     def _gather(self, live: Iterable[int]) -> None:
         """Move ``live`` rows to the first slots."""

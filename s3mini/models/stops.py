@@ -12,10 +12,7 @@ Finder = Callable[[int, Sequence[int]], "str | None"]
 
 
 class Stops:
-    """Finds the end of a turn in token ids, alike for every engine.
-
-    ``end_ids`` are the tokens that end the model's turn.
-    """
+    """Finds the end of a turn in token ids, alike for every engine; ``end_ids`` are the tokens that end one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
         self.tokenizer, self.end_ids = tokenizer, end_ids
@@ -24,8 +21,7 @@ class Stops:
 
     def decode(self, ids: Sequence[int], keep_special: bool = True) -> str:
         """Text of ids; control tokens are shown or dropped."""
-        text = self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special)
-        return text if isinstance(text, str) else "".join(text)
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special))
 
     def shown(self, ids: Sequence[int], stopped: str | None) -> str:
         """Text of a turn's ids, without the end token that stopped it."""

@@ -41,9 +41,7 @@ def cannot_load(source: str, error: Exception) -> ModelError:
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> frozenset[int]:
     """The tokens that end a turn: the tokenizer's end token and those of the generation settings."""
     ends: Any = getattr(generation, "eos_token_id", None)
-    return frozenset(
-        i for i in (tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])) if i is not None
-    )
+    return frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
 
 
 def generation_config(source: str) -> GenerationConfig | None:

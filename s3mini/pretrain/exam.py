@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..generator import answer_questions
-from ..models.local import LocalModel
+from ..models.base import ChatModel
+from ..models.local import load_model
 from ..profile import ModelSpec
 from ..protocols.wordings import judge_messages
 from ..records import Document, Question
@@ -44,7 +45,7 @@ def examine(model: Path, seed: int = 1000, n: int = 200, count: int = 6) -> dict
         count: documents per question, gold ones included.
     """
     spec = ModelSpec(path=str(model.resolve()), wordings="brief", max_length=4096, batch_size=128)
-    local = LocalModel(spec)
+    local = load_model(spec)
     rng = random.Random(f"exam {seed}")
     world = build_world(seed)
     sets = question_sets(world, {"test": n})
@@ -65,7 +66,7 @@ def examine(model: Path, seed: int = 1000, n: int = 200, count: int = 6) -> dict
     return report
 
 
-def judge_errors(local: LocalModel, world: World, rng: random.Random, n: int = 1000) -> dict[str, float]:
+def judge_errors(local: ChatModel, world: World, rng: random.Random, n: int = 1000) -> dict[str, float]:
     """How often the judge accepts what it should not, and refuses what it should accept."""
     conversations, truth = [], []
     for _ in range(n // 8):

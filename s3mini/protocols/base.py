@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..records import Document, Episode, Hit, Question, Turn
-from .wordings import Message
+from .wordings import Message, Wordings, question_messages, render_information
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,18 @@ class History:
 
 
 class Protocol(ABC):
-    """One method. Subclasses set the attributes and say how text becomes actions and back.
+    """One method. Subclasses set the attributes and say how text becomes actions; the rest may stay as it is here.
 
-    ``turns`` is the largest number of searches; after the last one the model has one more turn.
+    ``name`` is also the role whose prompt `wordings` holds. ``turns`` is the largest number of searches; after the last one the model has one more turn.
     ``start_k`` documents for the question itself open the episode (0: none), ``k`` answer each query.
     Generation stops after any of the strings in ``stop``. ``retriever`` answers the queries (None: the profile's own).
 
     Training: ``reward`` is what the method is trained for, a name of `reward.REWARDS` or "recall" (None: the
     profile's); ``own_answer``, whether it is the model's own answer that is rewarded, not the frozen generator's;
     ``filtered``, whether questions that naive RAG answers may be left out.
+
+    Construction: ``numbers`` names the keyword arguments that a profile may set; with ``needs_reader`` there is one
+    more, ``reader``, a chat model that condenses what was found.
     """
 
     name: str
@@ -72,22 +75,27 @@ class Protocol(ABC):
     reward: str | None = None
     own_answer: bool = False
     filtered: bool = True
+    numbers: tuple[str, ...] = ()
+    needs_reader: bool = False
 
-    @abstractmethod
+    def __init__(self, wordings: Wordings = "full") -> None:
+        self.wordings: Wordings = wordings
+
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
-        """The conversation that opens an episode."""
+        """The conversation that opens an episode: system message, question and the first documents."""
+        return question_messages(self.name, self.wordings, question, documents)
 
     @abstractmethod
     def parse(self, text: str, history: History) -> Action:
         """Read one turn's text. Never raises, whatever the model wrote."""
 
-    @abstractmethod
     def render(self, documents: Sequence[Document]) -> str:
-        """A query's documents as the model is shown them."""
+        """A query's documents as the model is shown them: a numbered block between ``<information>`` tags."""
+        return render_information(documents)
 
-    @abstractmethod
     def context(self, history: History) -> list[Document]:
-        """The generator's documents: de-duplicated, in order."""
+        """The generator's documents, each once, in order: all that was shown, where nothing is selected."""
+        return everything(history)
 
     def observe(self, histories: Sequence[History]) -> list[str]:
         """The environment's text after each history's last turn, all episodes at once.

@@ -7,12 +7,9 @@ generator's context; there is no second turn. The query is boolean: the retrieve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..records import Document
-from .base import Action, History, Protocol, everything
+from .base import Action, History, Protocol
 from .parsing import parse_query, tagged, without_thoughts
-from .wordings import Message, Wordings, question_messages
+from .wordings import Wordings
 
 
 class DeepRetrievalProtocol(Protocol):
@@ -23,14 +20,11 @@ class DeepRetrievalProtocol(Protocol):
     start_k = 0
     turns = 1
     retriever, reward, filtered = "boolean", "recall", False
+    numbers = ("k",)
 
     def __init__(self, k: int = 3, wordings: Wordings = "full") -> None:
+        super().__init__(wordings)
         self.k = k
-        self.wordings: Wordings = wordings
-
-    def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
-        """System message and question."""
-        return question_messages("deepretrieval", self.wordings, question)
 
     def parse(self, text: str, history: History) -> Action:
         """Valid is one ``<answer>`` with one query that is not empty."""
@@ -39,11 +33,3 @@ class DeepRetrievalProtocol(Protocol):
             problem = "empty query" if queries == [""] else f"{len(queries)} queries instead of one"
             return Action(valid=False, problem=problem)
         return Action(query=queries[0], complete=True)
-
-    def render(self, documents: Sequence[Document]) -> str:
-        """Never shown: the episode ends with its search."""
-        return ""
-
-    def context(self, history: History) -> list[Document]:
-        """What the query found."""
-        return everything(history)

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 
 from ..records import Document
-from .base import Action, History, Protocol, everything
+from .base import Action, History, Protocol
 from .parsing import fold, split_forged, without_thoughts
-from .wordings import Message, Wordings, question_messages, render_information
+from .wordings import Wordings
 
 _ANSWER = re.compile(r"\bso the answer is\b[:\s]*(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -23,14 +23,11 @@ class IrcotProtocol(Protocol):
 
     name = "ircot"
     stop = ("\n", "<information>")
+    numbers = ("k", "turns")
 
     def __init__(self, k: int = 3, turns: int = 4, wordings: Wordings = "full") -> None:
+        super().__init__(wordings)
         self.k, self.start_k, self.turns = k, k, turns
-        self.wordings: Wordings = wordings
-
-    def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
-        """System message, question and its documents."""
-        return question_messages("ircot", self.wordings, question, documents)
 
     def parse(self, text: str, history: History) -> Action:
         """The answer, or a sentence that is the next query."""
@@ -38,16 +35,12 @@ class IrcotProtocol(Protocol):
         sentence = fold(without_thoughts(text))
         if forged:
             return Action(valid=False, problem="wrote <information> itself")
-        if found := _ANSWER.search(sentence):
-            return Action(complete=True, answer=found[1].strip().rstrip("."))
+        if answer := _ANSWER.search(sentence):
+            return Action(complete=True, answer=answer[1].strip().rstrip("."))
         if not sentence:
             return Action(valid=False, problem="an empty line instead of a sentence")
         return Action(query=sentence)
 
     def render(self, documents: Sequence[Document]) -> str:
-        """A block between ``<information>`` tags; the model's line has ended in a newline already."""
-        return render_information(documents).lstrip("\n")
-
-    def context(self, history: History) -> list[Document]:
-        """All documents retrieved, each once, in order."""
-        return everything(history)
+        """The usual block; the model's line has ended in a newline already."""
+        return super().render(documents).lstrip("\n")

@@ -28,8 +28,8 @@ _EVERYTHING = re.compile(r"\W*all(?: (?:of them|documents?|docs?))?\W*", re.IGNO
 
 def split_forged(text: str) -> tuple[str, bool]:
     """Text up to the first ``<information>`` tag the model wrote itself, and whether there was one."""
-    found = _FORGED.search(text)
-    return (text[: found.start()], True) if found else (text, False)
+    tag = _FORGED.search(text)
+    return (text[: tag.start()], True) if tag else (text, False)
 
 
 def without_thoughts(text: str) -> str:

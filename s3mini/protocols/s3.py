@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from ..records import Document, Hit
 from .base import Action, History, Protocol, union
 from .parsing import parse_flag, parse_ids, parse_query, split_forged, tagged, without_thoughts
-from .wordings import Message, Wordings, question_messages, render_information, selecting
+from .wordings import Message, Wordings, question_messages, selecting
 
 
 class S3Protocol(Protocol):
@@ -41,6 +41,7 @@ class S3Protocol(Protocol):
         "<search_complete>true</search_complete>",
         "<information>",
     )
+    numbers = ("k", "select", "turns", "begin_k")
 
     def __init__(
         self, k: int = 8, select: int = 3, turns: int = 3, begin_k: int = 3, wordings: Wordings = "full"
@@ -49,8 +50,8 @@ class S3Protocol(Protocol):
             raise ValueError(
                 f"k and turns start at 1, select and begin_k at 0: got {k}, {turns}, {select}, {begin_k}"
             )
+        super().__init__(wordings)
         self.k, self.select, self.turns, self.start_k = k, select, turns, begin_k
-        self.wordings: Wordings = wordings
 
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
         """System message, question and the first documents."""
@@ -101,10 +102,6 @@ class S3Protocol(Protocol):
         if len(choice.ids) > self.select:
             problems.append(f"selected {len(choice.ids)} documents: the first {self.select} are kept")
         return choice.ids[: self.select], problems
-
-    def render(self, documents: Sequence[Document]) -> str:
-        """A numbered block between ``<information>`` tags."""
-        return render_information(documents)
 
     def context(self, history: History) -> list[Document]:
         """Selected documents of every block, unjudged blocks whole, each document once, in order."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..records import Document
-from .base import Action, History, Protocol, everything
+from .base import Action, History, Protocol
 from .parsing import fold, strip_reasoning
-from .wordings import Message, Wordings, context_messages, neutralise, question_messages
+from .wordings import Wordings, context_messages, neutralise
 
 if TYPE_CHECKING:
     from ..models.base import ChatModel
@@ -31,16 +31,13 @@ class SearchO1Protocol(Protocol):
     name = "search-o1"
     stop = (END, RESULT)
     start_k = 0
+    numbers, needs_reader = ("k", "turns"), True
 
     def __init__(
         self, k: int = 3, turns: int = 4, wordings: Wordings = "full", reader: ChatModel | None = None
     ) -> None:
+        super().__init__(wordings)
         self.k, self.turns, self.reader = k, turns, reader
-        self.wordings: Wordings = wordings
-
-    def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
-        """System message and question."""
-        return question_messages("search-o1", self.wordings, question)
 
     def parse(self, text: str, history: History) -> Action:
         """A query, or reasoning that is closed and followed by an answer."""
@@ -81,7 +78,3 @@ class SearchO1Protocol(Protocol):
     @staticmethod
     def _result(text: str) -> str:
         return f"{RESULT} {neutralise(text.strip())}{RESULT_END}"
-
-    def context(self, history: History) -> list[Document]:
-        """All documents retrieved, each once, in order."""
-        return everything(history)

@@ -7,12 +7,9 @@ of the paper give what it retrieved to the frozen generator instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..records import Document
-from .base import Action, History, Protocol, everything
+from .base import Action, History, Protocol
 from .parsing import parse_query, split_forged, tagged, without_thoughts
-from .wordings import Message, Wordings, question_messages, render_information
+from .wordings import Wordings
 
 
 class SearchR1Protocol(Protocol):
@@ -22,14 +19,11 @@ class SearchR1Protocol(Protocol):
     stop = ("</search>", "</answer>", "<information>")
     start_k = 0
     reward, own_answer, filtered = "em", True, False
+    numbers = ("k", "turns")
 
     def __init__(self, k: int = 3, turns: int = 4, wordings: Wordings = "full") -> None:
+        super().__init__(wordings)
         self.k, self.turns = k, turns
-        self.wordings: Wordings = wordings
-
-    def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
-        """System message and question."""
-        return question_messages("search-r1", self.wordings, question)
 
     def parse(self, text: str, history: History) -> Action:
         """Valid is exactly one of: one search with words in it, or one answer."""
@@ -40,18 +34,10 @@ class SearchR1Protocol(Protocol):
         if forged:
             return Action(valid=False, problem="wrote <information> itself")
         if len(answers) + len(queries) != 1:
-            found = f"{len(queries)} searches and {len(answers)} answers"
-            return Action(valid=False, problem=f"{found} in one turn instead of one of either")
+            wrote = f"{len(queries)} searches and {len(answers)} answers"
+            return Action(valid=False, problem=f"{wrote} in one turn instead of one of either")
         if answers:
             return Action(complete=True, answer=answers[0])
         if not queries[0]:
             return Action(valid=False, problem="empty search")
         return Action(query=queries[0])
-
-    def render(self, documents: Sequence[Document]) -> str:
-        """A numbered block between ``<information>`` tags."""
-        return render_information(documents)
-
-    def context(self, history: History) -> list[Document]:
-        """All documents retrieved, each once, in order."""
-        return everything(history)

@@ -29,7 +29,7 @@ from s3mini.hub import unpack
 from s3mini.hub.catalogue import TABLE
 from s3mini.hub.client import Hub, Source
 from s3mini.hub.download import download, fetched, items, look, plan
-from s3mini.models.local import LocalModel
+from s3mini.models.local import load_model
 from s3mini.profile import ModelSpec, Profile, load_profile
 
 CHOICE = {"medqa": 3, "mmlu": 2}
@@ -283,7 +283,7 @@ def test_models_come_as_safetensors_into_the_cache_and_load_offline(
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     asked_before = len(hub.requests)
-    loaded = LocalModel(ModelSpec(path="org/toy", wordings="brief", max_length=512, max_new_tokens=2))
+    loaded = load_model(ModelSpec(path="org/toy", wordings="brief", max_length=512, max_new_tokens=2))
     assert len(loaded.reply([[{"role": "user", "content": "hi"}]])) == 1
     assert len(hub.requests) == asked_before
 

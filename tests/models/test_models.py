@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from toy_model import SPECIAL, TAGS, toy_local, toy_model, toy_tokenizer
 
 from s3mini.errors import ModelError
-from s3mini.models import chat_ids
+from s3mini.models.base import chat_ids
 from s3mini.models.local import LocalModel, load_model
-from s3mini.models.session import choose, uniforms
+from s3mini.models.session import LocalSession, choose, uniforms
 from s3mini.profile import ModelSpec
 from s3mini.protocols import S3Protocol
 from s3mini.protocols.parsing import strip_reasoning
@@ -161,14 +161,14 @@ def test_group_members_share_one_reading_and_still_differ(
     local: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[int, ...]] = []
-    forward = local.forward
+    forward = LocalSession.forward
 
-    def counting(tokens, positions, cache, span, logits):
-        if not logits:
+    def counting(session, tokens, slots, positions, span, reading):
+        if reading:
             read.append(tuple(tokens.shape))
-        return forward(tokens, positions, cache, span, logits)
+        return forward(session, tokens, slots, positions, span, reading)
 
-    monkeypatch.setattr(local, "forward", counting)
+    monkeypatch.setattr(LocalSession, "forward", counting)
     prompt, other = prompts(2, low=20)
     session = local.start([prompt] * 4 + [other] * 4, range(8))
     samples = session.sample(range(8), 6, 1.0)
@@ -227,11 +227,11 @@ class Scripted:
     def __init__(self, local: LocalModel, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         self.ids = local.tokenizer(text, add_special_tokens=False)["input_ids"]
         self.step = 0
-        monkeypatch.setattr(local, "forward", self)
+        monkeypatch.setattr(LocalSession, "forward", self)
 
-    def __call__(self, tokens, positions, cache, span, logits):
+    def __call__(self, tokens, slots, positions, span, reading):
         out = torch.zeros(len(tokens), 400)
-        if logits:
+        if not reading:
             out[:, self.ids[self.step]] = 50.0
             self.step += 1
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import pytest
@@ -13,7 +14,6 @@ from s3mini.bench import make_protocol
 from s3mini.episodes import Engine
 from s3mini.profile import load_profile
 from s3mini.protocols import REGISTRY, Action, History, Protocol
-from s3mini.protocols.base import everything
 from s3mini.protocols.cot import CotProtocol
 from s3mini.protocols.deepretrieval import DeepRetrievalProtocol
 from s3mini.protocols.ircot import IrcotProtocol
@@ -55,6 +55,13 @@ def test_the_generator_gets_all_that_was_retrieved_once(name: str) -> None:
     turns = [Turn("", "a", False, None, HITS[1:4], True), Turn("", "b", False, None, HITS[3:6], True)]
     found = protocol.context(History(QUESTION, HITS[: protocol.start_k], turns))
     assert [d.id for d in found] == [str(i) for i in range(0 if protocol.start_k else 1, 6)]
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_protocol_takes_what_it_says_it_needs(name: str) -> None:
+    kind = REGISTRY[name]
+    needs = {*kind.numbers, "wordings", *(["reader"] if kind.needs_reader else [])}
+    assert set(inspect.signature(kind).parameters) == needs
 
 
 def test_cot_answers_after_its_reasoning() -> None:
@@ -127,9 +134,6 @@ def test_a_protocol_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -
 
         name, start_k, k, turns, stop = "twice", 2, 2, 1, (".",)
 
-        def __init__(self, wordings: str = "full") -> None:
-            self.wordings = wordings
-
         def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
             return [{"role": "user", "content": question}]
 
@@ -138,9 +142,6 @@ def test_a_protocol_is_one_class_and_one_line(monkeypatch: pytest.MonkeyPatch) -
 
         def render(self, documents: Sequence[Document]) -> str:
             return ""
-
-        def context(self, history: History) -> list[Document]:
-            return everything(history)
 
     monkeypatch.setitem(REGISTRY, "twice", Twice)
     protocol = make_protocol("twice", load_profile("mini"))

@@ -114,9 +114,9 @@ def toy_generator(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Mortal:
@@ -156,7 +156,7 @@ def main() -> None:
 
     def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
         nonlocal given
-        found = toy_generator(path, body)
+        reply = toy_generator(path, body)
         with lock:
             given += 1
             if given > answers:
@@ -165,7 +165,7 @@ def main() -> None:
                 out.write(
                     json.dumps([body["model"], body["messages"][-1]["content"].splitlines()[-1]]) + "\n"
                 )
-        return found
+        return reply
 
     import rag_toys  # noqa: F401  # before listening: the first answer shall not wait for it
 

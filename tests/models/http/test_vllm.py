@@ -22,7 +22,7 @@ from s3mini.bench import Bench, make_protocol
 from s3mini.corpus import load_questions
 from s3mini.errors import ModelError
 from s3mini.evaluation import evaluate, load_answers
-from s3mini.models import chat_ids
+from s3mini.models.base import chat_ids
 from s3mini.models.http.served import ServedModel
 from s3mini.models.http.vllm_server import PLACES
 from s3mini.models.local import load_model

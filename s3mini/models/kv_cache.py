@@ -1,6 +1,5 @@
 """The key-value cache of a session, and the attention that reads it.
 
-One slot per row and layer, filled from the left without padding, ``[slots, heads, capacity, head_dim]``.
 transformers' own caches pad rows to one length and concatenate at every step; here a step writes each
 row's new column in place and attention looks at a view.
 """
@@ -48,39 +47,33 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 class RowCache:
-    """The part of a transformers cache that decoder layers call: ``update``.
-
-    ``slots`` is None while decoding (the first rows of the buffer, as views) and a tensor of slot
-    numbers while reading. ``positions`` ``[n, t]`` says where the new tokens go, ``span`` how many
-    columns attention looks at.
-    """
+    """The part of a transformers cache that decoder layers call: ``update``. See `session` for the layout."""
 
     is_compileable = False
+    seen: torch.Tensor | slice
 
     def __init__(self, slots: int) -> None:
-        self.count = slots
+        self.slots = slots
         self.capacity = 0
-        self.keys: list[torch.Tensor] = []
+        self.keys: list[torch.Tensor] = []  # one buffer a layer
         self.values: list[torch.Tensor] = []
-        self.slots: torch.Tensor | None = None
-        self.rows = torch.empty(0)
-        self.positions = torch.empty(0)
-        self.span = 0
 
-    def aim(self, rows: torch.Tensor, positions: torch.Tensor, span: int, reading: bool) -> None:
-        """Say where the next forward pass writes and how far it looks."""
+    def aim(self, slots: torch.Tensor, positions: torch.Tensor, span: int, reading: bool) -> None:
+        """Say where the next forward pass writes, slots ``[n]`` at ``positions`` ``[n, t]``, and how many columns it sees.
+
+        Unless ``reading``, the slots are the first ones, which attention then sees as a view.
+        """
         if span > self.capacity:
             self._grow(span)
-        self.rows, self.positions, self.span = rows, positions, span
-        self.slots = rows if reading else None
+        self.into, self.positions, self.span = slots[:, None], positions, span
+        self.seen = slots if reading else slice(len(slots))
 
     def _grow(self, span: int) -> None:
         capacity = -(-max(span, self.capacity * 3 // 2) // 64) * 64
         for buffers in (self.keys, self.values):
             for layer, old in enumerate(buffers):
-                new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+                new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))  # zeros: as in ``update``
                 new[:, :, : self.capacity] = old
-                new[:, :, self.capacity :] = 0  # as in ``update``
                 buffers[layer] = new
         self.capacity = capacity
 
@@ -91,26 +84,19 @@ class RowCache:
         if layer == len(self.keys):
             for buffers, new in ((self.keys, keys), (self.values, values)):
                 # Zeros, not empty: masked columns still enter a product, and 0 * nan is nan.
-                buffers.append(new.new_zeros((self.count, new.shape[1], self.capacity, new.shape[3])))
-        found = []
+                buffers.append(new.new_zeros((self.slots, new.shape[1], self.capacity, new.shape[3])))
         for buffer, new in ((self.keys[layer], keys), (self.values[layer], values)):
-            buffer[self.rows[:, None], :, self.positions] = new.transpose(1, 2)
-            if self.slots is None:
-                found.append(buffer[: new.shape[0], :, : self.span])
-            else:
-                found.append(buffer[self.slots, :, : self.span])
-        return found[0], found[1]
+            buffer[self.into, :, self.positions] = new.transpose(1, 2)
+        return self.keys[layer][self.seen, :, : self.span], self.values[layer][self.seen, :, : self.span]
 
     def copy(self, source: int, targets: Sequence[int], begin: int, end: int) -> None:
         """Give ``targets`` the columns ``begin:end`` of ``source``."""
-        for buffers in (self.keys, self.values):
-            for buffer in buffers:
-                for target in targets:
-                    buffer[target, :, begin:end] = buffer[source, :, begin:end]
+        for buffer in (*self.keys, *self.values):
+            for target in targets:
+                buffer[target, :, begin:end] = buffer[source, :, begin:end]
 
     def swap(self, first: Sequence[int], second: Sequence[int], span: int) -> None:
         """Exchange slots pairwise, up to column ``span``."""
         to, of = [*first, *second], [*second, *first]
-        for buffers in (self.keys, self.values):
-            for buffer in buffers:
-                buffer[to, :, :span] = buffer[of, :, :span]
+        for buffer in (*self.keys, *self.values):
+            buffer[to, :, :span] = buffer[of, :, :span]
