@@ -7,7 +7,6 @@ generator, judge and searchers from here, so they are the same everywhere and lo
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -293,11 +292,10 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
     Raises:
         DataError: unknown protocol.
     """
-    factory: Callable[..., Protocol] = protocol_class(name)
+    kind: Any = protocol_class(name)
     spec = method_spec(profile, name)
-    numbers: dict[str, Any] = {"k": spec.k, "turns": spec.turns, "reader": reader}
-    if name == "s3":
-        numbers = profile.s3.model_dump(exclude={"max_turn_tokens"})
-    takes = inspect.signature(factory).parameters
-    given = {key: value for key, value in numbers.items() if key in takes and value is not None}
-    return factory(**given, wordings=(spec.model or profile.searcher).wordings)
+    given = (profile.s3 if name == "s3" else spec).model_dump(include=set(kind.numbers), exclude_none=True)
+    if kind.needs_reader:
+        given["reader"] = reader
+    made: Protocol = kind(**given, wordings=(spec.model or profile.searcher).wordings)
+    return made

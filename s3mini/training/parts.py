@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -135,7 +134,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
     others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
-    kept = not profile.grpo.beta or others or "reader" in inspect.signature(method).parameters
+    kept = not profile.grpo.beta or others or method.needs_reader
     loaded = load_model(spec, shared=kept)
     trained = copy.deepcopy(loaded.model) if kept else loaded.model
     trained.train()
