@@ -6,8 +6,11 @@ Notebook 01 shows them. Each is a stage of its profile, so a second run reads wh
 from __future__ import annotations
 
 import json
-import time
+import timeit
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +19,9 @@ from ..corpus import fingerprint, load_questions
 from ..errors import DataError
 from ..hub.sizes import index_bytes
 from ..profile import Profile
-from ..records import Document, Hit
+from ..records import Hit
 from ..retrieval.base import Retriever, check_queries, digest
+from ..retrieval.compressed import overlap
 from ..retrieval.dense import DenseRetriever, blas_from
 from ..retrieval.encoder import Vectors
 from ..runs.stages import Stage, atomic_write
@@ -59,7 +63,7 @@ def measure_recall(
         names = [retriever.name for retriever in retrievers]
         return {"profile": profile.name, "ks": list(ks), "retrievers": names, "sets": sets}
 
-    result = _stage_result(profile, "study/recall", inputs, settings, measure)
+    result = _measured_once(profile, "recall", inputs, settings, measure)
     _write(profile.build / "retrieval.json", result)
     return result
 
@@ -74,10 +78,10 @@ def _set_recall(
     result: dict[str, Any] = {"n": len(questions), "gold": sum(gold) / len(gold)}
     for retriever in retrievers:
         hits = retriever.search([q.stem for q in questions], max(ks))
-        ids = [[hit.document.id for hit in found] for found in hits]
+        ids = [[hit.document.id for hit in block] for block in hits]
         # shares[i][j]: question i at the j-th k
         shares = np.array(
-            [[recall(f, q.gold_ids, k) for k in ks] for f, q in zip(ids, questions, strict=True)]
+            [[recall(own, q.gold_ids, k) for k in ks] for own, q in zip(ids, questions, strict=True)]
         )
         kinds = {"any": shares > 0, "all": shares == 1, "mean": shares}
         result[retriever.name] = {kind: values.mean(0).round(6).tolist() for kind, values in kinds.items()}
@@ -90,9 +94,9 @@ def recall_rows(
     """`measure_recall`'s result as rows for a table: one per set and retriever."""
     places = [result["ks"].index(k) for k in ks]
     return [
-        {"set": f"{name}, {retriever}", "gold": found["gold"]}
-        | {f"@{k}": found[retriever][kind][place] for k, place in zip(ks, places, strict=True)}
-        for name, found in result["sets"].items()
+        {"set": f"{name}, {retriever}", "gold": measured["gold"]}
+        | {f"@{k}": measured[retriever][kind][place] for k, place in zip(ks, places, strict=True)}
+        for name, measured in result["sets"].items()
         for retriever in result["retrievers"]
     ]
 
@@ -131,12 +135,12 @@ class FusedRetriever:
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`; at most ``depth`` hits of each retriever are fused."""
         check_queries(queries, k)
-        found = [retriever.search(queries, max(k, self.depth)) for retriever in self.retrievers]
-        return [self._fuse(rankings, k) for rankings in zip(*found, strict=True)]
+        results = [retriever.search(queries, max(k, self.depth)) for retriever in self.retrievers]
+        return [self._fuse(rankings, k) for rankings in zip(*results, strict=True)]
 
     @staticmethod
     def _fuse(rankings: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
-        documents: dict[str, Document] = {h.document.id: h.document for ranking in rankings for h in ranking}
+        documents = {hit.document.id: hit.document for ranking in rankings for hit in ranking}
         order = reciprocal_rank_fusion([[hit.document.id for hit in ranking] for ranking in rankings])
         return [Hit(documents[identifier], 1 / rank) for rank, identifier in enumerate(order[:k], 1)]
 
@@ -152,7 +156,6 @@ def measure_latency(
     Queries are the profile's test questions. Rows: ``{"part", "batch", "seconds", "per_second"}``. Give bare
     retrievers (``open_retriever(..., cache=False)``): a cache answers in no time.
     """
-    inputs = {retriever.name: retriever.fingerprint for retriever in retrievers}
 
     def measure() -> list[dict[str, Any]]:
         texts = mixed_queries(profile)
@@ -163,14 +166,13 @@ def measure_latency(
                 queries = [texts[i % len(texts)] for i in range(batch)]
                 for part, call in _parts(retriever, queries, k):
                     seconds = best_time(call, 5 if batch <= 16 else 2)
-                    rows.append(
-                        {"part": part, "batch": batch, "seconds": seconds, "per_second": batch / seconds}
-                    )
+                    row = {"part": part, "batch": batch, "seconds": seconds, "per_second": batch / seconds}
+                    rows.append(row)
         return rows
 
+    inputs = {retriever.name: retriever.fingerprint for retriever in retrievers}
     settings = {"batches": batches, "k": k, "sets": profile.data.sets, "test_limit": profile.data.test_limit}
-    rows: list[dict[str, Any]] = _stage_result(profile, "study/latency", inputs, settings, measure)
-    return rows
+    return _measured_once(profile, "latency", inputs, settings, measure)
 
 
 def _parts(retriever: Retriever, queries: list[str], k: int) -> list[tuple[str, Callable[[], Any]]]:
@@ -185,19 +187,13 @@ def _parts(retriever: Retriever, queries: list[str], k: int) -> list[tuple[str, 
 
 def best_time(call: Callable[[], Any], repeats: int) -> float:
     """Seconds of the fastest of several calls: the one other programs disturbed least."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timeit.repeat(call, number=1, repeat=repeats))
 
 
 def mixed_queries(profile: Profile) -> list[str]:
     """The test questions of all sets, one of each set in turn."""
     sets = [load_questions(profile, name, "test") for name in profile.data.sets]
-    longest = max(map(len, sets))
-    return [questions[i].stem for i in range(longest) for questions in sets if i < len(questions)]
+    return [question.stem for turn in zip_longest(*sets) for question in turn if question is not None]
 
 
 # Exact and approximate indexes
@@ -252,46 +248,49 @@ def measure_indexes(
         exact = (asked @ vectors.T).argsort(1)[:, : -k - 1 : -1]
         rows = []
         for factory, about, settings in INDEXES:
-            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            build = best_time(lambda index=index: (index.train(vectors), index.add(vectors)), 1)  # type: ignore[misc]
+            index: Any = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            build = best_time(partial(_fill, index, vectors), 1)
             weight = faiss.serialize_index(index).nbytes / len(vectors)
             for setting in settings:
                 for name, value in setting.items():
                     faiss.ParameterSpace().set_index_parameter(index, name, value)
                 with blas_from(dense.blas_threshold):
-                    seconds = best_time(lambda index=index: index.search(asked, k), 3)  # type: ignore[misc]
-                found = index.search(asked, k)[1]
-                same = [len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
-                rows.append(
-                    {
-                        "index": factory,
-                        "setting": ", ".join(f"{name} {value}" for name, value in setting.items()),
-                        "about": about,
-                        "recall": float(np.mean(same)),
-                        "bytes": weight,
-                        "per_second": len(asked) / seconds,
-                        "build_seconds": build,
-                    }
-                )
+                    seconds = best_time(partial(index.search, asked, k), 3)
+                row = {
+                    "index": factory,
+                    "setting": ", ".join(f"{name} {value}" for name, value in setting.items()),
+                    "about": about,
+                    "recall": overlap(exact, index.search(asked, k)[1]),
+                    "bytes": weight,
+                    "per_second": len(asked) / seconds,
+                    "build_seconds": build,
+                }
+                rows.append(row)
         return rows
 
     settings = {"size": size, "queries": queries, "k": k, "seed": seed, "indexes": INDEXES}
-    rows: list[dict[str, Any]] = _stage_result(
-        profile, "study/indexes", {"dense": dense.fingerprint}, settings, measure
-    )
-    return rows
+    return _measured_once(profile, "indexes", {"dense": dense.fingerprint}, settings, measure)
+
+
+def _fill(index: Any, vectors: Vectors) -> None:
+    index.train(vectors)
+    index.add(vectors)
 
 
 def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[dict[str, Any]]:
-    """What an index of that many vectors weighs, in GB (10⁹ bytes); defaults: wiki-18 under e5-base."""
-    kinds = {
-        "Flat fp32 (the paper's)": "float32",
-        "SQfp16": "float16",
-        "SQ8": "sq8",
-        "PQ, 96 bytes": "pq",
-        "1 bit a number": "binary",
-        "IVF, SQ8": "ivf-sq8",
-        "HNSW32 over fp32": "hnsw",
+    """What an index of that many vectors weighs, in GB (10⁹ bytes); defaults: wiki-18 under e5-base.
+
+    The graph of HNSW holds 2 × 32 links of 4 bytes a vector at its lowest level; the cells of IVF hold an
+    8-byte id a vector.
+    """
+    weights: dict[str, float] = {
+        "Flat fp32 (the paper's)": 4 * dimension,
+        "SQfp16": 2 * dimension,
+        "SQ8": dimension,
+        "PQ, 96 bytes": 96,
+        "1 bit a number": dimension / 8,
+        "IVF, SQ8": dimension + 8,
+        "HNSW32 over fp32": 4 * dimension + 2 * 32 * 4,
     }
     weights = {name: index_bytes(kind, dimension) for name, kind in kinds.items()}
     return [
@@ -300,16 +299,16 @@ def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[di
     ]
 
 
-def _stage_result(
+def _measured_once(
     profile: Profile, name: str, inputs: dict[str, str], settings: dict[str, Any], measure: Callable[[], Any]
 ) -> Any:
     """What ``measure`` returns, from disk when it was measured before."""
-    with Stage(profile, name, inputs, settings) as stage:
+    with Stage(profile, f"study/{name}", inputs, settings) as stage:
         if not stage.done:
             _write(stage.dir / RESULT, measure())
             stage.finish()
     return json.loads((stage.path / RESULT).read_text(encoding="utf-8"))
 
 
-def _write(path: Any, result: Any) -> None:
+def _write(path: Path, result: Any) -> None:
     atomic_write(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")

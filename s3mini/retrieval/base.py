@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
 from .store import ids_json
 
+Scored = tuple[float, Any]
 SPARE = 8
 """Extra documents fetched beyond k, so that a tie across the cut is usually seen whole at once."""
 
@@ -81,30 +83,67 @@ def settled(scores: Sequence[float], k: int, tolerance: float = 0.0) -> bool:
     return len(scores) > k and scores[k - 1] - scores[-1] > tolerance
 
 
-def same_documents(stored: bytes, documents: Sequence[Document], where: str) -> None:
-    """Check that an index holds exactly these documents, in this order; ``stored``: its `ids_json`.
+def fetch_settled(
+    find: Callable[[Any, int], Iterable[list[Scored]]],
+    queries: Sequence[Any],
+    k: int,
+    documents: int,
+    tolerance: float = 0,
+) -> list[list[Scored]]:
+    """What an engine finds for each query, so many that the best k among them, ties included, are certain.
+
+    ``find(some, wanted)`` gives the best ``wanted`` of some of the queries as (score, document), scores falling.
+    """
+    results: list[list[Scored]] = [[] for _ in queries]
+    waiting, fetch = list(range(len(queries))), k + SPARE
+    while waiting:
+        wanted = min(fetch, documents)
+        for i, scored in zip(waiting, find([queries[i] for i in waiting], wanted), strict=True):
+            results[i] = scored
+        known = {i: [score for score, _ in results[i]] for i in waiting}
+        waiting = [
+            i for i in waiting if len(known[i]) == wanted < documents and not settled(known[i], k, tolerance)
+        ]
+        fetch *= 2
+    return results
+
+
+def unreadable(
+    where: Path, error: object, remedy: str = "delete the folder and build the index again"
+) -> RetrievalError:
+    """The error for a damaged index."""
+    told = " ".join(str(error).split())[:300]
+    return RetrievalError(f"{where}: not a readable index ({told}); {remedy}")
+
+
+def foreign(where: Path | str, difference: str) -> RetrievalError:
+    """The error for an index of other documents."""
+    return RetrievalError(f"{where}: {difference}; it belongs to another corpus: build the index again")
+
+
+def check_size(where: Path | str, held: int, what: str, documents: Sequence[Document]) -> None:
+    """Check that an index holds as many things as there are documents; raises a `foreign` one's error."""
+    if held != len(documents):
+        raise foreign(where, f"holds {held} {what}, the corpus {len(documents)} documents")
+
+
+def same_documents(where: Path, documents: Sequence[Document]) -> None:
+    """Check that an index holds exactly these documents, in this order; ``where`` keeps its `ids_json`.
 
     Raises:
         RetrievalError: naming the first difference and the remedy.
     """
-    if stored == ids_json(documents):
-        return
     try:
+        stored = where.read_bytes()
+        if stored == ids_json(documents):
+            return
         ids = json.loads(stored)
-    except ValueError as error:
-        remedy = "delete the folder and build the index again"
-        raise RetrievalError(f"{where}: not a readable index (its ids: {error}); {remedy}") from error
-    if len(ids) != len(documents):
-        raise RetrievalError(
-            f"{where}: holds {len(ids)} documents, the corpus {len(documents)}; it belongs to another "
-            "corpus: build the index again"
-        )
+    except (OSError, ValueError) as error:
+        raise unreadable(where, error) from error
+    check_size(where, len(ids), "documents", documents)
     for position, (identifier, document) in enumerate(zip(ids, documents, strict=True)):
         if identifier != document.id:
-            raise RetrievalError(
-                f"{where}: document {position} is {identifier!r}, in the corpus {document.id!r}; it belongs to "
-                "another corpus: build the index again"
-            )
+            raise foreign(where, f"document {position} is {identifier!r}, in the corpus {document.id!r}")
 
 
 def digest(**parts: Any) -> str:

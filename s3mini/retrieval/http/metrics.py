@@ -19,12 +19,7 @@ class Metrics:
         self.rejected = Counter("s3mini_rejected", "Requests refused: the queue was full", registry=to)
         self.open = Gauge("s3mini_open_requests", "Requests taken and not yet answered", registry=to)
         self.waiting = Gauge("s3mini_waiting_queries", "Queries in the queue", registry=to)
-        self.batch = Histogram(
-            "s3mini_batch_queries", "Queries searched at once", buckets=_BATCHES, registry=to
-        )
-        self.search = Histogram(
-            "s3mini_search_seconds", "Seconds of a batch in the engine", buckets=_SECONDS, registry=to
-        )
-        self.latency = Histogram(
-            "s3mini_request_seconds", "Seconds of a request", buckets=_SECONDS, registry=to
-        )
+        batches, seconds = {"buckets": _BATCHES, "registry": to}, {"buckets": _SECONDS, "registry": to}
+        self.batch = Histogram("s3mini_batch_queries", "Queries searched at once", **batches)
+        self.search = Histogram("s3mini_search_seconds", "Seconds of a batch in the engine", **seconds)
+        self.latency = Histogram("s3mini_request_seconds", "Seconds of a request", **seconds)
