@@ -206,26 +206,20 @@ def measure_scale(
                 rows += process.submit(measure_size, size, parts, *inputs, seed, Path(name)).result()
             except Exception as error:  # whatever it was, or that it was killed
                 raise RetrievalError(f"measuring {size} documents failed: {error}") from error
+    words = round(float(np.mean([len(text.split()) for text in texts])), 1)
     return {
         "profile": profile.name,
         "seed": seed,
         "k": K,
         "encoder": dense.encoder.identity,
         "dimension": dense.dimension,
-        "encoding": {
-            "passages": len(texts),
-            "words": round(float(np.mean([len(text.split()) for text in texts])), 1),
-            "per_second": round(len(texts) / seconds, 1),
-        },
+        "encoding": {"passages": len(texts), "words": words, "per_second": round(len(texts) / seconds, 1)},
         "machine": machine(),
         "versions": versions(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "load": [round(before, 2), round(os.getloadavg()[0], 2)],
         "rows": rows,
     }
-
-
-# ------------------------------------------------------------------ growth and projection
 
 
 def series(result: Mapping[str, Any], part: str, what: str) -> list[tuple[int, float]]:
@@ -250,17 +244,11 @@ def growth(result: Mapping[str, Any], part: str, what: str) -> tuple[float, floa
     return float(exponent), float(np.exp(offset))
 
 
-def projected(
-    result: Mapping[str, Any],
-    part: str,
-    what: str,
-    documents: int = WIKI18["documents"],
-    dimension: int = WIKI18["dimension"],
-) -> float:
-    """What the growth predicts at another size; for vectors in proportion to the dimension, too."""
+def projected(result: Mapping[str, Any], part: str, what: str) -> float:
+    """What the growth predicts for wiki-18; for vectors in proportion to the dimension, too."""
     exponent, factor = growth(result, part, what)
-    wider = 1.0 if part in ("bm25", "documents") else dimension / result["dimension"]
-    return factor * documents**exponent * wider
+    wider = 1.0 if part in ("bm25", "documents") else WIKI18["dimension"] / result["dimension"]
+    return factor * WIKI18["documents"] ** exponent * wider
 
 
 def projection_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:

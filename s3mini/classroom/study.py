@@ -32,9 +32,6 @@ RESULT = "result.json"
 Item = TypeVar("Item", bound=Hashable)
 
 
-# Recall
-
-
 def recall(found: Sequence[str], gold: Sequence[str], k: int) -> float:
     """Share of the gold documents among the first k found (the question answers itself when there are none)."""
     wanted = set(gold)
@@ -63,7 +60,7 @@ def measure_recall(
         names = [retriever.name for retriever in retrievers]
         return {"profile": profile.name, "ks": list(ks), "retrievers": names, "sets": sets}
 
-    result = _measured_once(profile, "recall", inputs, settings, measure)
+    result: dict[str, Any] = _measured_once(profile, "recall", inputs, settings, measure)
     _write(profile.build / "retrieval.json", result)
     return result
 
@@ -77,12 +74,10 @@ def _set_recall(
     gold = [len(set(q.gold_ids)) for q in questions]
     result: dict[str, Any] = {"n": len(questions), "gold": sum(gold) / len(gold)}
     for retriever in retrievers:
-        hits = retriever.search([q.stem for q in questions], max(ks))
-        ids = [[hit.document.id for hit in block] for block in hits]
-        # shares[i][j]: question i at the j-th k
-        shares = np.array(
-            [[recall(own, q.gold_ids, k) for k in ks] for own, q in zip(ids, questions, strict=True)]
-        )
+        blocks = retriever.search([q.stem for q in questions], max(ks))
+        ids = [[hit.document.id for hit in block] for block in blocks]
+        pairs = list(zip(ids, questions, strict=True))
+        shares = np.array([[recall(own, q.gold_ids, k) for k in ks] for own, q in pairs])
         kinds = {"any": shares > 0, "all": shares == 1, "mean": shares}
         result[retriever.name] = {kind: values.mean(0).round(6).tolist() for kind, values in kinds.items()}
     return result
@@ -99,9 +94,6 @@ def recall_rows(
         for name, measured in result["sets"].items()
         for retriever in result["retrievers"]
     ]
-
-
-# Fusion
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Item]], constant: int = 60) -> list[Item]:
@@ -128,8 +120,7 @@ class FusedRetriever:
     name = "fused"
 
     def __init__(self, retrievers: Sequence[Retriever], depth: int = 50) -> None:
-        self.retrievers = list(retrievers)
-        self.depth = depth
+        self.retrievers, self.depth = list(retrievers), depth
         self.fingerprint = digest(kind=self.name, of=[r.fingerprint for r in retrievers], depth=depth)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
@@ -143,9 +134,6 @@ class FusedRetriever:
         documents = {hit.document.id: hit.document for ranking in rankings for hit in ranking}
         order = reciprocal_rank_fusion([[hit.document.id for hit in ranking] for ranking in rankings])
         return [Hit(documents[identifier], 1 / rank) for rank, identifier in enumerate(order[:k], 1)]
-
-
-# Latency
 
 
 def measure_latency(
@@ -164,7 +152,7 @@ def measure_latency(
             retriever.search(texts[:2], k)  # loads what is loaded lazily
             for batch in batches:
                 queries = [texts[i % len(texts)] for i in range(batch)]
-                for part, call in _parts(retriever, queries, k):
+                for part, call in _parts(retriever, queries, k).items():
                     seconds = best_time(call, 5 if batch <= 16 else 2)
                     row = {"part": part, "batch": batch, "seconds": seconds, "per_second": batch / seconds}
                     rows.append(row)
@@ -175,14 +163,11 @@ def measure_latency(
     return _measured_once(profile, "latency", inputs, settings, measure)
 
 
-def _parts(retriever: Retriever, queries: list[str], k: int) -> list[tuple[str, Callable[[], Any]]]:
+def _parts(retriever: Retriever, queries: list[str], k: int) -> dict[str, Callable[[], Any]]:
     if not isinstance(retriever, DenseRetriever):
-        return [(retriever.name, lambda: retriever.search(queries, k))]
-    vectors = retriever.encoder.queries(queries)
-    return [
-        (f"{retriever.name}: encode", lambda: retriever.encoder.queries(queries)),
-        (f"{retriever.name}: search", lambda: retriever.search_vectors(vectors, k)),
-    ]
+        return {retriever.name: partial(retriever.search, queries, k)}
+    search = partial(retriever.search_vectors, retriever.encoder.queries(queries), k)
+    return {"dense: encode": partial(retriever.encoder.queries, queries), "dense: search": search}
 
 
 def best_time(call: Callable[[], Any], repeats: int) -> float:
@@ -195,8 +180,6 @@ def mixed_queries(profile: Profile) -> list[str]:
     sets = [load_questions(profile, name, "test") for name in profile.data.sets]
     return [question.stem for turn in zip_longest(*sets) for question in turn if question is not None]
 
-
-# Exact and approximate indexes
 
 INDEXES: tuple[tuple[str, str, tuple[dict[str, int], ...]], ...] = (
     ("Flat", "fp32, exact", ({},)),
@@ -256,16 +239,10 @@ def measure_indexes(
                     faiss.ParameterSpace().set_index_parameter(index, name, value)
                 with blas_from(dense.blas_threshold):
                     seconds = best_time(partial(index.search, asked, k), 3)
-                row = {
-                    "index": factory,
-                    "setting": ", ".join(f"{name} {value}" for name, value in setting.items()),
-                    "about": about,
-                    "recall": overlap(exact, index.search(asked, k)[1]),
-                    "bytes": weight,
-                    "per_second": len(asked) / seconds,
-                    "build_seconds": build,
-                }
-                rows.append(row)
+                told = ", ".join(f"{name} {value}" for name, value in setting.items())
+                near = overlap(exact, index.search(asked, k)[1])
+                row = {"index": factory, "setting": told, "about": about, "recall": near, "bytes": weight}
+                rows.append(row | {"per_second": len(asked) / seconds, "build_seconds": build})
         return rows
 
     settings = {"size": size, "queries": queries, "k": k, "seed": seed, "indexes": INDEXES}
@@ -292,11 +269,7 @@ def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[di
         "IVF, SQ8": dimension + 8,
         "HNSW32 over fp32": 4 * dimension + 2 * 32 * 4,
     }
-    weights = {name: index_bytes(kind, dimension) for name, kind in kinds.items()}
-    return [
-        {"index": name, "bytes a vector": int(weight), "GB": vectors * weight / 1e9}
-        for name, weight in weights.items()
-    ]
+    return [{"index": name, "bytes a vector": int(w), "GB": vectors * w / 1e9} for name, w in weights.items()]
 
 
 def _measured_once(

@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document
-from .base import check_size, unreadable
+from .base import check_size
 from .dense import DenseRetriever, Rows
 from .encoder import Vectors
+from .flat import read_index
 
 KINDS = {
     "sq8": ("SQ8", "1 byte a number, all scanned"),
@@ -71,22 +72,16 @@ def open_compressed(folder: Path, kind: str, documents: Sequence[Document]) -> t
     Raises:
         RetrievalError: a damaged file, or one of another number of vectors.
     """
-    import faiss
-
-    where = folder / FILE
-    try:
-        index = faiss.read_index(str(where))
-    except (OSError, RuntimeError) as error:
-        raise unreadable(where, error) from error
-    check_size(where, index.ntotal, "vectors", documents)
+    index = read_index(folder / FILE)
+    check_size(folder / FILE, index.ntotal, "vectors", documents)
     return kind, index
 
 
 def sample_queries(documents: Sequence[Document], number: int = 256, seed: int = 0) -> list[str]:
     """Titles (else first words) of random documents: queries that every corpus has."""
     rows = np.random.default_rng(seed).choice(len(documents), min(number, len(documents)), replace=False)
-    found = (documents[int(row)] for row in rows)
-    return [d.title.strip() or " ".join(d.text.split()[:8]) for d in found]
+    chosen = (documents[int(row)] for row in rows)
+    return [d.title.strip() or " ".join(d.text.split()[:8]) for d in chosen]
 
 
 def overlap(exact: Rows, near: Rows) -> float:

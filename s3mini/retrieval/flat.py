@@ -47,12 +47,10 @@ def empty(dimension: int, dtype: DType) -> Any:
 
 
 def header(dimension: int, rows: int, dtype: DType) -> bytes:
-    """The bytes that FAISS writes in front of ``rows`` vectors.
-
-    Taken from an empty index, with the two counts filled in; compared with what FAISS writes for one vector.
+    """The bytes that FAISS writes in front of ``rows`` vectors: an empty index's, with the two counts filled in.
 
     Raises:
-        RetrievalError: this FAISS writes another format.
+        RetrievalError: this FAISS writes another format, as one vector shows.
     """
     import faiss
 
@@ -62,9 +60,9 @@ def header(dimension: int, rows: int, dtype: DType) -> bytes:
         numbers = count * dimension * (1 if dtype == "float32" else 2)
         return bytes_[:8] + struct.pack("<q", count) + bytes_[16:-8] + struct.pack("<Q", numbers)
 
-    one = empty(dimension, dtype)
-    one.add(np.zeros((1, dimension), np.float32))
-    if made(1) + bytes(dimension * np.dtype(dtype).itemsize) != faiss.serialize_index(one).tobytes():
+    one, vector = empty(dimension, dtype), np.zeros((1, dimension), np.float32)
+    one.add(vector)
+    if made(1) + vector.astype(dtype).tobytes() != faiss.serialize_index(one).tobytes():
         raise RetrievalError(
             f"FAISS {faiss.__version__} writes another file format than 1.15: install faiss 1.15"
         )
@@ -98,18 +96,29 @@ def join(shards: Sequence[Path], rows: Sequence[int], target: Path, dtype: DType
     temporary.replace(target)
 
 
-def open_flat(path: Path, **remedy: str) -> Any:
-    """The index in a file, its vectors mapped: they are read when searched, and shared between processes.
+def read_index(path: Path, flags: int = 0, **remedy: str) -> Any:
+    """The FAISS index in a file.
 
     Raises:
-        RetrievalError: damaged, cut short, or not a flat inner-product index.
+        RetrievalError: damaged or cut short; ``remedy`` says what to do.
     """
     import faiss
 
     try:
-        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(str(path), flags)
     except (OSError, RuntimeError) as error:
         raise unreadable(path, error, **remedy) from error
+
+
+def open_flat(path: Path, **remedy: str) -> Any:
+    """The index in a file, its vectors mapped: they are read when searched, and shared between processes.
+
+    Raises:
+        RetrievalError: see `read_index`; not a flat inner-product index.
+    """
+    import faiss
+
+    index = read_index(path, faiss.IO_FLAG_MMAP_IFC, **remedy)
     kind = type(index).__name__
     halves = kind == "IndexScalarQuantizer" and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
     if not (isinstance(index, faiss.IndexFlat) or halves) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -134,16 +143,13 @@ class _Held:
 
 
 def _dtype(index: Any) -> DType:
+    return "float32" if type(index).__name__.startswith("IndexFlat") else "float16"
+
+
+def _codes(index: Any) -> Any:
     import faiss
 
-    return "float32" if isinstance(index, faiss.IndexFlat) else "float16"
-
-
-def _codes(index: Any) -> npt.NDArray[np.uint8]:
-    import faiss
-
-    codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
-    return codes
+    return faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
 
 
 def stored(index: Any) -> npt.NDArray[Any]:
@@ -156,10 +162,9 @@ def parts(index: Any, number: int) -> Iterator[Any]:
     """The rows of a mapped flat index cut into ``number`` indexes, over the same memory."""
     import faiss
 
-    bounds = [i * index.ntotal // number for i in range(number + 1)]
-    for first, last in pairwise(bounds):
-        part = empty(index.d, _dtype(index))
-        own = _codes(index)[first * index.code_size : last * index.code_size]
+    codes, size = _codes(index), index.code_size
+    for first, last in pairwise(i * index.ntotal // number for i in range(number + 1)):
+        part, own = empty(index.d, _dtype(index)), codes[first * size : last * size]
         part.codes = type(index.codes).create_view(faiss.swig_ptr(own), own.size, index.codes.owner)
         part.ntotal = last - first
         yield part
@@ -203,7 +208,7 @@ def use_gpu(wanted: Literal["auto", "cpu", "gpu"], index: Any, label: str = "fla
 
 
 def to_gpus(index: Any, label: str = "flat") -> Any:
-    """``index`` spread over all GPUs, in half precision; the vectors go there from the mapped file.
+    """``index`` spread over all GPUs, in half precision, from the mapped file.
 
     Raises:
         RetrievalError: the kind of index does not exist on GPUs, or does not fit.
@@ -239,20 +244,17 @@ def check_adopted(
         RetrievalError: another number of vectors, another dimension, or vectors of other passages.
     """
     check_size(path, index.ntotal, "vectors", documents)
+    name, dtype = encoder.spec.encoder, _dtype(index)
     if index.d != encoder.dimension:
-        raise RetrievalError(
-            f"{path}: vectors of {index.d} numbers, {encoder.spec.encoder!r} makes {encoder.dimension}; "
-            "it was made by another encoder"
-        )
-    if _dtype(index) != encoder.spec.dtype:
-        raise RetrievalError(
-            f"{path}: vectors of {_dtype(index)}; set retrieval.dense.dtype={_dtype(index)} to adopt them"
-        )
+        made = f"vectors of {index.d} numbers, {name!r} makes {encoder.dimension}"
+        raise RetrievalError(f"{path}: {made}; it was made by another encoder")
+    if dtype != encoder.spec.dtype:
+        raise RetrievalError(f"{path}: vectors of {dtype}; set retrieval.dense.dtype={dtype} to adopt them")
     rows = sorted({int(row) for row in np.linspace(0, len(documents) - 1, looks)})
     looked: Vectors = stored(index)[rows].astype(np.float32)
-    made = encoder.passages([documents[row].contents for row in rows])
+    own = encoder.passages([documents[row].contents for row in rows])
     lengths = np.linalg.norm(looked, axis=1)
-    alike = (looked * made).sum(1) / np.maximum(lengths, 1e-9)
+    alike = (looked * own).sum(1) / np.maximum(lengths, 1e-9)
     worst = int(alike.argmin())
     if not alike[worst] >= SAME or abs(lengths - 1).max() > 1e-2:
         raise RetrievalError(

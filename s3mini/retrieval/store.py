@@ -58,13 +58,11 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
             hashes.append(_hash(document.id))
             bar.update()
     starts.append(_file(folder, corpus).stat().st_size)
-    in_file_order = np.frombuffer(hashes, np.uint64)
-    rows = np.argsort(in_file_order, kind="stable")
-    in_order = in_file_order[rows]
+    rows = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")
+    in_order = np.frombuffer(hashes, np.uint64)[rows]
     if (in_order[1:] == in_order[:-1]).any():
-        deque(
-            iter_corpus(corpus), maxlen=0
-        )  # two ids alike are told by file and line; two hashes alike are no error
+        # Two ids alike are told by file and line; two hashes alike are no error.
+        deque(iter_corpus(corpus), maxlen=0)
     save_array(folder / STARTS, np.frombuffer(starts, np.int64))
     save_array(folder / HASHES, in_order)
     save_array(folder / ROWS, rows)
@@ -89,9 +87,7 @@ def _hash(identifier: str) -> int:
 class DocumentStore(Sequence[Document]):
     """The documents of a corpus, in its order, read from the file when asked for. Safe for threads.
 
-    Args:
-        folder: where `build_store` wrote.
-        corpus: the file it read, unchanged since.
+    ``folder``: where `build_store` wrote; ``corpus``: the file it read, unchanged since.
 
     Raises:
         DataError: the corpus is gone, or the store cannot be read; later, a line that changed under it.
@@ -110,9 +106,8 @@ class DocumentStore(Sequence[Document]):
                 f"{folder}: the index of {corpus} cannot be read ({error}); delete the folder, it is made again"
             ) from error
         if os.fstat(self._fd).st_size != self._starts[-1]:
-            raise DataError(
-                f"{self.path}: the corpus changed since it was indexed; delete {folder}, it is made again"
-            )
+            remedy = f"delete {folder}, it is made again"
+            raise DataError(f"{self.path}: the corpus changed since it was indexed; {remedy}")
         self._document = lru_cache(_CACHED)(self._read)
         self.by_id: Mapping[str, Document] = _ById(self)
 
@@ -142,13 +137,10 @@ class DocumentStore(Sequence[Document]):
     def row(self, identifier: str) -> int | None:
         """The row of the document of that id, None when there is none."""
         wanted = np.uint64(_hash(identifier))
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < len(self._hashes) and self._hashes[place] == wanted:
-            row = int(self._rows[place])
-            if self._document(row).id == identifier:
-                return row
-            place += 1
-        return None
+        first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
+        return next(
+            (row for row in self._rows[first:last].tolist() if self._document(row).id == identifier), None
+        )
 
     def ids_json(self) -> bytes:
         """See `ids_json`."""

@@ -179,7 +179,7 @@ class RemoteRetriever:
             return self.patience.call(once)
         except GaveUp as last:
             raise RetrievalError(
-                f"{self.url}: no answer in {last.seconds:.0f} s, {last.tries} tries; the last: {last}. Start it "
+                f"{self.url}: no answer within {self.patience.seconds:g} s, {last.tries} tries; the last: {last}. Start it "
                 "(`s3mini serve retriever`) or mend retrieval.url, then run the same command again: what is done is "
                 "kept. retrieval.patience says how many seconds to wait"
             ) from last
