@@ -24,18 +24,13 @@ from ..retrieval.base import Retriever, check_queries, digest
 from ..retrieval.compressed import overlap
 from ..retrieval.dense import DenseRetriever, blas_from
 from ..retrieval.encoder import Vectors
+from ..reward import recall
 from ..runs.stages import Stage, atomic_write
 
 KS = (1, 2, 3, 4, 5, 8, 10, 20, 50)
 BATCHES = (1, 4, 16, 64, 256)
 RESULT = "result.json"
 Item = TypeVar("Item", bound=Hashable)
-
-
-def recall(found: Sequence[str], gold: Sequence[str], k: int) -> float:
-    """Share of the gold documents among the first k found (the question answers itself when there are none)."""
-    wanted = set(gold)
-    return len(wanted & set(found[:k])) / len(wanted) if wanted else 1.0
 
 
 def measure_recall(
@@ -75,9 +70,9 @@ def _set_recall(
     result: dict[str, Any] = {"n": len(questions), "gold": sum(gold) / len(gold)}
     for retriever in retrievers:
         blocks = retriever.search([q.stem for q in questions], max(ks))
-        ids = [[hit.document.id for hit in block] for block in blocks]
-        pairs = list(zip(ids, questions, strict=True))
-        shares = np.array([[recall(own, q.gold_ids, k) for k in ks] for own, q in pairs])
+        documents = [[hit.document for hit in block] for block in blocks]
+        pairs = list(zip(questions, documents, strict=True))
+        shares = np.array([[recall(question, own[:k]) for k in ks] for question, own in pairs])
         kinds = {"any": shares > 0, "all": shares == 1, "mean": shares}
         result[retriever.name] = {kind: values.mean(0).round(6).tolist() for kind, values in kinds.items()}
     return result

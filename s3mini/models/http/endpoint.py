@@ -1,13 +1,11 @@
 """An OpenAI-compatible endpoint: many requests at once, patient with a server that is down, never with a wrong answer.
 
-A connection that fails, a timeout, a busy server and any 5xx are tried again (see `retries`) until the endpoint has
+A connection that fails, a timeout, a busy server and any 5xx are tried again (see `http_client`) until the endpoint has
 answered nothing for ``patience`` seconds. Anything else that is not a complete JSON answer is an error at once.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,10 +16,19 @@ from anyio.from_thread import start_blocking_portal
 
 from ...errors import ModelError
 from ...profile import ModelSpec
-from ...runs.retries import BUSY, GaveUp, NotNow, Patience, on_the_way, retry_after
+from ...runs.http_client import (
+    BUSY,
+    SHOWN,
+    GaveUp,
+    NotNow,
+    Patience,
+    is_local,
+    on_the_way,
+    refusal,
+    retry_after,
+)
 
 CONNECT = 10.0  # seconds to wait for a connection
-TOLD = 500  # characters of a server's message that are shown
 
 
 class Endpoint:
@@ -77,7 +84,7 @@ class Endpoint:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self.spec.timeout, connect=CONNECT),
             limits=httpx.Limits(max_connections=self.spec.batch_size),
-            trust_env=not _on_this_machine(self.url),  # a proxy cannot reach it
+            trust_env=not is_local(httpx.URL(self.url)),
         )
 
     async def _one(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +95,7 @@ class Endpoint:
                 response = await client.post(url, json=body)
             if response.is_success:
                 return response
-            problem = f"HTTP {response.status_code}: {_message(response)}"
+            problem = f"HTTP {response.status_code}: {refusal(response)}"
             if response.status_code in BUSY or response.status_code >= 500:
                 raise NotNow(problem, retry_after(response))
             raise ModelError(f"{url}: {problem}{self._remedy(response.status_code)}")
@@ -118,30 +125,11 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _on_this_machine(url: str) -> bool:
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _read(url: str, response: httpx.Response) -> dict[str, Any]:
     try:
         found = response.json()
     except ValueError as error:
-        raise ModelError(f"{url}: the answer is not JSON: {response.text[:TOLD]!r}") from error
+        raise ModelError(f"{url}: the answer is not JSON: {response.text[:SHOWN]!r}") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{url}: the answer is no JSON object: {response.text[:TOLD]!r}")
+        raise ModelError(f"{url}: the answer is no JSON object: {response.text[:SHOWN]!r}")
     return found
-
-
-def _message(response: httpx.Response) -> str:
-    """What the server says went wrong, from OpenAI's error object or as it stands."""
-    try:
-        found = response.json()
-    except ValueError:
-        return response.text[:TOLD] or response.reason_phrase
-    error = found.get("error", found) if isinstance(found, dict) else found
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return (said if isinstance(said, str) else json.dumps(said))[:TOLD]

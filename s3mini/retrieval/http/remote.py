@@ -18,12 +18,11 @@ from pydantic import ValidationError
 from ...corpus import split_contents
 from ...errors import RetrievalError
 from ...records import Document, Hit
-from ...runs.retries import BUSY, GaveUp, NotNow, Patience, on_the_way, retry_after
+from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, is_local, on_the_way, refusal, retry_after
 from ..base import check_queries, digest
 from .wire import FINGERPRINT, Health, Scored, ScoredPassage, first_problem
 
 PROBE = "who wrote the oldest book in the library of the capital"
-LOCAL = {"127.0.0.1", "::1", "localhost"}
 _CONNECT_SECONDS = 5.0
 
 
@@ -61,7 +60,7 @@ class RemoteRetriever:
         self._batch = batch
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            trust_env=parsed.host not in LOCAL,  # no proxy on the way to this machine
+            trust_env=not is_local(parsed),
         )
 
     def close(self) -> None:
@@ -100,7 +99,7 @@ class RemoteRetriever:
         response = self._send("POST", "/retrieve", {"queries": texts, "topk": k, "return_scores": True})
         if response.status_code != 200:
             raise RetrievalError(
-                f"{self.url}/retrieve: answered {response.status_code}: {_detail(response)}; "
+                f"{self.url}/retrieve: answered {response.status_code}: {refusal(response)}; "
                 "see the server's log, or check retrieval.url"
             )
         self._same_index(response)
@@ -172,7 +171,7 @@ class RemoteRetriever:
             with on_the_way():
                 response = self._client.request(method, self.url + path, json=content)
             if response.status_code in BUSY:
-                raise NotNow(f"status {response.status_code}: {_detail(response)}", retry_after(response))
+                raise NotNow(f"status {response.status_code}: {refusal(response)}", retry_after(response))
             return response
 
         try:
@@ -183,12 +182,3 @@ class RemoteRetriever:
                 "(`s3mini serve retriever`) or mend retrieval.url, then run the same command again: what is done is "
                 "kept. retrieval.patience says how many seconds to wait"
             ) from last
-
-
-def _detail(response: httpx.Response) -> str:
-    """Why a server refused, in its words, cut short."""
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = response.text
-    return str(detail)[:500] or "no explanation"

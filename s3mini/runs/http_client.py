@@ -1,4 +1,4 @@
-"""How HTTP clients wait for a server that is down or busy: one policy for searches and models, by tenacity.
+"""What the HTTP clients of searches and of models share: one way to wait for a server, to read its refusals, and no proxy.
 
 What a later try may cure (`NotNow`) is tried again, after random pauses that grow and are never shorter than the server
 asks for, until it has answered nothing for as long as the client has patience (`GaveUp`). Other errors end it at once.
@@ -7,6 +7,8 @@ asks for, until it has answered nothing for as long as the client has patience (
 from __future__ import annotations
 
 import email.utils
+import ipaddress
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +23,7 @@ log = logging.getLogger("s3mini")
 BUSY = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses of a server that cannot answer now: it is down behind its proxy, or asks for a slower pace."""
 BACKOFF, LONGEST = 0.5, 16.0  # seconds: the first pause at most, doubled each time, and the longest
+SHOWN = 500  # characters of a server's message
 Answer = TypeVar("Answer")
 
 
@@ -122,3 +125,22 @@ def retry_after(response: httpx.Response) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):
         return 0.0
+
+
+def refusal(response: httpx.Response) -> str:
+    """What a server says went wrong, from FastAPI's or OpenAI's error object or as it stands, cut short."""
+    try:
+        said = response.json()
+    except ValueError:
+        return response.text[:SHOWN] or response.reason_phrase
+    for key in ("error", "message", "detail"):
+        said = said.get(key, said) if isinstance(said, dict) else said
+    return (said if isinstance(said, str) else json.dumps(said))[:SHOWN]
+
+
+def is_local(url: httpx.URL) -> bool:
+    """Whether it is on this machine, where no proxy must stand in between."""
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return url.host == "localhost"
