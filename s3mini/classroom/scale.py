@@ -207,10 +207,8 @@ def measure_scale(
             except Exception as error:  # whatever it was, or that it was killed
                 raise RetrievalError(f"measuring {size} documents failed: {error}") from error
     words = round(float(np.mean([len(text.split()) for text in texts])), 1)
-    return {
-        "profile": profile.name,
-        "seed": seed,
-        "k": K,
+    made = {"profile": profile.name, "seed": seed, "k": K}
+    return made | {
         "encoder": dense.encoder.identity,
         "dimension": dense.dimension,
         "encoding": {"passages": len(texts), "words": words, "per_second": round(len(texts) / seconds, 1)},

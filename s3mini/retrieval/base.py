@@ -56,10 +56,8 @@ def check_queries(queries: Sequence[str], k: int) -> list[str]:
         raise ValueError(f"k must be at least 1, not {k}")
     for position, query in enumerate(queries):
         if not query.strip():
-            raise RetrievalError(
-                f"query {position} of {len(queries)} is empty: an empty query has no answer; "
-                "drop it before searching"
-            )
+            told = f"query {position} of {len(queries)} is empty: an empty query has no answer"
+            raise RetrievalError(f"{told}; drop it before searching")
     # A model can write "\ud800" in a JSON query: half a character, which neither Java nor a tokenizer takes.
     return [q.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for q in queries]
 
@@ -70,11 +68,11 @@ def rank(scored: Sequence[tuple[float, str]], tolerance: float = 0.0) -> list[tu
     Scores within ``tolerance`` of the best of their group count as one score, the group's best. Two copies
     of a passage differ in the last bits of a matrix product; with a tolerance their order does not.
     """
-    ordered = sorted(scored, key=lambda pair: (-pair[0], pair[1]))
     grouped: list[tuple[float, str]] = []
-    for score, identifier in ordered:
-        tied = bool(grouped) and grouped[-1][0] - score <= tolerance
-        grouped.append((grouped[-1][0] if tied else score, identifier))
+    best = float("inf")
+    for score, identifier in sorted(scored, key=lambda pair: -pair[0]):
+        best = best if best - score <= tolerance else score
+        grouped.append((best, identifier))
     return sorted(grouped, key=lambda pair: (-pair[0], pair[1]))
 
 

@@ -48,9 +48,8 @@ def connect(url: str) -> Any:
     local = "://" not in url
     if local:
         if not url.endswith(".db"):
-            raise RetrievalError(
-                f"retrieval.url {url!r}: give http://host:port, or a file whose name ends in .db"
-            )
+            told = "give http://host:port, or a file whose name ends in .db"
+            raise RetrievalError(f"retrieval.url {url!r}: {told}")
         Path(url).parent.mkdir(parents=True, exist_ok=True)
         # It logs as an error, with a traceback, each call of a full server that it has no part for.
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
@@ -151,9 +150,8 @@ class MilvusRetriever(VectorRetriever):
     def best(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
         """See `VectorRetriever.best`."""
         if wanted > MOST:
-            raise RetrievalError(
-                f"{wanted} documents a query: Milvus returns at most {MOST}; ask for fewer (ties at the cut count too)"
-            )
+            told = f"{wanted} documents a query: Milvus returns at most {MOST}"
+            raise RetrievalError(f"{told}; ask for fewer (ties at the cut count too)")
         found: list[Any] = []
         with _told(f"{self.url}: Milvus failed on a batch of {len(vectors)} queries"):
             for start in range(0, len(vectors), _QUERIES):

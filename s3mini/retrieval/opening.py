@@ -64,19 +64,18 @@ def _stage(profile: Profile, kind: str) -> Stage:
         )
     if kind not in KINDS:
         raise RetrievalError(f"unknown kind of retriever {kind!r}: choose one of {', '.join(KINDS)}")
-    spec = profile.retrieval.dense
+    spec, name = profile.retrieval.dense, f"index/{kind}"
     settings = {
         "encoder": Encoder(spec).identity,
-        "passage_prefix": spec.passage_prefix,
-        "max_passage_tokens": spec.max_passage_tokens,
+        **spec.model_dump(include={"passage_prefix", "max_passage_tokens"}),
     }
     if spec.dtype != "float32":
         settings["dtype"] = spec.dtype
     if kind == "milvus":
-        return Stage(profile, f"index/{kind}", inputs, settings | {"url": _milvus_url(profile)})
-    if spec.index == "flat":
-        return Stage(profile, f"index/{kind}", inputs, settings)
-    return Stage(profile, f"index/{kind}-{spec.index}", inputs, settings | {"index": spec.index})
+        settings["url"] = _milvus_url(profile)
+    elif spec.index != "flat":
+        name, settings["index"] = f"{name}-{spec.index}", spec.index
+    return Stage(profile, name, inputs, settings)
 
 
 def _milvus_url(profile: Profile) -> str:

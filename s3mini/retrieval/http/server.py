@@ -158,17 +158,14 @@ def read_ask(body: bytes) -> Ask:
 def check_ask(queries: Sequence[str], k: int, limits: Limits) -> list[str]:
     """The queries as the engine takes them; refuses what is above the limits, and blank queries."""
     if len(queries) > limits.queries:
-        raise HTTPException(
-            413, f"{len(queries)} queries in one request, at most {limits.queries}: ask in several requests"
-        )
+        told = f"{len(queries)} queries in one request, at most {limits.queries}: ask in several requests"
+        raise HTTPException(413, told)
     if not 1 <= k <= limits.k:
         raise HTTPException(422, f"topk must be between 1 and {limits.k}, not {k}")
-    for position, query in enumerate(queries):
-        if len(query) > limits.characters:
-            raise HTTPException(
-                422,
-                f"query {position} of {len(queries)} has {len(query)} characters, at most {limits.characters}",
-            )
+    for position, length in enumerate(map(len, queries)):
+        if length > limits.characters:
+            told = f"query {position} of {len(queries)} has {length} characters, at most {limits.characters}"
+            raise HTTPException(422, told)
     try:
         return check_queries(queries, k)
     except RetrievalError as error:
