@@ -103,17 +103,21 @@ def indexes_plot(rows: Sequence[Mapping[str, Any]]) -> Plot:
     with rc_context(GRIDDED):
         figure = Figure(figsize=(9.6, 4.2), layout="constrained")
         axes = figure.subplots()
+        text: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "color": MUTED}
         for family, colour in FAMILIES.items():
             names = dict.fromkeys(row["index"] for row in rows if row["index"].startswith(family))
             for index, marker in zip(names, "osD", strict=False):
                 line = [row for row in rows if row["index"] == index]
                 points = [(row["per_second"], row["recall"]) for row in line]
-                style = {"color": colour, "ms": 7, "mfc": colour if marker == "o" else "white"}
+                style: dict[str, Any] = {
+                    "color": colour,
+                    "ms": 7,
+                    "mfc": colour if marker == "o" else "white",
+                }
                 label = f"{index}: {line[-1]['bytes']:.0f} bytes"
                 axes.plot(*zip(*points, strict=True), marker=marker, label=label, **style)
                 offset = (6, -12 if family == "IVF" else 5)
                 for row, point in zip(line, points, strict=True):
-                    text = {"textcoords": "offset points", "fontsize": 8, "color": MUTED}
                     axes.annotate(row["setting"], point, offset, **text)
         axes.set_xscale("log")
         axes.set_xlabel("queries per second, one batch")

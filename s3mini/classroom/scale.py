@@ -238,7 +238,8 @@ def growth(result: Mapping[str, Any], part: str, what: str) -> tuple[float, floa
     points = large if len(large) >= 2 else points
     if len(points) < 2:
         raise ValueError(f"{part}, {what}: growth needs two sizes")
-    exponent, offset = np.polyfit(*np.log(np.array(points, float)).T, 1)
+    sizes, values = np.log(np.array(points, float)).T
+    exponent, offset = np.polyfit(sizes, values, 1)
     return float(exponent), float(np.exp(offset))
 
 

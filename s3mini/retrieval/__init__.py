@@ -3,26 +3,15 @@
 ``open_retriever(profile)`` is all a caller needs.
 """
 
-from .base import Retriever
-from .dense import DenseRetriever
-from .encoder import Encoder
-from .hit_cache import CachedRetriever
-from .http.remote import RemoteRetriever
-from .lexical import LexicalRetriever
-from .opening import build_index, connect, open_corpus, open_retriever, prebuilt_index
-from .store import DocumentStore
-
-__all__ = [
-    "CachedRetriever",
-    "DenseRetriever",
-    "DocumentStore",
-    "Encoder",
-    "LexicalRetriever",
-    "RemoteRetriever",
-    "Retriever",
-    "build_index",
-    "connect",
-    "open_corpus",
-    "open_retriever",
-    "prebuilt_index",
-]
+from .base import Retriever as Retriever
+from .dense import DenseRetriever as DenseRetriever
+from .encoder import Encoder as Encoder
+from .hit_cache import CachedRetriever as CachedRetriever
+from .http.remote import RemoteRetriever as RemoteRetriever
+from .lexical import LexicalRetriever as LexicalRetriever
+from .opening import build_index as build_index
+from .opening import connect as connect
+from .opening import open_corpus as open_corpus
+from .opening import open_retriever as open_retriever
+from .opening import prebuilt_index as prebuilt_index
+from .store import DocumentStore as DocumentStore

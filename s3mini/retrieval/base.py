@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
@@ -104,6 +106,17 @@ def fetch_settled(
         ]
         fetch *= 2
     return results
+
+
+def in_batches(
+    items: Any, size: int, label: str, progress: bool, begin: int = 0
+) -> Iterator[tuple[int, Any]]:
+    """``items`` from ``begin`` on, ``size`` at a time, each part with its start, under a progress bar."""
+    with tqdm(total=len(items), initial=begin, desc=label, unit="doc", disable=not progress) as bar:
+        for start in range(begin, len(items), size):
+            part = items[start : start + size]
+            yield start, part
+            bar.update(len(part))
 
 
 def unreadable(

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document
-from .base import check_size
+from .base import check_size, in_batches
 from .dense import DenseRetriever, Rows
 from .encoder import Vectors
 from .flat import read_index
@@ -54,11 +53,8 @@ def build_compressed(folder: Path, kind: str, vectors: Any, seed: int = 0, progr
     sample = min(number, max(10_000, 40 * cells))
     rows = np.sort(np.random.default_rng(seed).choice(number, sample, replace=False))
     index.train(vectors[rows].astype(np.float32))
-    with tqdm(total=number, desc=f"index {kind}", unit="doc", disable=not progress) as bar:
-        for start in range(0, number, _BLOCK):
-            part = vectors[start : start + _BLOCK].astype(np.float32)
-            index.add(part)
-            bar.update(len(part))
+    for _, part in in_batches(vectors, _BLOCK, f"index {kind}", progress):
+        index.add(part.astype(np.float32))
     if kind.startswith("ivf"):
         index.nprobe = max(1, int(2 * cells**0.5))
     temporary = folder / f"{FILE}.tmp"

@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from ..errors import RetrievalError
 from ..profile import LexicalSpec
 from ..records import Document, Hit
 from ..runs.machine import cores
 from ..runs.stages import atomic_dir
-from .base import check_queries, check_size, digest, fetch_settled, foreign, rank
+from .base import check_queries, check_size, digest, fetch_settled, foreign, in_batches, rank
 from .java import import_pyserini
 from .store import by_id
 
@@ -40,11 +38,8 @@ def build_lexical(folder: Path, documents: Sequence[Document], progress: bool = 
     with atomic_dir(folder / FOLDER) as temporary:
         writer = indexers.LuceneIndexer(str(temporary), threads=cores())
         try:
-            with tqdm(total=len(documents), desc="indexing", unit="doc", disable=not progress) as bar:
-                for start in range(0, len(documents), _BATCH):
-                    part = documents[start : start + _BATCH]
-                    writer.add_batch_dict([{"id": d.id, "contents": d.contents} for d in part])
-                    bar.update(len(part))
+            for _, part in in_batches(documents, _BATCH, "indexing", progress):
+                writer.add_batch_dict([{"id": d.id, "contents": d.contents} for d in part])
         finally:
             writer.close()
         (temporary / "write.lock").unlink(missing_ok=True)

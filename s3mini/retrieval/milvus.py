@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document
-from .base import digest
+from .base import digest, in_batches
 from .dense import Rows, VectorRetriever
 from .encoder import Encoder, Vectors
 
@@ -92,12 +91,9 @@ def build_milvus(url: str, collection: str, vectors: Any, progress: bool = True)
             client.load_collection(collection)
             # Rows come in order; the last batch may be there in part, and a row put twice is one row.
             begin = max(0, _count(client, collection) - _BATCH)
-            with tqdm(total=number, initial=begin, desc="milvus", unit="doc", disable=not progress) as bar:
-                for start in range(begin, number, _BATCH):
-                    part = vectors[start : start + _BATCH].astype(np.float32)
-                    rows = [{"row": start + i, "vector": vector} for i, vector in enumerate(part)]
-                    client.upsert(collection, rows, timeout=_SECONDS)
-                    bar.update(len(rows))
+            for start, part in in_batches(vectors, _BATCH, "milvus", progress, begin):
+                rows = [{"row": row, "vector": v} for row, v in enumerate(part.astype(np.float32), start)]
+                client.upsert(collection, rows, timeout=_SECONDS)
             client.flush(collection)
             held = _count(client, collection)
         if held != number:

@@ -203,7 +203,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run(app: FastAPI, bound: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C: then no new connection is taken, and what was taken is answered."""
-    times = {"timeout_keep_alive": KEEP_ALIVE, "timeout_graceful_shutdown": STOP_SECONDS}
-    config = uvicorn.Config(app, log_level="warning", access_log=False, **times)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE)
+    config.timeout_graceful_shutdown = STOP_SECONDS
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[bound])
