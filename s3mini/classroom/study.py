@@ -250,20 +250,17 @@ def _fill(index: Any, vectors: Vectors) -> None:
 
 
 def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[dict[str, Any]]:
-    """What an index of that many vectors weighs, in GB (10⁹ bytes); defaults: wiki-18 under e5-base.
-
-    The graph of HNSW holds 2 × 32 links of 4 bytes a vector at its lowest level; the cells of IVF hold an
-    8-byte id a vector.
-    """
-    weights: dict[str, float] = {
-        "Flat fp32 (the paper's)": 4 * dimension,
-        "SQfp16": 2 * dimension,
-        "SQ8": dimension,
-        "PQ, 96 bytes": 96,
-        "1 bit a number": dimension / 8,
-        "IVF, SQ8": dimension + 8,
-        "HNSW32 over fp32": 4 * dimension + 2 * 32 * 4,
+    """What an index of that many vectors weighs, in GB (10⁹ bytes); defaults: wiki-18 under e5-base."""
+    kinds = {
+        "Flat fp32 (the paper's)": "float32",
+        "SQfp16": "float16",
+        "SQ8": "sq8",
+        "PQ, 96 bytes": "pq",
+        "1 bit a number": "binary",
+        "IVF, SQ8": "ivf-sq8",
+        "HNSW32 over fp32": "hnsw",
     }
+    weights = {name: index_bytes(kind, dimension) for name, kind in kinds.items()}
     return [{"index": name, "bytes a vector": int(w), "GB": vectors * w / 1e9} for name, w in weights.items()]
 
 
