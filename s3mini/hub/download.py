@@ -111,13 +111,6 @@ def look(profile: Profile, item: Item) -> Planned:
     return Planned(item, target, stage, done, item.size, item.unpacked)
 
 
-def cache_folder() -> Path:
-    """The hub client's cache, where models lie."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
 def _present(item: Item, target: Path, facts: dict[str, Any]) -> bool:
     """Whether every file that the manifest names is there, in its size."""
     if item.model:
