@@ -31,7 +31,7 @@ from s3mini.classroom.study import mixed_queries
 from s3mini.profile import Profile, load_profile
 from s3mini.records import Document
 from s3mini.retrieval import DenseRetriever, Encoder, Retriever, open_retriever
-from s3mini.retrieval.dense import IDS, INDEX
+from s3mini.retrieval.flat import IDS, INDEX
 from s3mini.retrieval.http.server import bind, make_app
 from s3mini.retrieval.http.wire import Limits
 from s3mini.runs.machine import cap_threads, machine

@@ -295,7 +295,7 @@ def make_protocol(name: str, profile: Profile, reader: ChatModel | None = None) 
     kind: Any = protocol_class(name)
     spec = method_spec(profile, name)
     given = (profile.s3 if name == "s3" else spec).model_dump(include=set(kind.numbers), exclude_none=True)
-    if kind.needs_reader:
-        given["reader"] = reader
+    if kind.needs_reader and reader is not None:
+        given["reader"] = reader.reply
     made: Protocol = kind(**given, wordings=(spec.model or profile.searcher).wordings)
     return made

@@ -3,8 +3,6 @@
 Encoding millions of passages takes a GPU, so only its speed is measured on real texts; everything else runs on vectors
 and documents *made* from the profile's: blends of pairs of its vectors, and documents put together from two of its own.
 Each size is measured in a process of its own, so that memory is that size's alone.
-
-    python -m s3mini.classroom.scale JOB.json     (what `measure_scale` starts; a person runs benchmarks/bench_scale.py)
 """
 
 from __future__ import annotations
@@ -13,10 +11,11 @@ import ctypes
 import gc
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -27,20 +26,25 @@ import numpy as np
 from ..errors import RetrievalError
 from ..profile import DenseSpec, Profile
 from ..records import Document
-from ..retrieval import compressed
-from ..retrieval.dense import IDS, INDEX, DenseRetriever
+from ..retrieval import compressed, open_corpus
+from ..retrieval.dense import DenseRetriever
 from ..retrieval.encoder import Encoder, Vectors
-from ..retrieval.flat import DType, join, open_flat, stored
+from ..retrieval.flat import IDS, INDEX, DType, join, open_flat, stored, weight
 from ..retrieval.lexical import FOLDER, LexicalRetriever, build_lexical
 from ..retrieval.store import DocumentStore, build_store
-from ..runs.machine import machine, versions
-from ..runs.stages import atomic_write
+from ..runs.machine import cap_threads, machine, versions
 from .study import best_time, enlarge, mixed_queries
 
 WIKI18 = {"documents": 21_015_324, "dimension": 768}
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PARTS = ("flat", "float16", *compressed.KINDS, "bm25")
 RECORD = "data/mini/results/scaling.json"
+PROJECTED = (
+    ("GB", "bytes", 1e9),
+    ("minutes to build", "build_seconds", 60.0),
+    ("s, 1 query", "latency 1", 1.0),
+    ("s, 64 queries", "latency 64", 1.0),
+)
 K = 10
 _BLOCK = 16_384
 _SLOW = 3.0  # seconds a call; a slower one is timed once
@@ -62,10 +66,10 @@ def grown_documents(documents: Sequence[Document], number: int, seed: int, path:
         for start in range(0, number, _BLOCK):
             pairs = random.integers(len(documents), size=(_BLOCK, 2)).tolist()
             for row in range(start, min(number, start + _BLOCK)):
-                first, second = (documents[i] for i in pairs[row - start])
                 if row < len(documents):
-                    made = Document(str(row), documents[row].title, documents[row].text)
+                    made = replace(documents[row], id=str(row))
                 else:
+                    first, second = (documents[i] for i in pairs[row - start])
                     heads, tails = first.text.split(), second.text.split()
                     text = " ".join([*heads[: len(heads) // 2 + 1], *tails[len(tails) // 2 :]])
                     made = Document(str(row), f"{first.title} ({row})", text)
@@ -77,38 +81,37 @@ def memory() -> dict[str, int]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed, given back
     lines = Path("/proc/self/status").read_text().splitlines()
-    found = {
-        name: int(rest.split()[0]) * 1024
-        for name, _, rest in (s.partition(":") for s in lines)
-        if rest.endswith("kB")
-    }
-    return {"own": found["RssAnon"], "mapped": found["RssFile"]}
+    values = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    return {what: int(values[key][0]) * 1024 for what, key in (("own", "RssAnon"), ("mapped", "RssFile"))}
 
 
-def measure_size(job: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The rows of one size; see `measure_scale`. ``job``: "n", "seed", "parts", "inputs" (an .npz), "corpus"."""
+def measure_size(
+    number: int,
+    parts: Sequence[str],
+    originals: tuple[Path, Path],
+    vectors: Vectors,
+    asked: Vectors,
+    texts: Sequence[str],
+    seed: int,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """The rows of one size; see `measure_scale`. ``originals``: what `DocumentStore` takes; ``folder``: for the indexes."""
     import faiss
 
-    number, seed = int(job["n"]), int(job["seed"])
-    with np.load(job["inputs"], allow_pickle=False) as inputs:
-        vectors, asked, texts = inputs["vectors"], inputs["queries"], inputs["texts"].tolist()
     source = folder / "corpus.jsonl"
-    originals = list(DocumentStore(Path(job["documents"]), Path(job["corpus"])))
-    grown_documents(originals, number, seed, source)
-    del originals
+    grown_documents(list(DocumentStore(*originals)), number, seed, source)
     (folder / "documents").mkdir()
     build = _seconds(build_store, folder / "documents", source, False)
     before = memory()
     documents = DocumentStore(folder / "documents", source)
-    found: dict[str, Any] = {"latency": {"1": _seconds(documents.by_id.get, str(number - 1))}}
-    rows = [_row("documents", number, build, _weight(folder / "documents"), before, found)]
-    for part in job["parts"]:
+    latency = {"1": _seconds(documents.by_id.get, str(number - 1))}
+    rows = [_row("documents", number, build, weight(folder / "documents", "*"), before, latency)]
+    for part in parts:
         if part == "bm25":
             build = _seconds(build_lexical, folder / part, documents, False)
             before = memory()  # with the JVM, which building has started
-            lexical = LexicalRetriever(folder / part, documents)
-            found = _latency(lexical.search, texts)
-            rows.append(_row(part, number, build, _weight(folder / part / FOLDER), before, found))
+            latency = _latency(LexicalRetriever(folder / part, documents).search, texts)
+            rows.append(_row(part, number, build, weight(folder / part / FOLDER, "*"), before, latency))
         else:
             rows.append(_measure_vectors(part, folder, documents, vectors, asked, seed))
     return [row | {"faiss": faiss.__version__} for row in rows]
@@ -129,12 +132,10 @@ def _measure_vectors(
         build = _seconds(_write, own, vectors, number, seed, "float32" if part == "flat" else part)
         (own / IDS).write_bytes(documents.ids_json())
     before = memory()
-    packed = compressed.open_compressed(own, part, number) if small else None
+    packed = compressed.open_compressed(own, part, documents) if small else None
     encoder = cast(Encoder, SimpleNamespace(spec=DenseSpec(encoder="none"), fingerprint_parts={}))
     dense = DenseRetriever(folder / "flat" if small else own, documents, encoder, compressed=packed)
-    found = _latency(dense.search_vectors, asked)
-    size = compressed.weight(own) if small else (own / INDEX).stat().st_size
-    row = _row(part, number, build, size, before, found)
+    row = _row(part, number, build, weight(own), before, _latency(dense.search_vectors, asked))
     return row | compressed.measured(dense, asked[:64], K) if small else row
 
 
@@ -153,25 +154,20 @@ def _write(folder: Path, vectors: Vectors, number: int, seed: int, dtype: DType)
 
 
 def _row(
-    part: str, number: int, seconds: float, size: int, before: Mapping[str, int], found: Mapping[str, Any]
+    part: str, number: int, seconds: float, size: int, before: Mapping[str, int], latency: Mapping[str, float]
 ) -> dict[str, Any]:
     grown = {name: value - before[name] for name, value in memory().items()}
-    return {"part": part, "n": number, "build_seconds": round(seconds, 4), "bytes": size, **grown, **found}
+    built = {"part": part, "n": number, "build_seconds": round(seconds, 4), "bytes": size}
+    return built | grown | {"latency": latency}
 
 
-def _latency(search: Callable[[Any, int], Any], queries: Any) -> dict[str, Any]:
-    found = {}
+def _latency(search: Callable[[Any, int], Any], queries: Any) -> dict[str, float]:
+    latency = {}
     for size in (1, 64):
-        first = _seconds(
-            search, queries[:size], K
-        )  # reads from disk what is mapped, loads what is loaded lazily
         call = partial(search, queries[:size], K)
-        found[str(size)] = round(best_time(call, 3 if first < _SLOW else 1), 6)
-    return {"latency": found}
-
-
-def _weight(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        first = best_time(call, 1)  # reads from disk what is mapped, loads what is loaded lazily
+        latency[str(size)] = round(best_time(call, 3 if first < _SLOW else 1), 6)
+    return latency
 
 
 def measure_scale(
@@ -193,40 +189,29 @@ def measure_scale(
     Raises:
         RetrievalError: a size failed; tells what its process said.
     """
-    from ..retrieval import open_corpus
-
     documents = open_corpus(profile)
     before = os.getloadavg()[0]
     texts = [document.contents for document in documents[:passages]]
     dense.encoder.passages(texts[:8])
     seconds = best_time(lambda: dense.encoder.passages(texts), 2)
     questions = (mixed_queries(profile) * 64)[:256]
+    inputs = (documents.folder, documents.path), dense.vectors, dense.encoder.queries(questions), questions
     rows: list[dict[str, Any]] = []
-    with TemporaryDirectory(dir=_made(profile.build)) as name:
-        folder = Path(name)
-        asked = dense.encoder.queries(questions)
-        np.savez(folder / "inputs.npz", vectors=dense.vectors, queries=asked, texts=np.array(questions))
-        for size in sizes:
-            tell(f"{size} documents")
-            job = {"n": size, "seed": seed, "parts": list(parts), "inputs": str(folder / "inputs.npz")}
-            job |= {"documents": str(documents.folder), "corpus": str(documents.path)}
-            (folder / "job.json").write_text(json.dumps(job))
-            command = [sys.executable, "-m", "s3mini.classroom.scale", str(folder / "job.json")]
-            ran = subprocess.run(command, capture_output=True, text=True, check=False)
-            if ran.returncode:
-                raise RetrievalError(f"measuring {size} documents failed:\n{ran.stderr.strip()[-1500:]}")
-            rows += json.loads((folder / "rows.json").read_text())
-    return {
-        "profile": profile.name,
-        "seed": seed,
-        "k": K,
+    profile.build.mkdir(parents=True, exist_ok=True)
+    for size in sizes:
+        tell(f"{size} documents")
+        own_process = ProcessPoolExecutor(1, get_context("spawn"), cap_threads)
+        with TemporaryDirectory(dir=profile.build) as name, own_process as process:
+            try:
+                rows += process.submit(measure_size, size, parts, *inputs, seed, Path(name)).result()
+            except Exception as error:  # whatever it was, or that it was killed
+                raise RetrievalError(f"measuring {size} documents failed: {error}") from error
+    words = round(float(np.mean([len(text.split()) for text in texts])), 1)
+    made = {"profile": profile.name, "seed": seed, "k": K}
+    return made | {
         "encoder": dense.encoder.identity,
         "dimension": dense.dimension,
-        "encoding": {
-            "passages": len(texts),
-            "words": round(float(np.mean([len(text.split()) for text in texts])), 1),
-            "per_second": round(len(texts) / seconds, 1),
-        },
+        "encoding": {"passages": len(texts), "words": words, "per_second": round(len(texts) / seconds, 1)},
         "machine": machine(),
         "versions": versions(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
@@ -235,19 +220,12 @@ def measure_scale(
     }
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-# ------------------------------------------------------------------ growth and projection
-
-
-def series(result: Mapping[str, Any], part: str, what: str) -> tuple[list[int], list[float]]:
-    """Sizes and values of one part; ``what``: a row's key, or "latency 1", "latency 64"."""
+def series(result: Mapping[str, Any], part: str, what: str) -> list[tuple[int, float]]:
+    """Size and value of one part, where above 0; ``what``: a row's key, or "latency 1", "latency 64"."""
     key, _, queries = what.partition(" ")
     rows = [row for row in result["rows"] if row["part"] == part]
-    return [row["n"] for row in rows], [float(row[key][queries] if queries else row[key]) for row in rows]
+    points = [(row["n"], float(row[key][queries] if queries else row[key])) for row in rows]
+    return [(size, value) for size, value in points if value > 0]
 
 
 def growth(result: Mapping[str, Any], part: str, what: str) -> tuple[float, float]:
@@ -255,57 +233,30 @@ def growth(result: Mapping[str, Any], part: str, what: str) -> tuple[float, floa
 
     With fewer than two such sizes all are taken.
     """
-    sizes, values = series(result, part, what)
-    points = [(n, v) for n, v in zip(sizes, values, strict=True) if n >= _FIT_FROM and v > 0]
-    if len(points) < 2:
-        points = [(n, v) for n, v in zip(sizes, values, strict=True) if v > 0]
+    points = series(result, part, what)
+    large = [(size, value) for size, value in points if size >= _FIT_FROM]
+    points = large if len(large) >= 2 else points
     if len(points) < 2:
         raise ValueError(f"{part}, {what}: growth needs two sizes")
-    logarithms = np.log(np.array(points, float))
-    exponent, offset = np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)
+    sizes, values = np.log(np.array(points, float)).T
+    exponent, offset = np.polyfit(sizes, values, 1)
     return float(exponent), float(np.exp(offset))
 
 
-def projected(
-    result: Mapping[str, Any],
-    part: str,
-    what: str,
-    documents: int = WIKI18["documents"],
-    dimension: int = WIKI18["dimension"],
-) -> float:
-    """What the growth predicts at another size; for vectors in proportion to the dimension, too."""
+def projected(result: Mapping[str, Any], part: str, what: str) -> float:
+    """What the growth predicts for wiki-18; for vectors in proportion to the dimension, too."""
     exponent, factor = growth(result, part, what)
-    wider = 1.0 if part in ("bm25", "documents") else dimension / result["dimension"]
-    return factor * documents**exponent * wider
+    wider = 1.0 if part in ("bm25", "documents") else WIKI18["dimension"] / result["dimension"]
+    return factor * WIKI18["documents"] ** exponent * wider
 
 
 def projection_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows for a table: the projection of every part to wiki-18 under e5-base-v2, to three figures."""
     rows = []
     for part in dict.fromkeys(row["part"] for row in result["rows"]):
-        wanted = {"GB": ("bytes", 1e9), "minutes to build": ("build_seconds", 60.0)}
-        if part != "documents":
-            wanted |= {"s, 1 query": ("latency 1", 1.0), "s, 64 queries": ("latency 64", 1.0)}
-        figures = {
-            head: f"{projected(result, part, what) / unit:.3g}" for head, (what, unit) in wanted.items()
-        }
-        rows.append(
-            {"index": part, "bytes ~ n^": round(growth(result, part, "bytes")[0], 3)}
-            | {head: figures.get(head) for head in ("GB", "minutes to build", "s, 1 query", "s, 64 queries")}
-        )
+        row: dict[str, Any] = {"index": part, "bytes ~ n^": round(growth(result, part, "bytes")[0], 3)}
+        for head, what, unit in PROJECTED:
+            told = part != "documents" or not what.startswith("latency")
+            row[head] = f"{projected(result, part, what) / unit:.3g}" if told else None
+        rows.append(row)
     return rows
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Measure one size: the job file's; rows go beside it."""
-    from ..runs.machine import cap_threads
-
-    cap_threads()
-    path = Path(arguments[0])
-    with TemporaryDirectory(dir=path.parent) as folder:
-        rows = measure_size(json.loads(path.read_text()), Path(folder))
-    atomic_write(path.with_name("rows.json"), json.dumps(rows))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -6,8 +6,11 @@ Notebook 01 shows them. Each is a stage of its profile, so a second run reads wh
 from __future__ import annotations
 
 import json
-import time
+import timeit
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,25 +19,18 @@ from ..corpus import fingerprint, load_questions
 from ..errors import DataError
 from ..hub.sizes import index_bytes
 from ..profile import Profile
-from ..records import Document, Hit
+from ..records import Hit
 from ..retrieval.base import Retriever, check_queries, digest
+from ..retrieval.compressed import overlap
 from ..retrieval.dense import DenseRetriever, blas_from
 from ..retrieval.encoder import Vectors
+from ..reward import recall
 from ..runs.stages import Stage, atomic_write
 
 KS = (1, 2, 3, 4, 5, 8, 10, 20, 50)
 BATCHES = (1, 4, 16, 64, 256)
 RESULT = "result.json"
 Item = TypeVar("Item", bound=Hashable)
-
-
-# Recall
-
-
-def recall(found: Sequence[str], gold: Sequence[str], k: int) -> float:
-    """Share of the gold documents among the first k found (the question answers itself when there are none)."""
-    wanted = set(gold)
-    return len(wanted & set(found[:k])) / len(wanted) if wanted else 1.0
 
 
 def measure_recall(
@@ -59,7 +55,7 @@ def measure_recall(
         names = [retriever.name for retriever in retrievers]
         return {"profile": profile.name, "ks": list(ks), "retrievers": names, "sets": sets}
 
-    result = _stage_result(profile, "study/recall", inputs, settings, measure)
+    result: dict[str, Any] = _measured_once(profile, "recall", inputs, settings, measure)
     _write(profile.build / "retrieval.json", result)
     return result
 
@@ -73,12 +69,10 @@ def _set_recall(
     gold = [len(set(q.gold_ids)) for q in questions]
     result: dict[str, Any] = {"n": len(questions), "gold": sum(gold) / len(gold)}
     for retriever in retrievers:
-        hits = retriever.search([q.stem for q in questions], max(ks))
-        ids = [[hit.document.id for hit in found] for found in hits]
-        # shares[i][j]: question i at the j-th k
-        shares = np.array(
-            [[recall(f, q.gold_ids, k) for k in ks] for f, q in zip(ids, questions, strict=True)]
-        )
+        blocks = retriever.search([q.stem for q in questions], max(ks))
+        documents = [[hit.document for hit in block] for block in blocks]
+        pairs = list(zip(questions, documents, strict=True))
+        shares = np.array([[recall(question, own[:k]) for k in ks] for question, own in pairs])
         kinds = {"any": shares > 0, "all": shares == 1, "mean": shares}
         result[retriever.name] = {kind: values.mean(0).round(6).tolist() for kind, values in kinds.items()}
     return result
@@ -90,14 +84,11 @@ def recall_rows(
     """`measure_recall`'s result as rows for a table: one per set and retriever."""
     places = [result["ks"].index(k) for k in ks]
     return [
-        {"set": f"{name}, {retriever}", "gold": found["gold"]}
-        | {f"@{k}": found[retriever][kind][place] for k, place in zip(ks, places, strict=True)}
-        for name, found in result["sets"].items()
+        {"set": f"{name}, {retriever}", "gold": measured["gold"]}
+        | {f"@{k}": measured[retriever][kind][place] for k, place in zip(ks, places, strict=True)}
+        for name, measured in result["sets"].items()
         for retriever in result["retrievers"]
     ]
-
-
-# Fusion
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[Item]], constant: int = 60) -> list[Item]:
@@ -124,24 +115,20 @@ class FusedRetriever:
     name = "fused"
 
     def __init__(self, retrievers: Sequence[Retriever], depth: int = 50) -> None:
-        self.retrievers = list(retrievers)
-        self.depth = depth
+        self.retrievers, self.depth = list(retrievers), depth
         self.fingerprint = digest(kind=self.name, of=[r.fingerprint for r in retrievers], depth=depth)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`; at most ``depth`` hits of each retriever are fused."""
         check_queries(queries, k)
-        found = [retriever.search(queries, max(k, self.depth)) for retriever in self.retrievers]
-        return [self._fuse(rankings, k) for rankings in zip(*found, strict=True)]
+        results = [retriever.search(queries, max(k, self.depth)) for retriever in self.retrievers]
+        return [self._fuse(rankings, k) for rankings in zip(*results, strict=True)]
 
     @staticmethod
     def _fuse(rankings: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
-        documents: dict[str, Document] = {h.document.id: h.document for ranking in rankings for h in ranking}
+        documents = {hit.document.id: hit.document for ranking in rankings for hit in ranking}
         order = reciprocal_rank_fusion([[hit.document.id for hit in ranking] for ranking in rankings])
         return [Hit(documents[identifier], 1 / rank) for rank, identifier in enumerate(order[:k], 1)]
-
-
-# Latency
 
 
 def measure_latency(
@@ -152,7 +139,6 @@ def measure_latency(
     Queries are the profile's test questions. Rows: ``{"part", "batch", "seconds", "per_second"}``. Give bare
     retrievers (``open_retriever(..., cache=False)``): a cache answers in no time.
     """
-    inputs = {retriever.name: retriever.fingerprint for retriever in retrievers}
 
     def measure() -> list[dict[str, Any]]:
         texts = mixed_queries(profile)
@@ -161,46 +147,34 @@ def measure_latency(
             retriever.search(texts[:2], k)  # loads what is loaded lazily
             for batch in batches:
                 queries = [texts[i % len(texts)] for i in range(batch)]
-                for part, call in _parts(retriever, queries, k):
+                for part, call in _parts(retriever, queries, k).items():
                     seconds = best_time(call, 5 if batch <= 16 else 2)
-                    rows.append(
-                        {"part": part, "batch": batch, "seconds": seconds, "per_second": batch / seconds}
-                    )
+                    row = {"part": part, "batch": batch, "seconds": seconds, "per_second": batch / seconds}
+                    rows.append(row)
         return rows
 
+    inputs = {retriever.name: retriever.fingerprint for retriever in retrievers}
     settings = {"batches": batches, "k": k, "sets": profile.data.sets, "test_limit": profile.data.test_limit}
-    rows: list[dict[str, Any]] = _stage_result(profile, "study/latency", inputs, settings, measure)
-    return rows
+    return _measured_once(profile, "latency", inputs, settings, measure)
 
 
-def _parts(retriever: Retriever, queries: list[str], k: int) -> list[tuple[str, Callable[[], Any]]]:
+def _parts(retriever: Retriever, queries: list[str], k: int) -> dict[str, Callable[[], Any]]:
     if not isinstance(retriever, DenseRetriever):
-        return [(retriever.name, lambda: retriever.search(queries, k))]
-    vectors = retriever.encoder.queries(queries)
-    return [
-        (f"{retriever.name}: encode", lambda: retriever.encoder.queries(queries)),
-        (f"{retriever.name}: search", lambda: retriever.search_vectors(vectors, k)),
-    ]
+        return {retriever.name: partial(retriever.search, queries, k)}
+    search = partial(retriever.search_vectors, retriever.encoder.queries(queries), k)
+    return {"dense: encode": partial(retriever.encoder.queries, queries), "dense: search": search}
 
 
 def best_time(call: Callable[[], Any], repeats: int) -> float:
     """Seconds of the fastest of several calls: the one other programs disturbed least."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timeit.repeat(call, number=1, repeat=repeats))
 
 
 def mixed_queries(profile: Profile) -> list[str]:
     """The test questions of all sets, one of each set in turn."""
     sets = [load_questions(profile, name, "test") for name in profile.data.sets]
-    longest = max(map(len, sets))
-    return [questions[i].stem for i in range(longest) for questions in sets if i < len(questions)]
+    return [question.stem for turn in zip_longest(*sets) for question in turn if question is not None]
 
-
-# Exact and approximate indexes
 
 INDEXES: tuple[tuple[str, str, tuple[dict[str, int], ...]], ...] = (
     ("Flat", "fp32, exact", ({},)),
@@ -252,34 +226,27 @@ def measure_indexes(
         exact = (asked @ vectors.T).argsort(1)[:, : -k - 1 : -1]
         rows = []
         for factory, about, settings in INDEXES:
-            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            build = best_time(lambda index=index: (index.train(vectors), index.add(vectors)), 1)  # type: ignore[misc]
+            index: Any = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            build = best_time(partial(_fill, index, vectors), 1)
             weight = faiss.serialize_index(index).nbytes / len(vectors)
             for setting in settings:
                 for name, value in setting.items():
                     faiss.ParameterSpace().set_index_parameter(index, name, value)
                 with blas_from(dense.blas_threshold):
-                    seconds = best_time(lambda index=index: index.search(asked, k), 3)  # type: ignore[misc]
-                found = index.search(asked, k)[1]
-                same = [len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
-                rows.append(
-                    {
-                        "index": factory,
-                        "setting": ", ".join(f"{name} {value}" for name, value in setting.items()),
-                        "about": about,
-                        "recall": float(np.mean(same)),
-                        "bytes": weight,
-                        "per_second": len(asked) / seconds,
-                        "build_seconds": build,
-                    }
-                )
+                    seconds = best_time(partial(index.search, asked, k), 3)
+                told = ", ".join(f"{name} {value}" for name, value in setting.items())
+                near = overlap(exact, index.search(asked, k)[1])
+                row = {"index": factory, "setting": told, "about": about, "recall": near, "bytes": weight}
+                rows.append(row | {"per_second": len(asked) / seconds, "build_seconds": build})
         return rows
 
     settings = {"size": size, "queries": queries, "k": k, "seed": seed, "indexes": INDEXES}
-    rows: list[dict[str, Any]] = _stage_result(
-        profile, "study/indexes", {"dense": dense.fingerprint}, settings, measure
-    )
-    return rows
+    return _measured_once(profile, "indexes", {"dense": dense.fingerprint}, settings, measure)
+
+
+def _fill(index: Any, vectors: Vectors) -> None:
+    index.train(vectors)
+    index.add(vectors)
 
 
 def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[dict[str, Any]]:
@@ -294,22 +261,19 @@ def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[di
         "HNSW32 over fp32": "hnsw",
     }
     weights = {name: index_bytes(kind, dimension) for name, kind in kinds.items()}
-    return [
-        {"index": name, "bytes a vector": int(weight), "GB": vectors * weight / 1e9}
-        for name, weight in weights.items()
-    ]
+    return [{"index": name, "bytes a vector": int(w), "GB": vectors * w / 1e9} for name, w in weights.items()]
 
 
-def _stage_result(
+def _measured_once(
     profile: Profile, name: str, inputs: dict[str, str], settings: dict[str, Any], measure: Callable[[], Any]
 ) -> Any:
     """What ``measure`` returns, from disk when it was measured before."""
-    with Stage(profile, name, inputs, settings) as stage:
+    with Stage(profile, f"study/{name}", inputs, settings) as stage:
         if not stage.done:
             _write(stage.dir / RESULT, measure())
             stage.finish()
     return json.loads((stage.path / RESULT).read_text(encoding="utf-8"))
 
 
-def _write(path: Any, result: Any) -> None:
+def _write(path: Path, result: Any) -> None:
     atomic_write(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from ..profile import Profile, load_profile
 from ..runs.machine import cap_threads
+
+if TYPE_CHECKING:
+    from ..results import Results
 
 app = typer.Typer(
     help="Learn, reproduce and use s3: train only the searcher of a RAG system, by reinforcement learning.",
@@ -55,7 +58,7 @@ def opened(profile_name: str, settings: Sequence[str] | None) -> Profile:
     return profile
 
 
-def echo_results(results: Mapping[str, Any]) -> None:
+def echo_results(results: Results) -> None:
     """The table of a ``results.json``, and that of its differences, if any."""
     from ..report.page import differences_table, results_table
 

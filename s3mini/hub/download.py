@@ -111,14 +111,6 @@ def look(profile: Profile, item: Item) -> Planned:
     return Planned(item, target, stage, done, item.size, item.unpacked)
 
 
-def fetched(profile: Profile, name: str) -> Path | None:
-    """Where `download` left an item that the profile names in ``data.hub``, whole; else None."""
-    if name not in profile.data.hub:
-        return None
-    here = look(profile, *items(profile, [name]))
-    return here.target if here.done else None
-
-
 def _present(item: Item, target: Path, facts: dict[str, Any]) -> bool:
     """Whether every file that the manifest names is there, in its size."""
     if item.model:

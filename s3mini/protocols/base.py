@@ -63,7 +63,7 @@ class Protocol(ABC):
     ``filtered``, whether questions that naive RAG answers may be left out.
 
     Construction: ``numbers`` names the keyword arguments that a profile may set; with ``needs_reader`` there is one
-    more, ``reader``, a chat model that condenses what was found.
+    more, ``reader``, which condenses what was found (the ``reply`` of a chat model).
     """
 
     name: str

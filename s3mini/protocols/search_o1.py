@@ -9,16 +9,15 @@ model's own answer; the generator's context is everything that was retrieved.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from ..records import Document
 from .base import Action, History, Protocol
 from .parsing import fold, strip_reasoning
-from .wordings import Wordings, context_messages, neutralise
+from .wordings import Message, Wordings, context_messages, neutralise
 
-if TYPE_CHECKING:
-    from ..models.base import ChatModel
+Reader = Callable[[Sequence[Sequence[Message]]], list[str]]
+"""Answers conversations: the ``reply`` of a chat model."""
 
 BEGIN, END = "<|begin_search_query|>", "<|end_search_query|>"
 RESULT, RESULT_END = "<|begin_search_result|>", "<|end_search_result|>"
@@ -34,7 +33,7 @@ class SearchO1Protocol(Protocol):
     numbers, needs_reader = ("k", "turns"), True
 
     def __init__(
-        self, k: int = 3, turns: int = 4, wordings: Wordings = "full", reader: ChatModel | None = None
+        self, k: int = 3, turns: int = 4, wordings: Wordings = "full", reader: Reader | None = None
     ) -> None:
         super().__init__(wordings)
         self.k, self.turns, self.reader = k, turns, reader
@@ -73,7 +72,7 @@ class SearchO1Protocol(Protocol):
             )
             for history in histories
         ]
-        return [self._result(strip_reasoning(reply)) for reply in self.reader.reply(asked)]
+        return [self._result(strip_reasoning(reply)) for reply in self.reader(asked)]
 
     @staticmethod
     def _result(text: str) -> str:

@@ -40,7 +40,7 @@ def read_labelled(path: Path) -> list[Labelled]:
         DataError: no such file, or a malformed line, which is named.
     """
     labelled = []
-    for place, record in json_lines(path):
+    for _, place, record in json_lines(path):
         try:
             question = Question(place, record["question"], tuple(record["golden_answers"]))
             output, accepted = record["output"], record["accepted"]

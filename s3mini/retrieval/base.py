@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
 from .store import ids_json
 
+Scored = tuple[float, Any]
 SPARE = 8
 """Extra documents fetched beyond k, so that a tie across the cut is usually seen whole at once."""
 
@@ -54,10 +58,8 @@ def check_queries(queries: Sequence[str], k: int) -> list[str]:
         raise ValueError(f"k must be at least 1, not {k}")
     for position, query in enumerate(queries):
         if not query.strip():
-            raise RetrievalError(
-                f"query {position} of {len(queries)} is empty: an empty query has no answer; "
-                "drop it before searching"
-            )
+            told = f"query {position} of {len(queries)} is empty: an empty query has no answer"
+            raise RetrievalError(f"{told}; drop it before searching")
     # A model can write "\ud800" in a JSON query: half a character, which neither Java nor a tokenizer takes.
     return [q.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for q in queries]
 
@@ -68,11 +70,11 @@ def rank(scored: Sequence[tuple[float, str]], tolerance: float = 0.0) -> list[tu
     Scores within ``tolerance`` of the best of their group count as one score, the group's best. Two copies
     of a passage differ in the last bits of a matrix product; with a tolerance their order does not.
     """
-    ordered = sorted(scored, key=lambda pair: (-pair[0], pair[1]))
     grouped: list[tuple[float, str]] = []
-    for score, identifier in ordered:
-        tied = bool(grouped) and grouped[-1][0] - score <= tolerance
-        grouped.append((grouped[-1][0] if tied else score, identifier))
+    best = float("inf")
+    for score, identifier in sorted(scored, key=lambda pair: -pair[0]):
+        best = best if best - score <= tolerance else score
+        grouped.append((best, identifier))
     return sorted(grouped, key=lambda pair: (-pair[0], pair[1]))
 
 
@@ -81,30 +83,78 @@ def settled(scores: Sequence[float], k: int, tolerance: float = 0.0) -> bool:
     return len(scores) > k and scores[k - 1] - scores[-1] > tolerance
 
 
-def same_documents(stored: bytes, documents: Sequence[Document], where: str) -> None:
-    """Check that an index holds exactly these documents, in this order; ``stored``: its `ids_json`.
+def fetch_settled(
+    find: Callable[[Any, int], Iterable[list[Scored]]],
+    queries: Sequence[Any],
+    k: int,
+    documents: int,
+    tolerance: float = 0,
+) -> list[list[Scored]]:
+    """What an engine finds for each query, so many that the best k among them, ties included, are certain.
+
+    ``find(some, wanted)`` gives the best ``wanted`` of some of the queries as (score, document), scores falling.
+    """
+    results: list[list[Scored]] = [[] for _ in queries]
+    waiting, fetch = list(range(len(queries))), k + SPARE
+    while waiting:
+        wanted = min(fetch, documents)
+        for i, scored in zip(waiting, find([queries[i] for i in waiting], wanted), strict=True):
+            results[i] = scored
+        known = {i: [score for score, _ in results[i]] for i in waiting}
+        waiting = [
+            i for i in waiting if len(known[i]) == wanted < documents and not settled(known[i], k, tolerance)
+        ]
+        fetch *= 2
+    return results
+
+
+def in_batches(
+    items: Any, size: int, label: str, progress: bool, begin: int = 0
+) -> Iterator[tuple[int, Any]]:
+    """``items`` from ``begin`` on, ``size`` at a time, each part with its start, under a progress bar."""
+    with tqdm(total=len(items), initial=begin, desc=label, unit="doc", disable=not progress) as bar:
+        for start in range(begin, len(items), size):
+            part = items[start : start + size]
+            yield start, part
+            bar.update(len(part))
+
+
+def unreadable(
+    where: Path, error: object, remedy: str = "delete the folder and build the index again"
+) -> RetrievalError:
+    """The error for a damaged index."""
+    told = " ".join(str(error).split())[:300]
+    return RetrievalError(f"{where}: not a readable index ({told}); {remedy}")
+
+
+def foreign(where: Path | str, difference: str) -> RetrievalError:
+    """The error for an index of other documents."""
+    return RetrievalError(f"{where}: {difference}; it belongs to another corpus: build the index again")
+
+
+def check_size(where: Path | str, held: int, what: str, documents: Sequence[Document]) -> None:
+    """Check that an index holds as many things as there are documents; raises a `foreign` one's error."""
+    if held != len(documents):
+        raise foreign(where, f"holds {held} {what}, the corpus {len(documents)} documents")
+
+
+def same_documents(where: Path, documents: Sequence[Document]) -> None:
+    """Check that an index holds exactly these documents, in this order; ``where`` keeps its `ids_json`.
 
     Raises:
         RetrievalError: naming the first difference and the remedy.
     """
-    if stored == ids_json(documents):
-        return
     try:
+        stored = where.read_bytes()
+        if stored == ids_json(documents):
+            return
         ids = json.loads(stored)
-    except ValueError as error:
-        remedy = "delete the folder and build the index again"
-        raise RetrievalError(f"{where}: not a readable index (its ids: {error}); {remedy}") from error
-    if len(ids) != len(documents):
-        raise RetrievalError(
-            f"{where}: holds {len(ids)} documents, the corpus {len(documents)}; it belongs to another "
-            "corpus: build the index again"
-        )
+    except (OSError, ValueError) as error:
+        raise unreadable(where, error) from error
+    check_size(where, len(ids), "documents", documents)
     for position, (identifier, document) in enumerate(zip(ids, documents, strict=True)):
         if identifier != document.id:
-            raise RetrievalError(
-                f"{where}: document {position} is {identifier!r}, in the corpus {document.id!r}; it belongs to "
-                "another corpus: build the index again"
-            )
+            raise foreign(where, f"document {position} is {identifier!r}, in the corpus {document.id!r}")
 
 
 def digest(**parts: Any) -> str:

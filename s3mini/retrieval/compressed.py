@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document
-from .dense import DenseRetriever
+from .base import check_size, in_batches
+from .dense import DenseRetriever, Rows
 from .encoder import Vectors
+from .flat import read_index
 
 KINDS = {
     "sq8": ("SQ8", "1 byte a number, all scanned"),
@@ -52,11 +53,8 @@ def build_compressed(folder: Path, kind: str, vectors: Any, seed: int = 0, progr
     sample = min(number, max(10_000, 40 * cells))
     rows = np.sort(np.random.default_rng(seed).choice(number, sample, replace=False))
     index.train(vectors[rows].astype(np.float32))
-    with tqdm(total=number, desc=f"index {kind}", unit="doc", disable=not progress) as bar:
-        for start in range(0, number, _BLOCK):
-            part = vectors[start : start + _BLOCK].astype(np.float32)
-            index.add(part)
-            bar.update(len(part))
+    for _, part in in_batches(vectors, _BLOCK, f"index {kind}", progress):
+        index.add(part.astype(np.float32))
     if kind.startswith("ivf"):
         index.nprobe = max(1, int(2 * cells**0.5))
     temporary = folder / f"{FILE}.tmp"
@@ -64,34 +62,27 @@ def build_compressed(folder: Path, kind: str, vectors: Any, seed: int = 0, progr
     temporary.replace(folder / FILE)
 
 
-def open_compressed(folder: Path, kind: str, documents: int) -> tuple[str, Any]:
+def open_compressed(folder: Path, kind: str, documents: Sequence[Document]) -> tuple[str, Any]:
     """What `DenseRetriever` takes as ``compressed``.
 
     Raises:
         RetrievalError: a damaged file, or one of another number of vectors.
     """
-    import faiss
-
-    where = folder / FILE
-    try:
-        index = faiss.read_index(str(where))
-    except (OSError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise RetrievalError(
-            f"{where}: not a readable index ({told}); delete the folder and build it again"
-        ) from error
-    if index.ntotal != documents:
-        raise RetrievalError(
-            f"{where}: holds {index.ntotal} vectors, the corpus {documents} documents; delete the folder and build it again"
-        )
+    index = read_index(folder / FILE)
+    check_size(folder / FILE, index.ntotal, "vectors", documents)
     return kind, index
 
 
 def sample_queries(documents: Sequence[Document], number: int = 256, seed: int = 0) -> list[str]:
     """Titles (else first words) of random documents: queries that every corpus has."""
     rows = np.random.default_rng(seed).choice(len(documents), min(number, len(documents)), replace=False)
-    found = (documents[int(row)] for row in rows)
-    return [d.title.strip() or " ".join(d.text.split()[:8]) for d in found]
+    chosen = (documents[int(row)] for row in rows)
+    return [d.title.strip() or " ".join(d.text.split()[:8]) for d in chosen]
+
+
+def overlap(exact: Rows, near: Rows) -> float:
+    """Mean share of each query's exact hits that are among the near ones; rows of documents, shapes (queries, k)."""
+    return float(np.mean([np.isin(*pair).mean() for pair in zip(exact, near, strict=True)]))
 
 
 def measured(retriever: DenseRetriever, queries: Vectors, k: int = 10) -> dict[str, float]:
@@ -99,32 +90,13 @@ def measured(retriever: DenseRetriever, queries: Vectors, k: int = 10) -> dict[s
 
     Queries: shape (n, dimension), unit length.
     """
-    plain = retriever.candidates
-    k = min(k, retriever.index.ntotal)
-    found = []
+    candidates, k = retriever.candidates, min(k, retriever.index.ntotal)
+    rows, speeds = [], []
     try:
-        for retriever.candidates in (None, plain):
+        for retriever.candidates in (None, candidates):
             began = time.perf_counter()
-            rows = retriever.best(queries, k)[1]
-            found.append((rows, len(queries) / (time.perf_counter() - began)))
+            rows.append(retriever.best(queries, k)[1])
+            speeds.append(round(len(queries) / (time.perf_counter() - began), 1))
     finally:
-        retriever.candidates = plain
-    (exact, slow), (near, fast) = found
-    same = [len(set(a) & set(b)) / k for a, b in zip(exact.tolist(), near.tolist(), strict=True)]
-    return {
-        "recall": round(float(np.mean(same)), 4),
-        "per_second": round(fast, 1),
-        "exact_per_second": round(slow, 1),
-    }
-
-
-def weight(folder: Path) -> int:
-    """Bytes of the index in a folder."""
-    return (folder / FILE).stat().st_size
-
-
-def facts(folder: Path) -> dict[str, Any]:
-    """What was measured when the index in ``folder`` was built; {} when nothing was."""
-    from ..runs.stages import read_manifest
-
-    return dict(read_manifest(folder).get("facts", {}))
+        retriever.candidates = candidates
+    return {"recall": round(overlap(*rows), 4), "per_second": speeds[1], "exact_per_second": speeds[0]}

@@ -7,11 +7,12 @@ with ``ids.json`` beside it; opened, its vectors are mapped, not read.
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
+import timeit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +24,11 @@ from tqdm.auto import tqdm
 from ..errors import RetrievalError
 from ..records import Document, Hit
 from ..runs.stages import atomic_write
-from .base import SPARE, check_queries, digest, rank, same_documents, settled
+from .base import check_queries, digest, fetch_settled, rank, same_documents
 from .encoder import Encoder, Vectors
-from .flat import GPU_K, DType, join, open_flat, sharded, stored, to_gpus, use_gpu
-from .store import ids_json
+from .flat import GPU_K, IDS, INDEX, DType, join, open_flat, parts, sharded, stored, to_gpus, use_gpu
+from .store import ids_json, save_array
 
-INDEX = "flat.faiss"
-IDS = "ids.json"
 TIE = 2e-6
 """Scores this close are one score: copies of a passage differ by some 1e-7, by batch, padding and kernel."""
 HALF_TIE = 2e-5
@@ -103,28 +102,20 @@ def _encode(file: Path, part: Sequence[Document], encoder: Encoder, dtype: DType
         raise RetrievalError(
             f"{encoder.spec.encoder}: the vector of document {bad!r} is no number; encode in float32"
         )
-    buffer = io.BytesIO()
-    np.save(buffer, vectors.astype(dtype))
-    atomic_write(file, buffer.getvalue())
+    save_array(file, vectors.astype(dtype))
 
 
 def _is_shard(file: Path, rows: int) -> bool:
     try:
-        vectors = np.load(file, mmap_mode="r")
+        return len(np.load(file, mmap_mode="r")) == rows
     except (OSError, ValueError):
         return False
-    return vectors.ndim == 2 and vectors.shape[0] == rows
 
 
 class VectorRetriever:
     """What retrievers over vectors share: queries are encoded together, ties are cut by id.
 
-    A subclass has ``name`` and ``fingerprint``, and finds the `best` rows.
-
-    Args:
-        encoder: the one the passages were encoded with.
-        documents: the corpus, in the order of the vectors.
-        dimension: numbers per vector.
+    A subclass has ``name`` and ``fingerprint``, and finds the `best` rows. ``documents``: in the order of the vectors.
     """
 
     name: str
@@ -158,21 +149,18 @@ class VectorRetriever:
                 f"queries of {vectors.shape[1]} numbers for an index of {self.dimension}: it was built with "
                 f"another encoder than {self.encoder.spec.encoder!r}; build the index again"
             )
-        total = len(self._documents)
-        hits: list[list[Hit]] = [[] for _ in vectors]
-        open_, fetch = np.arange(len(vectors)), k + SPARE
-        while len(open_):
-            wanted = min(fetch, total)
-            scores, rows = self.best(vectors[open_], wanted)
-            ready = np.array([wanted == total or settled(line, k, self.tie) for line in scores.tolist()])
-            for position, line, places in zip(open_[ready], scores[ready], rows[ready], strict=True):
-                hits[position] = self._cut(line, places, k)
-            open_, fetch = open_[~ready], fetch * 2
-        return hits
 
-    def _cut(self, scores: Vectors, rows: Rows, k: int) -> list[Hit]:
-        by_id = {document.id: document for document in (self._documents[row] for row in rows.tolist())}
-        pairs = list(zip(scores.tolist(), by_id, strict=True))
+        def find(some: list[Vectors], wanted: int) -> Iterator[list[tuple[float, int]]]:
+            for scores, rows in zip(*self.best(np.stack(some), wanted), strict=True):
+                yield list(zip(scores.tolist(), rows.tolist(), strict=True))
+
+        results = fetch_settled(find, list(vectors), k, len(self._documents), self.tie)
+        return [self._cut(scored, k) for scored in results]
+
+    def _cut(self, scored: list[tuple[float, int]], k: int) -> list[Hit]:
+        documents = [self._documents[row] for _, row in scored]
+        by_id = {document.id: document for document in documents}
+        pairs = [(score, document.id) for (score, _), document in zip(scored, documents, strict=True)]
         return [Hit(by_id[identifier], score) for score, identifier in rank(pairs, self.tie)[:k]]
 
 
@@ -180,14 +168,11 @@ class DenseRetriever(VectorRetriever):
     """Inner-product search by FAISS; see `Retriever`. Scores are cosines, in [-1, 1], exact for what is returned.
 
     Args:
-        folder: where `build_dense` wrote.
-        documents: the corpus the index was built from, in its order.
-        encoder: the one the index was built with.
+        folder: where `build_dense` wrote, from these documents and with this encoder.
         corpus: fingerprint of the corpus.
         search: "gpu" looks for candidates on all GPUs, in half precision; "auto" where there are any and it fits.
-        compressed: name and index of a smaller index over the same vectors (`compressed`) to look for candidates in.
-
-    Candidates are ranked by their exact scores, from the mapped vectors.
+        compressed: name and index of a smaller index over the same vectors (`compressed`) to look for candidates in;
+            they are ranked by their exact scores, from the mapped vectors.
 
     Raises:
         RetrievalError: no index in ``folder``, a damaged one, or one of other documents; no GPU.
@@ -209,14 +194,9 @@ class DenseRetriever(VectorRetriever):
         where = folder / INDEX
         if not where.is_file():
             raise RetrievalError(f"{where}: no such index; build it first (s3mini index)")
-        try:
-            ids = (folder / IDS).read_bytes()
-        except OSError as error:
-            remedy = "delete the folder and build the index again"
-            raise RetrievalError(f"{where}: not a readable index ({error}); {remedy}") from error
         self.index: Any = open_flat(where)
         super().__init__(encoder, documents, self.index.d)
-        same_documents(ids, documents, str(where))
+        same_documents(folder / IDS, documents)
         if self.index.ntotal != len(documents):
             raise RetrievalError(
                 f"{where}: holds {self.index.ntotal} vectors for {len(documents)} ids; it is damaged: build it again"
@@ -224,11 +204,10 @@ class DenseRetriever(VectorRetriever):
         self.stored = stored(self.index)
         exact = self.stored.dtype == np.float32
         self.tie = TIE if exact else HALF_TIE
-        self.blas_threshold = (
-            calibrate(self.vectors) if exact else _ALWAYS_SCAN
-        )  # halves know no matrix product
-        parts = min(faiss.omp_get_max_threads(), self.stored.nbytes // PART_BYTES)
-        self._shards = sharded(self.index, parts) if parts > 1 else None
+        # FAISS knows no matrix product of halves
+        self.blas_threshold = calibrate(self.vectors) if exact else _ALWAYS_SCAN
+        shares = min(faiss.omp_get_max_threads(), self.stored.nbytes // PART_BYTES)
+        self._shards = sharded(self.index, parts(self.index, shares)) if shares > 1 else None
         label, packed = compressed or ("flat", None)
         self.candidates: Any = packed
         self.on_gpu = use_gpu(search, self.candidates or self.index, label)
@@ -287,10 +266,11 @@ def calibrate(vectors: Vectors, seconds: float = 0.2) -> int:
     threshold = 0
     for number in (1, 1, 2, 4, 8, 16, 32, 64, 128):  # the first round warms up
         queries = np.ascontiguousarray(part[np.arange(number) % len(part)])
+        search = partial(faiss.knn, queries, part, min(10, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
         took = {}
         for way in (_ALWAYS_SCAN, 1):
             with blas_from(way):
-                took[way] = min(_timed(faiss, queries, part) for _ in range(2))
+                took[way] = min(timeit.repeat(search, number=1, repeat=2))
         threshold = number * dimension
         if took[1] < took[_ALWAYS_SCAN] or time.perf_counter() - started > seconds:
             break
@@ -308,9 +288,3 @@ def blas_from(threshold: int) -> Iterator[None]:
         yield
     finally:
         faiss.cvar.distance_compute_blas_threshold = before
-
-
-def _timed(faiss: Any, queries: Vectors, vectors: Vectors) -> float:
-    started = time.perf_counter()
-    faiss.knn(queries, vectors, min(10, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)
-    return time.perf_counter() - started

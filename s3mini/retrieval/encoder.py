@@ -65,15 +65,14 @@ class Encoder:
         return _load(self.spec.encoder, self.path, self.spec.device)
 
     def _encode(self, texts: Sequence[str], prefix: str, length: int) -> Vectors:
-        model = self.model
-        model.max_seq_length = length
+        self.model.max_seq_length = length
         # encode() sorts by length, so that batches hold little padding
-        vectors = model.encode(
-            [prefix + text for text in texts],
-            batch_size=self.spec.batch_size,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
+        options = {
+            "batch_size": self.spec.batch_size,
+            "normalize_embeddings": True,
+            "show_progress_bar": False,
+        }
+        vectors = self.model.encode([prefix + text for text in texts], **options)
         return np.ascontiguousarray(vectors, dtype=np.float32).reshape(len(texts), -1)
 
 

@@ -7,8 +7,9 @@ prebuilt index of wiki-18 on the hub, so either can stand for the other.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import RetrievalError
+from ..records import Document
+from ..runs.stages import atomic_write
+from .base import check_size, unreadable
 from .encoder import Encoder, Vectors
+from .store import ids_json
 
+INDEX, IDS = "flat.faiss", "ids.json"
+"""The vectors in a folder, and the ids of their documents (`store.ids_json`) beside them."""
 DType = Literal["float32", "float16"]
 SAME = 0.99
 """Cosine of a stored vector with its passage encoded here, at least: half precision moves it by 1e-3, while two
@@ -40,12 +47,10 @@ def empty(dimension: int, dtype: DType) -> Any:
 
 
 def header(dimension: int, rows: int, dtype: DType) -> bytes:
-    """The bytes that FAISS writes in front of ``rows`` vectors.
-
-    Taken from an empty index, with the two counts filled in; compared with what FAISS writes for one vector.
+    """The bytes that FAISS writes in front of ``rows`` vectors: an empty index's, with the two counts filled in.
 
     Raises:
-        RetrievalError: this FAISS writes another format.
+        RetrievalError: this FAISS writes another format, as one vector shows.
     """
     import faiss
 
@@ -55,9 +60,9 @@ def header(dimension: int, rows: int, dtype: DType) -> bytes:
         numbers = count * dimension * (1 if dtype == "float32" else 2)
         return bytes_[:8] + struct.pack("<q", count) + bytes_[16:-8] + struct.pack("<Q", numbers)
 
-    one = empty(dimension, dtype)
-    one.add(np.zeros((1, dimension), np.float32))
-    if made(1) + bytes(dimension * np.dtype(dtype).itemsize) != faiss.serialize_index(one).tobytes():
+    one, vector = empty(dimension, dtype), np.zeros((1, dimension), np.float32)
+    one.add(vector)
+    if made(1) + vector.astype(dtype).tobytes() != faiss.serialize_index(one).tobytes():
         raise RetrievalError(
             f"FAISS {faiss.__version__} writes another file format than 1.15: install faiss 1.15"
         )
@@ -91,20 +96,29 @@ def join(shards: Sequence[Path], rows: Sequence[int], target: Path, dtype: DType
     temporary.replace(target)
 
 
-def open_flat(path: Path) -> Any:
-    """The index in a file, its vectors mapped: they are read when searched, and shared between processes.
+def read_index(path: Path, flags: int = 0, **remedy: str) -> Any:
+    """The FAISS index in a file.
 
     Raises:
-        RetrievalError: damaged, cut short, or not a flat inner-product index.
+        RetrievalError: damaged or cut short; ``remedy`` says what to do.
     """
     import faiss
 
     try:
-        index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(str(path), flags)
     except (OSError, RuntimeError) as error:
-        raise RetrievalError(
-            f"{path}: not a readable index ({' '.join(str(error).split())[:300]}); delete the folder and build the index again"
-        ) from error
+        raise unreadable(path, error, **remedy) from error
+
+
+def open_flat(path: Path, **remedy: str) -> Any:
+    """The index in a file, its vectors mapped: they are read when searched, and shared between processes.
+
+    Raises:
+        RetrievalError: see `read_index`; not a flat inner-product index.
+    """
+    import faiss
+
+    index = read_index(path, faiss.IO_FLAG_MMAP_IFC, **remedy)
     kind = type(index).__name__
     halves = kind == "IndexScalarQuantizer" and index.sq.qtype == faiss.ScalarQuantizer.QT_fp16
     if not (isinstance(index, faiss.IndexFlat) or halves) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -115,6 +129,11 @@ def open_flat(path: Path) -> Any:
     return index
 
 
+def weight(folder: Path, pattern: str = "*.faiss") -> int:
+    """Bytes of the files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob(pattern) if file.is_file())
+
+
 class _Held:
     """Memory of an index as an array that keeps the index: without it, numpy would read what is unmapped."""
 
@@ -123,42 +142,46 @@ class _Held:
         self.__array_interface__ = codes.__array_interface__
 
 
+def _dtype(index: Any) -> DType:
+    return "float32" if type(index).__name__.startswith("IndexFlat") else "float16"
+
+
+def _codes(index: Any) -> Any:
+    import faiss
+
+    return faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+
+
 def stored(index: Any) -> npt.NDArray[Any]:
     """The vectors of a flat index, shape (documents, dimension), float32 or float16: a view, not a copy."""
+    view: npt.NDArray[Any] = np.asarray(_Held(index, _codes(index)))
+    return view.view(_dtype(index)).reshape(index.ntotal, index.d)
+
+
+def parts(index: Any, number: int) -> Iterator[Any]:
+    """The rows of a mapped flat index cut into ``number`` indexes, over the same memory."""
     import faiss
 
-    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
-    dtype = np.float32 if isinstance(index, faiss.IndexFlat) else np.float16
-    view: npt.NDArray[Any] = np.asarray(_Held(index, codes)).view(dtype).reshape(index.ntotal, index.d)
-    return view
+    codes, size = _codes(index), index.code_size
+    for first, last in pairwise(i * index.ntotal // number for i in range(number + 1)):
+        part, own = empty(index.d, _dtype(index)), codes[first * size : last * size]
+        part.codes = type(index.codes).create_view(faiss.swig_ptr(own), own.size, index.codes.owner)
+        part.ntotal = last - first
+        yield part
 
 
-def part(index: Any, first: int, last: int) -> Any:
-    """Rows ``first`` to ``last`` of a mapped flat index as an index of its own, over the same memory."""
-    import faiss
-
-    dtype: DType = "float32" if isinstance(index, faiss.IndexFlat) else "float16"
-    view = empty(index.d, dtype)
-    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
-    own = codes[first * index.code_size : last * index.code_size]
-    view.codes = type(index.codes).create_view(faiss.swig_ptr(own), own.size, index.codes.owner)
-    view.ntotal = last - first
-    return view
-
-
-def sharded(index: Any, parts: int) -> Any:
-    """A flat index as `IndexShards` over ``parts`` views of it, each searched by a thread of its own.
+def sharded(index: Any, shards: Iterable[Any]) -> Any:
+    """The `parts` of ``index`` as `IndexShards`, each searched by a thread of its own.
 
     FAISS gives every *query* a thread; shards let a single query use all cores.
     """
     import faiss
 
     make: Any = faiss.IndexShards
-    shards = make(index.d, True, True)
-    bounds = [i * index.ntotal // parts for i in range(parts + 1)]
-    for first, last in pairwise(bounds):
-        shards.add_shard(part(index, first, last))
-    return shards
+    joined = make(index.d, True, True)
+    for shard in shards:
+        joined.add_shard(shard)
+    return joined
 
 
 def use_gpu(wanted: Literal["auto", "cpu", "gpu"], index: Any, label: str = "flat") -> bool:
@@ -185,32 +208,27 @@ def use_gpu(wanted: Literal["auto", "cpu", "gpu"], index: Any, label: str = "fla
 
 
 def to_gpus(index: Any, label: str = "flat") -> Any:
-    """``index`` spread over all GPUs, in half precision; the vectors go there from the mapped file.
+    """``index`` spread over all GPUs, in half precision, from the mapped file.
 
     Raises:
         RetrievalError: the kind of index does not exist on GPUs, or does not fit.
     """
     import faiss
 
-    options = faiss.GpuMultipleClonerOptions()
+    count, options = faiss.get_num_gpus(), faiss.GpuMultipleClonerOptions()
     options.useFloat16 = True
-    options.shard = faiss.get_num_gpus() > 1
+    options.shard = count > 1
     try:
-        if (
-            options.shard and type(index).__name__ == "IndexScalarQuantizer"
-        ):  # FAISS shards no halves by itself
-            count = faiss.get_num_gpus()
-            bounds = [i * index.ntotal // count for i in range(count + 1)]
-            make: Any = faiss.IndexShards
-            shards = make(index.d, True, True)
-            for device, (first, last) in enumerate(pairwise(bounds)):
-                view, resources = part(index, first, last), faiss.StandardGpuResources()
-                shards.add_shard(faiss.index_cpu_to_gpu(resources, device, view, options))
-            return shards
-        return faiss.index_cpu_to_all_gpus(index, options)
+        if not options.shard or type(index).__name__ != "IndexScalarQuantizer":
+            return faiss.index_cpu_to_all_gpus(index, options)
+        on_gpus = (  # FAISS shards no halves by itself
+            faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, part, options)
+            for device, part in enumerate(parts(index, count))
+        )
+        return sharded(index, on_gpus)
     except RuntimeError as error:
         raise RetrievalError(
-            f"the {label} index of {index.ntotal} vectors cannot be put on {faiss.get_num_gpus()} GPUs "
+            f"the {label} index of {index.ntotal} vectors cannot be put on {count} GPUs "
             f"({' '.join(str(error).split())[:200]}): set retrieval.dense.search=cpu, or index=ivf-sq8, a quarter of the size"
         ) from error
 
@@ -225,24 +243,18 @@ def check_adopted(
     Raises:
         RetrievalError: another number of vectors, another dimension, or vectors of other passages.
     """
-    if index.ntotal != len(documents):
-        raise RetrievalError(
-            f"{path}: holds {index.ntotal} vectors, the corpus {len(documents)} documents; it belongs to another corpus"
-        )
+    check_size(path, index.ntotal, "vectors", documents)
+    name, dtype = encoder.spec.encoder, _dtype(index)
     if index.d != encoder.dimension:
-        raise RetrievalError(
-            f"{path}: vectors of {index.d} numbers, {encoder.spec.encoder!r} makes {encoder.dimension}; "
-            "it was made by another encoder"
-        )
-    if stored(index).dtype != np.dtype(encoder.spec.dtype):
-        raise RetrievalError(
-            f"{path}: vectors of {stored(index).dtype}; set retrieval.dense.dtype={stored(index).dtype} to adopt them"
-        )
+        made = f"vectors of {index.d} numbers, {name!r} makes {encoder.dimension}"
+        raise RetrievalError(f"{path}: {made}; it was made by another encoder")
+    if dtype != encoder.spec.dtype:
+        raise RetrievalError(f"{path}: vectors of {dtype}; set retrieval.dense.dtype={dtype} to adopt them")
     rows = sorted({int(row) for row in np.linspace(0, len(documents) - 1, looks)})
     looked: Vectors = stored(index)[rows].astype(np.float32)
-    made = encoder.passages([documents[row].contents for row in rows])
+    own = encoder.passages([documents[row].contents for row in rows])
     lengths = np.linalg.norm(looked, axis=1)
-    alike = (looked * made).sum(1) / np.maximum(lengths, 1e-9)
+    alike = (looked * own).sum(1) / np.maximum(lengths, 1e-9)
     worst = int(alike.argmin())
     if not alike[worst] >= SAME or abs(lengths - 1).max() > 1e-2:
         raise RetrievalError(
@@ -250,3 +262,32 @@ def check_adopted(
             f"length {lengths[worst]:.3f}): another order, another encoder, or other prefixes than the profile's"
         )
     return float(alike.min())
+
+
+def adopt_index(
+    source: Path, folder: Path, documents: Sequence[Document], encoder: Encoder
+) -> dict[str, Any]:
+    """Put a prebuilt index where `build_dense` would write it; returns facts for the manifest.
+
+    Raises:
+        RetrievalError: there is no such file, or it is not what `build_dense` would write (see `check_adopted`).
+    """
+    if not source.is_file():
+        raise RetrievalError(f"{source}: no such file; give the prebuilt index (parts joined into one file)")
+    index = open_flat(source, remedy="it was cut short or damaged: fetch it again, or join its parts again")
+    least = check_adopted(source, index, documents, encoder)
+    shutil.rmtree(folder / "shards", ignore_errors=True)  # of an encoding that was begun
+    (folder / f"{INDEX}.tmp").unlink(missing_ok=True)
+    temporary = folder / f"{INDEX}.adopted"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), temporary)
+    except OSError:  # another disk, or a file system without links
+        try:
+            shutil.copyfile(source, temporary)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    atomic_write(folder / IDS, ids_json(documents))
+    temporary.replace(folder / INDEX)
+    return {"adopted": source.name, "least_cosine": round(least, 5)}

@@ -8,18 +8,16 @@ returns nothing. Importing Pyserini takes some seconds: it happens at the first 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..profile import LexicalSpec
 from ..records import Document, Hit
 from ..runs.machine import cores
 from ..runs.stages import atomic_dir
-from .base import SPARE, check_queries, digest, rank, settled
+from .base import check_queries, check_size, digest, fetch_settled, foreign, in_batches, rank
 from .java import import_pyserini
 from .store import by_id
 
@@ -40,11 +38,8 @@ def build_lexical(folder: Path, documents: Sequence[Document], progress: bool = 
     with atomic_dir(folder / FOLDER) as temporary:
         writer = indexers.LuceneIndexer(str(temporary), threads=cores())
         try:
-            with tqdm(total=len(documents), desc="indexing", unit="doc", disable=not progress) as bar:
-                for start in range(0, len(documents), _BATCH):
-                    part = documents[start : start + _BATCH]
-                    writer.add_batch_dict([{"id": d.id, "contents": d.contents} for d in part])
-                    bar.update(len(part))
+            for _, part in in_batches(documents, _BATCH, "indexing", progress):
+                writer.add_batch_dict([{"id": d.id, "contents": d.contents} for d in part])
         finally:
             writer.close()
         (temporary / "write.lock").unlink(missing_ok=True)
@@ -54,8 +49,7 @@ class LexicalRetriever:
     """BM25 search; see `Retriever`. Scores are Lucene's, rounded to four decimals as Anserini does.
 
     Args:
-        folder: where `build_lexical` wrote.
-        documents: the corpus the index was built from.
+        folder: where `build_lexical` wrote, from the same documents.
         spec: ``k1`` and ``b``, applied when searching: changing them needs no new index.
         corpus: fingerprint of the corpus.
         threads: searches run at once; None: the usable cores.
@@ -83,79 +77,54 @@ class LexicalRetriever:
         try:
             self._searcher = lucene.LuceneSearcher(str(where))
         except Exception as error:  # a Java exception of many classes
-            remedy = "delete the folder and build the index again"
-            raise RetrievalError(f"{where}: not a readable Lucene index ({error}); {remedy}") from error
-        if self._searcher.num_docs != len(documents):
             raise RetrievalError(
-                f"{where}: holds {self._searcher.num_docs} documents, the corpus {len(documents)}; it belongs "
-                "to another corpus: build the index again"
-            )
+                f"{where}: not a readable Lucene index ({error}); delete the folder and build the index again"
+            ) from error
+        check_size(where, self._searcher.num_docs, "documents", documents)
         self._searcher.set_bm25(spec.k1, spec.b)
         self._documents = by_id(documents)
         self._threads = threads or cores()
-        self._parser = _query_parser() if boolean else None
+        self._parser: Any = _query_parser() if boolean else None
         self.name = "bm25-boolean" if boolean else "bm25"
         self.fingerprint = digest(kind=self.name, corpus=corpus, k1=spec.k1, b=spec.b)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`; a batch is searched in parallel threads of the JVM."""
         texts = check_queries(queries, k)
-        found: dict[int, list[tuple[float, str]]] = {}
-        open_, fetch = list(range(len(texts))), k + SPARE
-        while open_:
-            wanted = min(fetch, len(self._documents))
-            for position, scored in self._fetch({i: texts[i] for i in open_}, wanted):
-                found[position] = scored
-            open_ = [
-                i
-                for i in open_
-                if wanted < len(self._documents)
-                and len(found[i]) == wanted
-                and not settled([score for score, _ in found[i]], k)
-            ]
-            fetch *= 2
-        return [[self._hit(s, name) for s, name in rank(found[i])[:k]] for i in range(len(texts))]
+        results = fetch_settled(self._find, texts, k, len(self._documents))
+        return [[self._hit(score, name) for score, name in rank(scored)[:k]] for scored in results]
 
-    def _fetch(self, texts: dict[int, str], k: int) -> Iterable[tuple[int, list[tuple[float, str]]]]:
-        if self._parser is not None:
-            for position, text in texts.items():
-                yield position, _untie(self._boolean(text, k))
-            return
-        names = [str(position) for position in texts]
+    def _find(self, texts: Sequence[str], wanted: int) -> list[list[tuple[float, str]]]:
+        names = [str(position) for position in range(len(texts))]
         try:
-            answer = self._searcher.batch_search(list(texts.values()), names, k, self._threads)
-        except Exception as error:
-            raise RetrievalError(f"Lucene failed on a batch of {len(texts)} queries: {error}") from error
-        for position in texts:  # a query without hits may be missing from the answer
-            yield position, _untie(answer.get(str(position)) or [])
+            if self._parser is None:
+                answer = self._searcher.batch_search(list(texts), names, wanted, self._threads)
+            else:
+                hits = [self._searcher.object.search(self._boolean(text), wanted) for text in texts]
+                answer = dict(zip(names, hits, strict=True))
+        except Exception as error:  # a Java exception of many classes
+            raise RetrievalError(
+                f"Lucene failed on a batch of {len(texts)} queries, the first {texts[0]!r}: {error}"
+            ) from error
+        return [_untie(answer.get(name) or []) for name in names]  # a query without hits may be missing
 
-    def _boolean(self, text: str, k: int) -> Sequence[Any]:
-        """Hits of a boolean expression; of its words where it is malformed."""
-        assert self._parser is not None
+    def _boolean(self, text: str) -> Any:
+        """A boolean expression as Lucene's query; its words where it is malformed."""
         try:
-            query = self._parser.parse(_QUOTED.sub(lambda m: f"({' AND '.join(m[1].split())})", text))
+            return self._parser.parse(_QUOTED.sub(lambda m: f"({' AND '.join(m[1].split())})", text))
         except Exception:  # Java's ParseException: unbalanced, or an operator without its operand
-            query = text
-        try:
-            hits: Sequence[Any] = self._searcher.object.search(query, k)
-        except Exception as error:
-            raise RetrievalError(f"Lucene failed on the boolean query {text!r}: {error}") from error
-        return hits
+            return text
 
     def _hit(self, score: float, identifier: str) -> Hit:
         try:
             return Hit(self._documents[identifier], score)
         except KeyError:
-            raise RetrievalError(
-                f"the Lucene index holds document {identifier!r}, the corpus does not; it belongs to another "
-                "corpus: build the index again"
-            ) from None
+            raise foreign("the Lucene index", f"holds document {identifier!r}, the corpus does not") from None
 
 
 def _query_parser() -> Any:
     """Lucene's classic parser over the indexed field, with the index's own analyser."""
-    java = import_pyserini("pyserini.pyclass")
-    analysis = import_pyserini("pyserini.analysis")
+    java, analysis = import_pyserini("pyserini.pyclass"), import_pyserini("pyserini.analysis")
     parser = java.autoclass("org.apache.lucene.queryparser.classic.QueryParser")
     return parser("contents", analysis.get_lucene_analyzer())
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document
-from .base import digest
+from .base import digest, in_batches
 from .dense import Rows, VectorRetriever
 from .encoder import Encoder, Vectors
 
@@ -48,9 +47,8 @@ def connect(url: str) -> Any:
     local = "://" not in url
     if local:
         if not url.endswith(".db"):
-            raise RetrievalError(
-                f"retrieval.url {url!r}: give http://host:port, or a file whose name ends in .db"
-            )
+            told = "give http://host:port, or a file whose name ends in .db"
+            raise RetrievalError(f"retrieval.url {url!r}: {told}")
         Path(url).parent.mkdir(parents=True, exist_ok=True)
         # It logs as an error, with a traceback, each call of a full server that it has no part for.
         logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
@@ -77,12 +75,10 @@ def build_milvus(url: str, collection: str, vectors: Any, progress: bool = True)
     """
     from pymilvus import DataType, MilvusClient
 
-    client = connect(url)
-    number, dimension = vectors.shape
+    client, (number, dimension) = connect(url), vectors.shape
+    remedy = "run the same command again: it goes on"
     try:
-        with _told(
-            f"{url}: Milvus failed while {collection} was filled; run the same command again: it goes on"
-        ):
+        with _told(f"{url}: Milvus failed while {collection} was filled; {remedy}"):
             if not client.has_collection(collection):
                 schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
                 schema.add_field("row", DataType.INT64, is_primary=True)
@@ -94,37 +90,30 @@ def build_milvus(url: str, collection: str, vectors: Any, progress: bool = True)
                 )
             client.load_collection(collection)
             # Rows come in order; the last batch may be there in part, and a row put twice is one row.
-            begin = max(0, count(client, collection) - _BATCH)
-            with tqdm(total=number, initial=begin, desc="milvus", unit="doc", disable=not progress) as bar:
-                for start in range(begin, number, _BATCH):
-                    part = vectors[start : start + _BATCH].astype(np.float32)
-                    rows = [{"row": start + i, "vector": vector} for i, vector in enumerate(part)]
-                    client.upsert(collection, rows, timeout=_SECONDS)
-                    bar.update(len(rows))
+            begin = max(0, _count(client, collection) - _BATCH)
+            for start, part in in_batches(vectors, _BATCH, "milvus", progress, begin):
+                rows = [{"row": row, "vector": v} for row, v in enumerate(part.astype(np.float32), start)]
+                client.upsert(collection, rows, timeout=_SECONDS)
             client.flush(collection)
-            found = count(client, collection)
-        if found != number:
+            held = _count(client, collection)
+        if held != number:
             raise RetrievalError(
-                f"{url}: {collection} holds {found} vectors of {number}; drop the collection and build it again"
+                f"{url}: {collection} holds {held} vectors of {number}; drop the collection and build it again"
             )
     finally:
         client.close()
 
 
-def count(client: Any, collection: str) -> int:
+def _count(client: Any, collection: str) -> int:
     """Vectors in a collection."""
-    found = client.query(collection, filter="", output_fields=["count(*)"], timeout=_SECONDS)
-    return int(found[0]["count(*)"])
+    rows = client.query(collection, filter="", output_fields=["count(*)"], timeout=_SECONDS)
+    return int(rows[0]["count(*)"])
 
 
 class MilvusRetriever(VectorRetriever):
     """Exact inner-product search by Milvus; see `Retriever`: the hits, scores and order of `DenseRetriever`.
 
-    Args:
-        url: see `connect`.
-        documents: the corpus the collection was filled from, in its order.
-        encoder: the one it was encoded with.
-        corpus: fingerprint of the corpus.
+    ``documents``, in their order, and ``encoder`` are those of the collection; ``corpus`` is their fingerprint.
 
     Raises:
         RetrievalError: see `connect`; no such collection there, or one of another size; when searching: Milvus
@@ -144,11 +133,11 @@ class MilvusRetriever(VectorRetriever):
                     f"{url}: no collection {self.collection}, that of this corpus and encoder; {remedy}"
                 )
             self.client.load_collection(self.collection)
-            found = count(self.client, self.collection)
+            held = _count(self.client, self.collection)
             fields = self.client.describe_collection(self.collection)["fields"]
-        if found != len(documents):
+        if held != len(documents):
             raise RetrievalError(
-                f"{url}: {self.collection} holds {found} vectors, the corpus {len(documents)} documents; {remedy}"
+                f"{url}: {self.collection} holds {held} vectors, the corpus {len(documents)} documents; {remedy}"
             )
         dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "vector")
         super().__init__(encoder, documents, dimension)
@@ -157,9 +146,8 @@ class MilvusRetriever(VectorRetriever):
     def best(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
         """See `VectorRetriever.best`."""
         if wanted > MOST:
-            raise RetrievalError(
-                f"{wanted} documents a query: Milvus returns at most {MOST}; ask for fewer (ties at the cut count too)"
-            )
+            told = f"{wanted} documents a query: Milvus returns at most {MOST}"
+            raise RetrievalError(f"{told}; ask for fewer (ties at the cut count too)")
         found: list[Any] = []
         with _told(f"{self.url}: Milvus failed on a batch of {len(vectors)} queries"):
             for start in range(0, len(vectors), _QUERIES):
@@ -174,8 +162,8 @@ class MilvusRetriever(VectorRetriever):
                 )
         if any(len(hits) != wanted for hits in found):
             raise RetrievalError(f"{self.url}: Milvus returned fewer than the {wanted} documents there are")
-        scores = np.array([[hit["distance"] for hit in hits] for hits in found], np.float32)
-        return scores, np.array([[hit["row"] for hit in hits] for hits in found], np.int64)
+        scores, rows = ([[hit[key] for hit in hits] for hits in found] for key in ("distance", "row"))
+        return np.array(scores, np.float32), np.array(rows, np.int64)
 
     def close(self) -> None:
         """Let go of the connection, and of the file of milvus-lite."""

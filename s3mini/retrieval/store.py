@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from array import array
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from ..corpus import iter_corpus, iter_placed, parse_document
@@ -42,8 +44,7 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
         StageError: the disk is full.
     """
     if corpus.suffix == ".gz":
-        for _ in iter_placed(corpus):  # a damaged file is told before it is unpacked
-            pass
+        deque(iter_placed(corpus), maxlen=0)  # a damaged file is told before it is unpacked
         unpacked = folder / f"{UNPACKED}.tmp"
         with gzip.open(corpus, "rb") as packed, open(unpacked, "wb") as out:
             shutil.copyfileobj(packed, out, 1 << 20)
@@ -57,20 +58,22 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
             hashes.append(_hash(document.id))
             bar.update()
     starts.append(_file(folder, corpus).stat().st_size)
-    found = np.frombuffer(hashes, np.uint64)
-    rows = np.argsort(found, kind="stable")
-    in_order = found[rows]
+    rows = np.argsort(np.frombuffer(hashes, np.uint64), kind="stable")
+    in_order = np.frombuffer(hashes, np.uint64)[rows]
     if (in_order[1:] == in_order[:-1]).any():
-        for _ in iter_corpus(
-            corpus
-        ):  # two ids alike are told by file and line; two hashes alike are no error
-            pass
-    arrays: dict[str, Any] = {STARTS: np.frombuffer(starts, np.int64), HASHES: in_order, ROWS: rows}
-    for name, values in arrays.items():
-        buffer = BytesIO()
-        np.save(buffer, values)
-        atomic_write(folder / name, buffer.getvalue())
+        # Two ids alike are told by file and line; two hashes alike are no error.
+        deque(iter_corpus(corpus), maxlen=0)
+    save_array(folder / STARTS, np.frombuffer(starts, np.int64))
+    save_array(folder / HASHES, in_order)
+    save_array(folder / ROWS, rows)
     atomic_write(folder / IDS, bytes(names + b"]"))
+
+
+def save_array(path: Path, values: npt.NDArray[Any]) -> None:
+    """Write a ``.npy`` file, whole or not at all."""
+    buffer = BytesIO()
+    np.save(buffer, values)
+    atomic_write(path, buffer.getvalue())
 
 
 def _file(folder: Path, corpus: Path) -> Path:
@@ -84,9 +87,7 @@ def _hash(identifier: str) -> int:
 class DocumentStore(Sequence[Document]):
     """The documents of a corpus, in its order, read from the file when asked for. Safe for threads.
 
-    Args:
-        folder: where `build_store` wrote.
-        corpus: the file it read, unchanged since.
+    ``folder``: where `build_store` wrote; ``corpus``: the file it read, unchanged since.
 
     Raises:
         DataError: the corpus is gone, or the store cannot be read; later, a line that changed under it.
@@ -105,9 +106,8 @@ class DocumentStore(Sequence[Document]):
                 f"{folder}: the index of {corpus} cannot be read ({error}); delete the folder, it is made again"
             ) from error
         if os.fstat(self._fd).st_size != self._starts[-1]:
-            raise DataError(
-                f"{self.path}: the corpus changed since it was indexed; delete {folder}, it is made again"
-            )
+            remedy = f"delete {folder}, it is made again"
+            raise DataError(f"{self.path}: the corpus changed since it was indexed; {remedy}")
         self._document = lru_cache(_CACHED)(self._read)
         self.by_id: Mapping[str, Document] = _ById(self)
 
@@ -137,13 +137,10 @@ class DocumentStore(Sequence[Document]):
     def row(self, identifier: str) -> int | None:
         """The row of the document of that id, None when there is none."""
         wanted = np.uint64(_hash(identifier))
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < len(self._hashes) and self._hashes[place] == wanted:
-            row = int(self._rows[place])
-            if self._document(row).id == identifier:
-                return row
-            place += 1
-        return None
+        first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
+        return next(
+            (row for row in self._rows[first:last].tolist() if self._document(row).id == identifier), None
+        )
 
     def ids_json(self) -> bytes:
         """See `ids_json`."""
@@ -159,13 +156,10 @@ class _ById(Mapping[str, Document]):
         self._store = store
 
     def __getitem__(self, identifier: str) -> Document:
-        row = self._store.row(identifier)
+        row = self._store.row(identifier) if isinstance(identifier, str) else None
         if row is None:
             raise KeyError(identifier)
         return self._store[row]
-
-    def __contains__(self, identifier: object) -> bool:
-        return isinstance(identifier, str) and self._store.row(identifier) is not None
 
     def __iter__(self) -> Iterator[str]:
         return (document.id for document in self._store)

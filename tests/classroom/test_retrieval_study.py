@@ -20,7 +20,6 @@ from s3mini.classroom.study import (
     measure_recall,
     mixed_queries,
     projected_memory,
-    recall,
     recall_rows,
     reciprocal_rank_fusion,
 )
@@ -62,13 +61,6 @@ class Scripted:
         self.calls += 1
         orders = [self.script.get(query, self.default)[:k] for query in queries]
         return [[Hit(DOCUMENTS[i], 1.0 / (rank + 1)) for rank, i in enumerate(order)] for order in orders]
-
-
-def test_recall() -> None:
-    assert recall(["a", "b", "c"], ["b"], 1) == 0.0
-    assert recall(["a", "b", "c"], ["b", "c"], 2) == 0.5
-    assert recall(["a", "b", "c"], ["b", "c", "b"], 9) == 1.0
-    assert recall([], [], 3) == 1.0
 
 
 def test_recall_per_set_is_worked_out_by_hand_and_measured_once(profile: Profile) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scale_toys import DOCUMENTS, QUERIES, ToyEncoder, ids, toy, toy_world
 
-import s3mini.retrieval as room
 from s3mini.bench import Bench
 from s3mini.classroom.plots import scaling_plot
 from s3mini.classroom.scale import growth, measure_scale, projected, projection_rows
@@ -23,7 +22,7 @@ from s3mini.corpus import read_corpus, write_corpus
 from s3mini.errors import DataError, RetrievalError
 from s3mini.profile import Profile, changed, load_profile
 from s3mini.records import Document
-from s3mini.retrieval import DenseRetriever, flat, open_corpus, open_retriever, store
+from s3mini.retrieval import DenseRetriever, flat, open_corpus, open_retriever, opening, store
 from s3mini.retrieval.dense import build_dense
 from s3mini.retrieval.encoder import Vectors
 from s3mini.runs.stages import Stage
@@ -204,7 +203,7 @@ def test_mapped_views_and_shards_search_as_memory_does(tmp_path: Path, dtype: fl
     assert np.allclose(held, vectors[3:], atol=1e-3 if dtype == "float16" else 0)
     asked = vectors[5:9]
     scores, rows = kept.search(asked, 12)
-    for index in (mapped, flat.sharded(mapped, 3)):
+    for index in (mapped, flat.sharded(mapped, flat.parts(mapped, 3))):
         found = index.search(asked, 12)
         assert np.array_equal(found[1], rows) and np.allclose(found[0], scores, atol=1e-6)
 
@@ -261,7 +260,11 @@ def test_earlier_builds_and_fingerprints_stay_valid() -> None:
     assert Bench(mini).retriever_depends_on("dense") == (
         'dense {"encoder":"minilm","query_prefix":"","passage_prefix":"","max_query_tokens":64,"max_passage_tokens":128}'
     )
-    assert room._stage(mini, "dense").settings.keys() == {"encoder", "passage_prefix", "max_passage_tokens"}
+    assert opening._stage(mini, "dense").settings.keys() == {
+        "encoder",
+        "passage_prefix",
+        "max_passage_tokens",
+    }
     packed = changed(mini, {"retrieval.dense.index": "sq8", "retrieval.dense.dtype": "float16"})
     assert Bench(packed).retriever_depends_on("dense").endswith('"dtype":"float16","index":"sq8"}')
     on_cpu = changed(mini, {"retrieval.dense.search": "cpu"})

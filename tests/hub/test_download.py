@@ -28,9 +28,10 @@ from s3mini.errors import DataError, DownloadError
 from s3mini.hub import unpack
 from s3mini.hub.catalogue import TABLE
 from s3mini.hub.client import Hub, Source
-from s3mini.hub.download import download, fetched, items, look, plan
+from s3mini.hub.download import download, items, look, plan
 from s3mini.models.local import load_model
 from s3mini.profile import ModelSpec, Profile, load_profile
+from s3mini.retrieval import prebuilt_index
 
 CHOICE = {"medqa": 3, "mmlu": 2}
 DATA = ("corpus", "index", "questions", "mirage", "medcorp", "s3-data")
@@ -102,10 +103,9 @@ def test_everything_comes_in_the_packages_own_formats_and_is_found_again(hub: To
     assert not hub.requests
     assert all(line.endswith(": here") for line in told[11:])
 
-    assert fetched(profile, "index") == folder / "e5_Flat.index"
-    assert fetched(profile, "medcorp") is None, "the profile does not search it"
+    assert prebuilt_index(profile) == folder / "e5_Flat.index", "where the index is built, it is taken"
     (folder / "e5_Flat.index").write_bytes(b"cut short")
-    assert fetched(profile, "index") is None
+    assert not look(profile, items(profile, ["index"])[0]).done
     (folder / "wiki.jsonl").write_bytes(b"cut short\n")
     download(profile, ["corpus"])
     assert (folder / "wiki.jsonl").read_bytes() == corpus_lines(400)

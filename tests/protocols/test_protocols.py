@@ -115,7 +115,7 @@ class Reader:
 
 def test_search_o1_shows_what_the_reader_says_of_the_documents() -> None:
     reader = Reader()
-    protocol = SearchO1Protocol(reader=reader)
+    protocol = SearchO1Protocol(reader=reader.reply)
     text = "<think> Who?<|begin_search_query|> author of Dawn<|end_search_query|>"
     assert read(protocol, text).query == "author of Dawn"
     history = History(QUESTION, (), [Turn(text, "author of Dawn", False, None, HITS[:2], True)])

@@ -12,11 +12,18 @@ import numpy as np
 import pytest
 from scale_toys import DOCUMENTS, QUERIES, ToyEncoder, ids, toy, toy_documents, toy_world
 
-import s3mini.retrieval as room
 from s3mini.corpus import write_corpus
 from s3mini.errors import RetrievalError
 from s3mini.profile import Profile, changed, load_profile
-from s3mini.retrieval import DenseRetriever, build_index, compressed, flat, open_retriever
+from s3mini.retrieval import (
+    DenseRetriever,
+    build_index,
+    compressed,
+    flat,
+    open_retriever,
+    opening,
+    prebuilt_index,
+)
 from s3mini.retrieval.dense import build_dense
 from s3mini.runs.stages import read_manifest
 
@@ -42,18 +49,23 @@ def prebuilt(tmp_path: Path) -> Path:
     return tmp_path / "e5_Flat.index"
 
 
-def test_what_was_downloaded_is_taken_without_being_asked_for(
-    profile: Profile, prebuilt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_downloaded_is_taken_without_being_asked_for(profile: Profile, prebuilt: Path) -> None:
     """Encoding 21 million passages again would take days and 64 GB more."""
-    asked = []
-    monkeypatch.setattr(room, "fetched", lambda profile, name: asked.append(name) or prebuilt)
+    assert prebuilt_index(profile) is None, "the profile names no index of the hub"
+    profile = changed(profile, {"data.hub": ["index"]})
+    assert prebuilt_index(profile) == prebuilt
     retriever = cast(DenseRetriever, open_retriever(profile, "dense", cache=False))
-    assert (profile.build / "index/dense/flat.faiss").samefile(prebuilt) and asked == ["index"]
+    assert (profile.build / "index/dense/flat.faiss").samefile(prebuilt)
     assert ids(retriever.search(QUERIES[:1], 1)[0])
     half = changed(profile, {"retrieval.dense.dtype": "float16", "name": "half"})
     build_index(half, "dense", progress=False)
     assert not (half.build / "index/dense/flat.faiss").samefile(prebuilt)
+    cut = changed(profile, {"name": "cut"})
+    prebuilt.write_bytes(prebuilt.read_bytes()[:-50])
+    with pytest.raises(RetrievalError, match=r"e5_Flat\.index: not a readable index.*fetch it again"):
+        build_index(cut, "dense", progress=False)
+    prebuilt.unlink()
+    assert prebuilt_index(profile) is None
 
 
 def test_a_prebuilt_index_is_adopted(profile: Profile, prebuilt: Path) -> None:
@@ -114,7 +126,7 @@ def test_compressed_indexes_are_made_from_the_exact_one(
     documents = toy_documents(500)
     monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
     encoder = toy()
-    monkeypatch.setattr(room, "Encoder", lambda spec: encoder)
+    monkeypatch.setattr(opening, "Encoder", lambda spec: encoder)
     write_corpus(tmp_path / "corpus.jsonl", documents)
     exact = load_profile("mini", **{"data.corpus": "corpus.jsonl", "retrieval.dense.encoder": "toy"})
     packed = changed(exact, {"retrieval.dense.index": kind})
@@ -124,10 +136,10 @@ def test_compressed_indexes_are_made_from_the_exact_one(
     assert len(cast(ToyEncoder, encoder).seen) == encoded  # the vectors were there already
     assert near.fingerprint != plain.fingerprint and near.candidates is not None
     folder = exact.build / f"index/dense-{kind}"
-    told = compressed.facts(folder)
+    told = read_manifest(folder)["facts"]
     assert (
         told["recall"] >= (0.75 if kind == "ivf-pq" else 0.9)
-        and told["bytes"] == compressed.weight(folder)
+        and told["bytes"] == flat.weight(folder)
         and told["per_second"] > 0
     )
     assert told["bytes"] < 0.75 * (exact.build / "index/dense/flat.faiss").stat().st_size

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from scale_toys import ToyEncoder, toy_documents
 
-import s3mini.retrieval as room
 from s3mini.bench import Bench
 from s3mini.corpus import write_corpus
 from s3mini.errors import RetrievalError
 from s3mini.profile import DenseSpec, Profile, load_profile
 from s3mini.records import Hit
-from s3mini.retrieval import DenseRetriever, Encoder, Retriever, milvus, open_retriever
+from s3mini.retrieval import DenseRetriever, Encoder, Retriever, milvus, open_retriever, opening
 from s3mini.retrieval.dense import build_dense
 from s3mini.retrieval.milvus import MilvusRetriever, build_milvus, collection_name
 
@@ -36,7 +35,7 @@ def ids(hits: Sequence[Hit]) -> list[str]:
 @pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
-    monkeypatch.setattr(room, "Encoder", ToyEncoder)
+    monkeypatch.setattr(opening, "Encoder", ToyEncoder)
     write_corpus(tmp_path / "corpus.jsonl", DOCUMENTS)
     keys = {"data.corpus": "corpus.jsonl", "retrieval.dense.encoder": "toy", "retrieval.kind": "milvus"}
     return load_profile("mini", **keys)

@@ -76,6 +76,6 @@ def ids(hits: Sequence[Hit]) -> list[str]:
 def toy_world(root: Path, patch: pytest.MonkeyPatch) -> Profile:
     """A profile below ``root`` whose corpus is `DOCUMENTS`, encoded by the toy."""
     patch.setattr("s3mini.profile.ROOT", root)
-    patch.setattr("s3mini.retrieval.Encoder", ToyEncoder)
+    patch.setattr("s3mini.retrieval.opening.Encoder", ToyEncoder)
     write_corpus(root / "corpus.jsonl", DOCUMENTS)
     return load_profile("mini", **{"data.corpus": "corpus.jsonl", "retrieval.dense.encoder": "toy"})

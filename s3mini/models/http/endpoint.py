@@ -1,19 +1,12 @@
 """An OpenAI-compatible endpoint: many requests at once, patient with a server that is down, never with a wrong answer.
 
-A connection that fails, a timeout, 408, 425, 429 and 5xx are tried again, with exponential backoff and jitter,
-honouring Retry-After, until the endpoint has answered nothing for ``patience`` seconds. Anything else that is
-not a complete JSON answer is an error at once: asking again would give the same.
+A connection that fails, a timeout, a busy server and any 5xx are tried again (see `http_client`) until the endpoint has
+answered nothing for ``patience`` seconds. Anything else that is not a complete JSON answer is an error at once.
 """
 
 from __future__ import annotations
 
-import email.utils
-import ipaddress
-import json
-import logging
 import os
-import random
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,14 +16,19 @@ from anyio.from_thread import start_blocking_portal
 
 from ...errors import ModelError
 from ...profile import ModelSpec
+from ...runs.http_client import (
+    BUSY,
+    SHOWN,
+    GaveUp,
+    NotNow,
+    Patience,
+    is_local,
+    on_the_way,
+    refusal,
+    retry_after,
+)
 
-log = logging.getLogger("s3mini")
-
-PASSING = {408, 425, 429}
-"""Statuses below 500 that pass: the server is busy, or asks for a slower pace."""
-BACKOFF, LONGEST = 0.5, 30.0  # seconds: the first pause, doubled each time, and the longest
 CONNECT = 10.0  # seconds to wait for a connection
-TOLD = 500  # characters of a server's message that are shown
 
 
 class Endpoint:
@@ -43,8 +41,7 @@ class Endpoint:
         assert spec.url is not None  # a profile without one is refused
         self.spec = spec
         self.url = spec.url.rstrip("/")
-        self._heard = 0.0  # when it last answered
-        self._warned = False
+        self._patience = Patience(self.url, spec.patience)
 
     def ask(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The JSON answers to ``bodies``, POSTed to ``path`` below the url, in their order.
@@ -87,42 +84,30 @@ class Endpoint:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self.spec.timeout, connect=CONNECT),
             limits=httpx.Limits(max_connections=self.spec.batch_size),
-            trust_env=not _on_this_machine(self.url),  # a proxy cannot reach it
+            trust_env=not is_local(httpx.URL(self.url)),
         )
 
     async def _one(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        url, began, attempt = self.url + path, time.monotonic(), 0
-        while True:
-            attempt += 1
-            asked_to_wait = 0.0
-            try:
+        url = self.url + path
+
+        async def once() -> httpx.Response:
+            with on_the_way():
                 response = await client.post(url, json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}".rstrip(": ")
-            else:
-                if response.is_success:
-                    self._heard, self._warned = time.monotonic(), False
-                    return _read(url, response)
-                problem = f"HTTP {response.status_code}: {_message(response)}"
-                if response.status_code < 500 and response.status_code not in PASSING:
-                    raise ModelError(f"{url}: {problem}{self._remedy(response.status_code)}")
-                asked_to_wait = _retry_after(response)
-            now = time.monotonic()
-            left = max(began, self._heard) + self.spec.patience - now
-            pause = max(
-                asked_to_wait, min(LONGEST, BACKOFF * 2 ** min(attempt - 1, 16)) * random.uniform(0.5, 1.5)
-            )
-            if pause > left:
-                asks = f"; it asks to wait {asked_to_wait:.0f} s" if asked_to_wait > left else ""
-                raise ModelError(
-                    f"{url}: no answer in {now - began:.0f} s, {attempt} attempts; last: {problem}{asks}. Start the "
-                    "server (`s3mini serve generator`) or mend its url or `patience` in the profile, then run the same "
-                    "command again: it goes on where it stopped"
-                )
-            if not self._warned:
-                self._warned = True
-                log.warning("%s: %s; trying again for up to %.0f s", url, problem, left)
-            await anyio.sleep(pause)
+            if response.is_success:
+                return response
+            problem = f"HTTP {response.status_code}: {refusal(response)}"
+            if response.status_code in BUSY or response.status_code >= 500:
+                raise NotNow(problem, retry_after(response))
+            raise ModelError(f"{url}: {problem}{self._remedy(response.status_code)}")
+
+        try:
+            return _read(url, await self._patience.acall(once))
+        except GaveUp as last:
+            raise ModelError(
+                f"{url}: no answer in {last.seconds:.0f} s, {last.tries} attempts; last: {last}. Start the "
+                "server (`s3mini serve generator`) or mend its url or `patience` in the profile, then run the same "
+                "command again: it goes on where it stopped"
+            ) from last
 
     def _remedy(self, status: int) -> str:
         if status in (401, 403):
@@ -140,43 +125,11 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _on_this_machine(url: str) -> bool:
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _read(url: str, response: httpx.Response) -> dict[str, Any]:
     try:
         found = response.json()
     except ValueError as error:
-        raise ModelError(f"{url}: the answer is not JSON: {response.text[:TOLD]!r}") from error
+        raise ModelError(f"{url}: the answer is not JSON: {response.text[:SHOWN]!r}") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{url}: the answer is no JSON object: {response.text[:TOLD]!r}")
+        raise ModelError(f"{url}: the answer is no JSON object: {response.text[:SHOWN]!r}")
     return found
-
-
-def _message(response: httpx.Response) -> str:
-    """What the server says went wrong, from OpenAI's error object or as it stands."""
-    try:
-        found = response.json()
-    except ValueError:
-        return response.text[:TOLD] or response.reason_phrase
-    error = found.get("error", found) if isinstance(found, dict) else found
-    said = error.get("message", error) if isinstance(error, dict) else error
-    return (said if isinstance(said, str) else json.dumps(said))[:TOLD]
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that a Retry-After header asks for, given as a number or a date; 0 without one."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0

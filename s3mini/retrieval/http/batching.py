@@ -17,7 +17,7 @@ from itertools import islice
 
 from ...records import Hit
 from ..base import Retriever
-from ..cache import HitCache
+from ..hit_cache import HitCache
 from .metrics import Metrics
 
 Found = list[Hit] | Exception
@@ -43,17 +43,12 @@ class _Waiting:
 class Batcher:
     """A retriever behind a queue. All of it but the search itself runs in one event loop.
 
-    Args:
-        size: queries searched at once, at most.
-        room: queries that may wait; a request is taken while fewer do, so one more request is the bound.
-        cache: answers kept, 0 for none.
+    At most ``size`` queries are searched at once. A request is taken while fewer than ``room`` queries wait, so one more
+    request is the bound. ``cache`` answers are kept, 0 for none.
     """
 
-    def __init__(
-        self, retriever: Retriever, size: int, room: int, cache: int = 0, metrics: Metrics | None = None
-    ) -> None:
-        self.retriever, self.size, self.room = retriever, size, room
-        self.metrics = metrics or Metrics()
+    def __init__(self, retriever: Retriever, size: int, room: int, cache: int, metrics: Metrics) -> None:
+        self.retriever, self.size, self.room, self.metrics = retriever, size, room, metrics
         self.metrics.waiting.set_function(lambda: self.waiting)
         self._cache = HitCache(cache) if cache else None
         self._waiting: dict[str, _Waiting] = {}  # by query, in the order of arrival
@@ -73,23 +68,20 @@ class Batcher:
             Overloaded: the queue is full; nothing of the request was taken.
             Exception: what the retriever raised for one of these queries.
         """
-        found: dict[str, Found] = {}
+        answers: dict[str, list[Hit]] = {}
         if self._cache is not None:
-            found = {q: known for q in queries if (known := self._cache.get(q, k)) is not None}
-            self.metrics.hits.inc(sum(query in found for query in queries))
-        missing = [query for query in dict.fromkeys(queries) if query not in found]
+            answers = {q: known for q in queries if (known := self._cache.get(q, k)) is not None}
+            self.metrics.hits.inc(sum(query in answers for query in queries))
+        missing = [query for query in dict.fromkeys(queries) if query not in answers]
         if self.waiting >= self.room and any(query not in self._waiting for query in missing):
             raise Overloaded(self._seconds_to_wait())
         futures = {query: self._enqueue(query, k) for query in missing}
         for query, future in futures.items():
-            found[query] = await asyncio.shield(future)  # shared with whoever asks the same
-        answers: list[list[Hit]] = []
-        for query in queries:
-            hits = found[query]
+            hits = await asyncio.shield(future)  # shared with whoever asks the same
             if isinstance(hits, Exception):
                 raise hits
-            answers.append(hits[:k])
-        return answers
+            answers[query] = hits
+        return [answers[query][:k] for query in queries]
 
     def _enqueue(self, query: str, k: int) -> asyncio.Future[Found]:
         wanted = self._waiting.get(query)
@@ -145,8 +137,7 @@ def search_each(retriever: Retriever, queries: Sequence[str], k: int) -> list[Fo
         raise
     except BaseException as error:  # a panic of a Rust library is no Exception
         if len(queries) == 1:
-            return [
-                error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-            ]
+            told = f"{type(error).__name__}: {error}"
+            return [error if isinstance(error, Exception) else RuntimeError(told)]
     half = len(queries) // 2
     return [*search_each(retriever, queries[:half], k), *search_each(retriever, queries[half:], k)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _BATCHES = [2**n for n in range(11)]
@@ -19,12 +21,7 @@ class Metrics:
         self.rejected = Counter("s3mini_rejected", "Requests refused: the queue was full", registry=to)
         self.open = Gauge("s3mini_open_requests", "Requests taken and not yet answered", registry=to)
         self.waiting = Gauge("s3mini_waiting_queries", "Queries in the queue", registry=to)
-        self.batch = Histogram(
-            "s3mini_batch_queries", "Queries searched at once", buckets=_BATCHES, registry=to
-        )
-        self.search = Histogram(
-            "s3mini_search_seconds", "Seconds of a batch in the engine", buckets=_SECONDS, registry=to
-        )
-        self.latency = Histogram(
-            "s3mini_request_seconds", "Seconds of a request", buckets=_SECONDS, registry=to
-        )
+        batches, seconds = (partial(Histogram, buckets=b, registry=to) for b in (_BATCHES, _SECONDS))
+        self.batch = batches("s3mini_batch_queries", "Queries searched at once")
+        self.search = seconds("s3mini_search_seconds", "Seconds of a batch in the engine")
+        self.latency = seconds("s3mini_request_seconds", "Seconds of a request")

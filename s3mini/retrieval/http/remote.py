@@ -7,37 +7,23 @@ queries, no more documents than asked for, best first, and every document that o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import httpx
-import tenacity
 from pydantic import ValidationError
 
 from ...corpus import split_contents
 from ...errors import RetrievalError
 from ...records import Document, Hit
+from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, is_local, on_the_way, refusal, retry_after
 from ..base import check_queries, digest
 from .wire import FINGERPRINT, Health, Scored, ScoredPassage, first_problem
 
-log = logging.getLogger("s3mini")
-
-BUSY = {502, 503, 504}
 PROBE = "who wrote the oldest book in the library of the capital"
-LOCAL = {"127.0.0.1", "::1", "localhost"}
 _CONNECT_SECONDS = 5.0
-_BACKOFF = tenacity.wait_exponential_jitter(initial=0.25, max=8.0, jitter=0.25)
-_LONGEST_AWAY = 60.0  # seconds; the most of a Retry-After that is honoured
-
-
-class _NotNow(Exception):
-    """What a later try may cure: no connection, no answer in time, a busy server (``away``: its Retry-After)."""
-
-    def __init__(self, told: str, away: float = 0.0) -> None:
-        super().__init__(told)
-        self.away = away
 
 
 class RemoteRetriever:
@@ -46,8 +32,7 @@ class RemoteRetriever:
     Args:
         url: of the server, with or without ``/retrieve``.
         known: the corpus, by id. None: documents are taken as they come.
-        timeout: seconds to wait for one answer.
-        patience: seconds to go on trying when there is none.
+        timeout, patience: seconds to wait for one answer, and to go on trying when there is none.
         batch: queries per request; a server that says it takes fewer gets fewer.
 
     Raises:
@@ -70,12 +55,12 @@ class RemoteRetriever:
             raise RetrievalError(f"{url!r} is not a URL ({error}); write http://HOST:PORT") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise RetrievalError(f"{url!r} is not the URL of a retrieval server; write http://HOST:PORT")
-        self.patience = patience
+        self.patience = Patience(self.url, patience)
         self._known = known
         self._batch = batch
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            trust_env=parsed.host not in LOCAL,  # no proxy on the way to this machine
+            trust_env=not is_local(parsed),
         )
 
     def close(self) -> None:
@@ -108,16 +93,13 @@ class RemoteRetriever:
         """See `Retriever.search`."""
         texts = check_queries(queries, k)
         size = min(self._batch, self.health.limits.queries) if self.health else self._batch
-        found: list[list[Hit]] = []
-        for start in range(0, len(texts), size):
-            found += self._ask(texts[start : start + size], k)
-        return found
+        return [hits for i in range(0, len(texts), size) for hits in self._ask(texts[i : i + size], k)]
 
     def _ask(self, texts: list[str], k: int) -> list[list[Hit]]:
         response = self._send("POST", "/retrieve", {"queries": texts, "topk": k, "return_scores": True})
         if response.status_code != 200:
             raise RetrievalError(
-                f"{self.url}/retrieve: answered {response.status_code}: {_detail(response)}; "
+                f"{self.url}/retrieve: answered {response.status_code}: {refusal(response)}; "
                 "see the server's log, or check retrieval.url"
             )
         self._same_index(response)
@@ -143,8 +125,8 @@ class RemoteRetriever:
         hits = [
             Hit(self._document(scored, f"{place}.{rank}"), scored.score) for rank, scored in enumerate(block)
         ]
-        for rank in range(1, len(hits)):
-            if hits[rank].score > hits[rank - 1].score:
+        for rank, (better, worse) in enumerate(pairwise(hits), 1):
+            if worse.score > better.score:
                 raise self._broken(f"{place}.{rank}: scores rise; the best document must come first")
         if len({hit.document.id for hit in hits}) != len(hits):
             raise self._broken(f"{place}: a document comes twice")
@@ -182,67 +164,21 @@ class RemoteRetriever:
             "and the server's log"
         )
 
-    # ------------------------------------------------------------------------- trying again
-
     def _send(self, method: str, path: str, content: Any = None) -> httpx.Response:
-        """One exchange, tried again while a later try may help; any status but 502, 503, 504 is returned."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_NotNow),
-            stop=tenacity.stop_after_delay(self.patience),
-            wait=_pause,
-            before_sleep=self._tell,
-            reraise=True,
-        )
+        """One exchange, tried again while the server is down or busy; any other answer is returned."""
+
+        def once() -> httpx.Response:
+            with on_the_way():
+                response = self._client.request(method, self.url + path, json=content)
+            if response.status_code in BUSY:
+                raise NotNow(f"status {response.status_code}: {refusal(response)}", retry_after(response))
+            return response
+
         try:
-            response = retrying(self._once, method, path, content)
-        except _NotNow as error:
-            tries = retrying.statistics["attempt_number"]
+            return self.patience.call(once)
+        except GaveUp as last:
             raise RetrievalError(
-                f"{self.url}: no answer within {self.patience:g} s, {tries} tries; the last: {error}. Start it "
+                f"{self.url}: no answer within {self.patience.seconds:g} s, {last.tries} tries; the last: {last}. Start it "
                 "(`s3mini serve retriever`) or mend retrieval.url, then run the same command again: what is done is "
                 "kept. retrieval.patience says how many seconds to wait"
-            ) from error
-        if retrying.statistics["attempt_number"] > 1:
-            log.warning("%s: answers again", self.url)
-        return response
-
-    def _once(self, method: str, path: str, content: Any) -> httpx.Response:
-        try:
-            response = self._client.request(method, self.url + path, json=content)
-        except httpx.TimeoutException as error:
-            raise _NotNow(f"{type(error).__name__}: nothing came in time (retrieval.timeout)") from error
-        except httpx.TransportError as error:
-            raise _NotNow(f"{type(error).__name__}: {error}") from error
-        if response.status_code in BUSY:
-            raise _NotNow(f"status {response.status_code}: {_detail(response)}", _seconds_away(response))
-        return response
-
-    def _tell(self, state: tenacity.RetryCallState) -> None:
-        """Say once that it waits."""
-        if state.attempt_number == 1 and state.outcome is not None:
-            log.warning(
-                "%s: %s; trying again for up to %g s", self.url, state.outcome.exception(), self.patience
-            )
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Growing pauses with jitter, at least as long as the server asked for."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    away = error.away if isinstance(error, _NotNow) else 0.0
-    return away + _BACKOFF(state)
-
-
-def _seconds_away(response: httpx.Response) -> float:
-    told = response.headers.get("retry-after", "")
-    return (
-        min(float(told), _LONGEST_AWAY) if told.isdigit() else 0.0
-    )  # a date is rarely sent: back off instead
-
-
-def _detail(response: httpx.Response) -> str:
-    """Why a server refused, in its words, cut short."""
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = response.text
-    return str(detail)[:500] or "no explanation"
+            ) from last

@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect
 
 from ... import __version__
 from ...errors import RetrievalError
-from ...records import Document, Hit
+from ...records import Hit
 from ..base import Retriever, check_queries
 from .batching import Batcher, Overloaded
 from .metrics import Metrics
@@ -45,10 +45,8 @@ def make_app(
 ) -> FastAPI:
     """The server as an ASGI application. One thread calls the retriever, which need not be safe for more.
 
-    Args:
-        documents: size of the corpus, for ``/health``.
-        topk: documents per query when a request does not say.
-        cache: answers kept in memory, 0 for none.
+    ``documents``: size of the corpus, for ``/health``; ``topk``: documents per query when a request does not say;
+    ``cache``: answers kept in memory, 0 for none.
 
     Raises:
         ValueError: ``topk`` above ``limits.k``, or below 1.
@@ -69,18 +67,14 @@ def make_app(
         batcher.close()
 
     app = FastAPI(title="s3mini retriever", version=__version__, lifespan=lifespan)
+    body = {"required": True, "content": {"application/json": {"schema": Ask.model_json_schema()}}}
 
     @app.post(
         "/retrieve",
         summary="The best documents of each query",
         response_model=Scored | Bare,
         responses={status: {"model": Problem} for status in (413, 415, 422, 500, 503)},
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": Ask.model_json_schema()}},
-            }
-        },
+        openapi_extra={"requestBody": body},
     )
     async def retrieve(request: Request) -> Response:
         started = time.perf_counter()
@@ -90,14 +84,10 @@ def make_app(
             ask = read_ask(await read_body(request, bounds.body))
             k = topk if ask.topk is None else ask.topk
             queries = check_ask(ask.queries, k, bounds)
-            found = await batcher.search(queries, k)
+            content = render(await batcher.search(queries, k), ask.return_scores)
             metrics.queries.inc(len(queries))
-            status = 200
-            return Response(
-                render(found, ask.return_scores),
-                media_type="application/json",
-                headers={FINGERPRINT: retriever.fingerprint},
-            )
+            status, headers = 200, {FINGERPRINT: retriever.fingerprint}
+            return Response(content, media_type="application/json", headers=headers)
         except Overloaded as error:
             status = 503
             metrics.rejected.inc()
@@ -136,21 +126,19 @@ def make_app(
     return app
 
 
-# ------------------------------------------------------------------------------- one request
-
-
 async def read_body(request: Request, limit: int) -> bytes:
     """The request's body; refuses one above ``limit`` bytes before it is in memory, and one that is not JSON."""
     if "json" not in request.headers.get("content-type", ""):
         raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
+    size = int(request.headers.get("content-length", 0))  # the HTTP parser takes digits only
     body = bytearray()
-    announced = int(request.headers.get("content-length", 0))  # the HTTP parser takes digits only
-    if announced <= limit:
+    if size <= limit:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > limit:
+            size = max(size, len(body))
+            if size > limit:
                 break
-    if max(announced, len(body)) > limit:
+    if size > limit:
         raise HTTPException(413, f"the request is longer than {limit} bytes: ask in several requests")
     return bytes(body)
 
@@ -158,14 +146,11 @@ async def read_body(request: Request, limit: int) -> bytes:
 def read_ask(body: bytes) -> Ask:
     """The request; the message of a refusal names the field."""
     try:
-        try:
-            return Ask.model_validate_json(body)
-        except ValidationError:
-            if b"\\ud" not in body.lower():
-                raise
-            # A query may hold half a character, escaped, if a model wrote it: served like any other.
-            whole = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
-            return Ask.model_validate_json(whole)
+        if (
+            b"\\ud" in body.lower()
+        ):  # half a character, escaped, if a model wrote it: served like any other query
+            body = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+        return Ask.model_validate_json(body)
     except (ValidationError, ValueError, RecursionError) as error:
         raise HTTPException(422, f"not a request: {first_problem(error)}") from error
 
@@ -173,39 +158,29 @@ def read_ask(body: bytes) -> Ask:
 def check_ask(queries: Sequence[str], k: int, limits: Limits) -> list[str]:
     """The queries as the engine takes them; refuses what is above the limits, and blank queries."""
     if len(queries) > limits.queries:
-        raise HTTPException(
-            413, f"{len(queries)} queries in one request, at most {limits.queries}: ask in several requests"
-        )
+        told = f"{len(queries)} queries in one request, at most {limits.queries}: ask in several requests"
+        raise HTTPException(413, told)
     if not 1 <= k <= limits.k:
         raise HTTPException(422, f"topk must be between 1 and {limits.k}, not {k}")
-    for position, query in enumerate(queries):
-        if len(query) > limits.characters:
-            raise HTTPException(
-                422,
-                f"query {position} of {len(queries)} has {len(query)} characters, at most {limits.characters}",
-            )
+    for position, length in enumerate(map(len, queries)):
+        if length > limits.characters:
+            told = f"query {position} of {len(queries)} has {length} characters, at most {limits.characters}"
+            raise HTTPException(422, told)
     try:
         return check_queries(queries, k)
     except RetrievalError as error:
         raise HTTPException(422, str(error)) from error
 
 
-def render(found: Sequence[Sequence[Hit]], scores: bool) -> bytes:
+def render(blocks: Sequence[Sequence[Hit]], scores: bool) -> bytes:
     """The answer, as JSON."""
 
-    def one(hit: Hit) -> dict[str, Any]:
-        return {"document": passage(hit.document), "score": hit.score} if scores else passage(hit.document)
+    def shown(hit: Hit) -> dict[str, Any]:
+        document = {"id": hit.document.id, "contents": hit.document.contents}
+        return {"document": document, "score": hit.score} if scores else document
 
-    result = [[one(hit) for hit in hits] for hits in found]
+    result = [[shown(hit) for hit in block] for block in blocks]
     return json.dumps({"result": result}, ensure_ascii=False, allow_nan=False).encode("utf-8")
-
-
-def passage(document: Document) -> dict[str, str]:
-    """A document as it is sent."""
-    return {"id": document.id, "contents": document.contents}
-
-
-# ------------------------------------------------------------------------------- the process
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -215,10 +190,8 @@ def bind(host: str, port: int) -> socket.socket:
         RetrievalError: the port is taken, or the address is not this machine's.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
@@ -230,12 +203,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def run(app: FastAPI, bound: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C: then no new connection is taken, and what was taken is answered."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=KEEP_ALIVE)
+    config.timeout_graceful_shutdown = STOP_SECONDS
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[bound])

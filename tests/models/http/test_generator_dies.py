@@ -31,7 +31,7 @@ from s3mini.training.parts import AnswerScorer, Outcome, Parts
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mortal]:
     monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
-    monkeypatch.setattr("s3mini.models.http.endpoint.BACKOFF", 0.05)
+    monkeypatch.setattr("s3mini.runs.http_client.BACKOFF", 0.05)
     made = Mortal(tmp_path / "answered.log")
     yield made
     made.stop()

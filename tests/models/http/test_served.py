@@ -66,7 +66,7 @@ def model(url: str, local: LocalModel | None = None, **spec: Any) -> ServedModel
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3mini.models.http.endpoint.BACKOFF", 0.02)
+    monkeypatch.setattr("s3mini.runs.http_client.BACKOFF", 0.02)
 
 
 def echo(path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_profile_names_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert found.search([query], 4)[0][0].document is found.inner._known["d07"]  # type: ignore[attr-defined]
         assert Bench(profile).retriever_depends_on("dense") == f"remote {toy.fingerprint}"
         assert Bench(profile).retriever_depends_on("lexical").startswith("lexical")
-        assert connect(profile).patience == IMPATIENT
+        assert connect(profile).patience.seconds == IMPATIENT
         toy.name = "bm25"
         with pytest.raises(RetrievalError, match="serves bm25, dense retrieval is asked for"):
             Bench(profile).retriever("dense")

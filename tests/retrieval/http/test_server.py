@@ -24,8 +24,8 @@ from s3mini.cli import app as command_line
 from s3mini.cli import main
 from s3mini.retrieval import DenseRetriever, Encoder, LexicalRetriever, Retriever
 from s3mini.retrieval.base import rank, settled
-from s3mini.retrieval.cache import HitCache
 from s3mini.retrieval.dense import build_dense
+from s3mini.retrieval.hit_cache import HitCache
 from s3mini.retrieval.http.server import bind, make_app
 from s3mini.retrieval.http.wire import FINGERPRINT, Limits
 from s3mini.retrieval.lexical import build_lexical

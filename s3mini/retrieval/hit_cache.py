@@ -42,10 +42,8 @@ class CachedRetriever:
     """
 
     def __init__(self, inner: Retriever, size: int = 65_536) -> None:
-        self.inner = inner
-        self.asked = 0
-        self.searched = 0
-        self._cache = HitCache(size)
+        self.inner, self._cache = inner, HitCache(size)
+        self.asked = self.searched = 0
 
     @property
     def name(self) -> str:

@@ -1,0 +1,146 @@
+"""What the HTTP clients of searches and of models share: one way to wait for a server, to read its refusals, and no proxy.
+
+What a later try may cure (`NotNow`) is tried again, after random pauses that grow and are never shorter than the server
+asks for, until it has answered nothing for as long as the client has patience (`GaveUp`). Other errors end it at once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import httpx
+import tenacity
+
+log = logging.getLogger("s3mini")
+
+BUSY = frozenset({408, 425, 429, 502, 503, 504})
+"""Statuses of a server that cannot answer now: it is down behind its proxy, or asks for a slower pace."""
+BACKOFF, LONGEST = 0.5, 16.0  # seconds: the first pause at most, doubled each time, and the longest
+SHOWN = 500  # characters of a server's message
+Answer = TypeVar("Answer")
+
+
+class NotNow(Exception):
+    """No connection, no answer in time, or a busy server, which asks to wait ``away`` seconds."""
+
+    def __init__(self, problem: str, away: float = 0.0) -> None:
+        super().__init__(problem)
+        self.away = away
+
+
+class GaveUp(Exception):
+    """Patience has ended: ``tries`` in ``seconds``; the message is the last one's problem."""
+
+    def __init__(self, problem: str, tries: int, seconds: float) -> None:
+        super().__init__(problem)
+        self.tries, self.seconds = tries, seconds
+
+
+class Patience:
+    """Tries again for ``seconds`` from the server's last answer, whichever of the client's requests it was to."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self.url, self.seconds = url, seconds
+        self._heard = 0.0  # when it last answered, by the monotonic clock
+        self._warned = False
+        self._policy: dict[str, Any] = {
+            "retry": tenacity.retry_if_exception_type(NotNow),
+            "wait": lambda state: (
+                _failure(state).away + tenacity.wait_random_exponential(BACKOFF, LONGEST)(state)
+            ),
+            "stop": lambda state: state.upcoming_sleep > self._left(state),
+            "before_sleep": self._warn,
+            "retry_error_callback": self._give_up,
+        }
+
+    def call(self, once: Callable[[], Answer]) -> Answer:
+        """What ``once`` returns, called until it raises no `NotNow`.
+
+        Raises:
+            GaveUp: patience has ended.
+        """
+        answer: Answer = tenacity.Retrying(**self._policy)(once)
+        self._hear()
+        return answer
+
+    async def acall(self, once: Callable[[], Awaitable[Answer]]) -> Answer:
+        """As `call`, in an event loop."""
+        answer: Answer = await tenacity.AsyncRetrying(**self._policy)(once)
+        self._hear()
+        return answer
+
+    def _left(self, state: tenacity.RetryCallState) -> float:
+        return max(state.start_time, self._heard) + self.seconds - time.monotonic()
+
+    def _hear(self) -> None:
+        self._heard = time.monotonic()
+        if self._warned:
+            self._warned = False
+            log.warning("%s: answers again", self.url)
+
+    def _warn(self, state: tenacity.RetryCallState) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("%s: %s; trying again for up to %.0f s", self.url, _failure(state), self._left(state))
+
+    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+        last = _failure(state)
+        asks = f"; it asks to wait {last.away:.0f} s" if last.away > self._left(state) else ""
+        seconds = time.monotonic() - state.start_time
+        raise GaveUp(f"{last}{asks}", state.attempt_number, seconds) from last
+
+
+def _failure(state: tenacity.RetryCallState) -> NotNow:
+    error = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(error, NotNow)
+    return error
+
+
+@contextmanager
+def on_the_way() -> Iterator[None]:
+    """What keeps a request from being answered at all, raised as `NotNow`."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise NotNow(f"{type(error).__name__}: nothing came in time (the profile's timeout)") from error
+    except httpx.TransportError as error:
+        raise NotNow(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Seconds that a Retry-After header asks for, given as a number or a date; 0 without one."""
+    value = response.headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def refusal(response: httpx.Response) -> str:
+    """What a server says went wrong, from FastAPI's or OpenAI's error object or as it stands, cut short."""
+    try:
+        said = response.json()
+    except ValueError:
+        return response.text[:SHOWN] or response.reason_phrase
+    for key in ("error", "message", "detail"):
+        said = said.get(key, said) if isinstance(said, dict) else said
+    return (said if isinstance(said, str) else json.dumps(said))[:SHOWN]
+
+
+def is_local(url: httpx.URL) -> bool:
+    """Whether it is on this machine, where no proxy must stand in between."""
+    try:
+        return ipaddress.ip_address(url.host).is_loopback
+    except ValueError:
+        return url.host == "localhost"
