@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..corpus import fingerprint, load_questions
 from ..methods import Bench, Collected, kind_of, make_protocol, method_spec, retrieval_settings
@@ -20,6 +20,8 @@ from ..reward import Reward, gbr, make_reward, span_match
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..episodes import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +40,17 @@ class Outcome:
 Scorer = Callable[[Sequence[Episode]], list[Outcome]]
 
 
-class Runner(Protocol):
-    """What rolls out episodes: `episodes.Engine`, or a toy in tests."""
-
-    def run(
-        self,
-        questions: Sequence[Question],
-        n: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-        progress: bool = True,
-        before: Mapping[str, int] | None = None,
-    ) -> list[Episode]:
-        """``n`` episodes per question, side by side; ``before``: how many of a question's are run elsewhere."""
-        ...
-
-
 @dataclass
 class Parts:
-    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, where that is kept."""
+    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, where that is kept.
+
+    ``engine`` may be anything that runs episodes as `episodes.Engine` does.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     questions: Sequence[Question]
-    engine: Runner
+    engine: Engine
     score: Scorer
     start: PreTrainedModel | None = None
 
@@ -88,15 +77,10 @@ class AnswerScorer:
         collected = [Collected(e.context, e, (e.answer or "") if self.own else None) for e in episodes]
         answers = self.bench.answer(questions, collected)
         scores = self.reward.score(answers, questions, self.bench.judge)
-        values = self.reward(questions, scores)
+        gains = [gbr(s.gen_acc, self.rag.lookup(q)) for s, q in zip(scores, questions, strict=True)]
+        tokens = [self.bench.count_tokens(episode.context) for episode in episodes]
         return [
-            Outcome(
-                value,
-                score,
-                gbr(score.gen_acc, self.rag.lookup(episode.question)),
-                self.bench.count_tokens(episode.context),
-            )
-            for episode, score, value in zip(episodes, scores, values, strict=True)
+            Outcome(*row) for row in zip(self.reward(questions, scores), scores, gains, tokens, strict=True)
         ]
 
 
@@ -115,8 +99,8 @@ class RecallScorer(AnswerScorer):
 def recall(question: Question, context: Sequence[Document]) -> float:
     """Share of the gold documents in ``context``; where none are known, whether any text holds an accepted answer."""
     if question.gold_ids:
-        found = {document.id for document in context}
-        return sum(i in found for i in question.gold_ids) / len(question.gold_ids)
+        ids = {document.id for document in context}
+        return sum(i in ids for i in question.gold_ids) / len(question.gold_ids)
     return float(any(span_match(document.contents, question.golden_answers) for document in context))
 
 
