@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,19 @@ from typing import Any
 from .. import __version__
 
 LIBRARIES = (
-    "torch",
-    "transformers",
-    "trl",
-    "pyserini",
-    "faiss-cpu",
-    "faiss-gpu",
-    "sentence-transformers",
-    "numpy",
-    "pymilvus",
+    "torch", "transformers", "trl", "pyserini", "faiss-cpu", "faiss-gpu", "sentence-transformers", "numpy", "pymilvus",
     "milvus-lite",
-)
+)  # fmt: skip
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries a result depends on."""
-    found = {"python": platform.python_version(), "s3mini": __version__}
+    installed = {"python": platform.python_version(), "s3mini": __version__}
     for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def cores() -> int:
@@ -61,11 +52,9 @@ def machine() -> dict[str, Any]:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def cap_threads(threads: int | None = None) -> int:

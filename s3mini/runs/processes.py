@@ -1,12 +1,9 @@
 """The processes that train together, one per GPU, as ``accelerate launch`` or ``torchrun`` start them.
 
-One machine with several GPUs; a small model whole on each of them, a large one sharded (FSDP)::
+A small model whole on each GPU, a large one sharded (FSDP), two CPU cores (what the tests run)::
 
     accelerate launch --config_file s3mini/training/accelerate/ddp.yaml --num_processes 2 -m s3mini.cli train --profile gpu
     accelerate launch --config_file s3mini/training/accelerate/fsdp.yaml --num_processes 5 -m s3mini.cli train --profile paper
-
-CPU cores (what the tests run)::
-
     torchrun --nproc_per_node 2 -m s3mini.cli train --profile smoke
 
 The processes share the questions of a step evenly, and the folder ``build/``. Index, generator and judge are opened
@@ -53,15 +50,16 @@ class Processes:
             return [work()]
         import torch.distributed as dist
 
-        mine: tuple[T | None, str] = (None, "")
+        result: T | None = None
         failure: Exception | None = None
         try:
-            mine = work(), ""
+            result = work()
         except Exception as error:
-            failure, mine = error, (None, f"{type(error).__name__}: {error}")
+            failure = error
+        message = f"{type(failure).__name__}: {failure}" if failure else ""
         told: list[tuple[T, str]] = [None] * self.count  # type: ignore[list-item]
         try:
-            dist.all_gather_object(told, mine)
+            dist.all_gather_object(told, (result, message))
         except RuntimeError as error:
             raise failure or StageError(
                 f"process {self.rank} lost the others ({error}): see their messages, then run the same command "
@@ -120,19 +118,14 @@ def join() -> Processes:
     """
     if "LOCAL_RANK" not in os.environ:
         return ALONE
+    sharded, fsdp = _on("ACCELERATE_USE_FSDP"), "s3mini/training/accelerate/fsdp.yaml"
     if _on("ACCELERATE_USE_DEEPSPEED"):
-        raise ProfileError(
-            "DeepSpeed is not supported: launch with s3mini/training/accelerate/fsdp.yaml, which shards alike"
-        )
-    sharded = _on("ACCELERATE_USE_FSDP")
+        raise ProfileError(f"DeepSpeed is not supported: launch with {fsdp}, which shards alike")
     if sharded and os.environ.get("FSDP_VERSION") != "2":
-        raise ProfileError(
-            "FSDP version 1 is not supported: set fsdp_version: 2, as s3mini/training/accelerate/fsdp.yaml does"
-        )
+        raise ProfileError(f"FSDP version 1 is not supported: set fsdp_version: 2, as {fsdp} does")
     if sharded and _on("FSDP_CPU_RAM_EFFICIENT_LOADING"):
         raise ProfileError(
-            "set fsdp_cpu_ram_efficient_loading: false, as s3mini/training/accelerate/fsdp.yaml does: every process rolls out, "
-            "so each needs whole models"
+            f"set fsdp_cpu_ram_efficient_loading: false, as {fsdp} does: every process rolls out, so each needs whole models"
         )
     import torch
     from accelerate import PartialState

@@ -22,7 +22,6 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 from typing import Any
 
 from ..errors import DataError, StageError
@@ -89,8 +88,7 @@ class RayExecutor:
     """
 
     def __init__(self, open_context: Callable[[], object], workers: int | None = None) -> None:
-        self._open_context = open_context
-        self._wanted = workers
+        self._open_context, self._wanted = open_context, workers
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayExecutor:
@@ -112,21 +110,13 @@ class RayExecutor:
         processors, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         workers = self._wanted or min(gpus, processors) or processors
         self._check(processors)
-        threads = processors // workers
-        share = gpus_each(workers, gpus)
+        threads, share = processors // workers, gpus_each(workers, gpus)
+        variables = {"S3MINI_ROOT": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         actor = ray.remote(_Worker).options(
-            num_cpus=threads,
-            num_gpus=share,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
-            runtime_env={
-                "env_vars": {
-                    "S3MINI_ROOT": str(ROOT),
-                    "TOKENIZERS_PARALLELISM": "false",
-                    **dict.fromkeys(THREAD_VARIABLES, str(threads)),
-                }
-            },
-        )
+            num_cpus=threads, num_gpus=share, max_restarts=-1, max_task_retries=RETRIES,
+            runtime_env={"env_vars": variables},
+        )  # fmt: skip
         self._actors = [actor.remote(self._open_context, threads) for _ in range(workers)]
         _, absent = ray.wait([a.ready.remote() for a in self._actors], num_returns=workers, timeout=PLACED)
         if absent:
@@ -141,9 +131,7 @@ class RayExecutor:
                 f"{self._wanted} workers on {processors} processors: give --workers {processors} or fewer"
             )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         import ray
 
         ray.shutdown()  # ends the actors, in a cluster too
@@ -165,16 +153,15 @@ class RayExecutor:
         done: dict[int, Any] = {}
         turn = 0
         while True:
-            while free and len(running) + len(done) < AHEAD * len(self._actors):
-                number, block = next(waiting, (-1, ()))
-                if number < 0:
-                    break
-                actor = free.pop(0)
+            while (
+                free
+                and len(running) + len(done) < AHEAD * len(self._actors)
+                and (item := next(waiting, None))
+            ):
+                actor, (number, block) = free.pop(0), item
                 running[actor.answer.remote(shared.hex(), [shared], block)] = number, actor
-            while turn in done:
-                yield _fetched(
-                    done.pop(turn)
-                )  # a failure waits its turn, so that what came before it is kept
+            while turn in done:  # a failure waits its turn, so that what came before it is kept
+                yield _fetched(done.pop(turn))
                 turn += 1
             if not running:
                 return
@@ -210,12 +197,12 @@ def _begin() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
+    settings: dict[str, Any] = (
+        {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": STORE} if own else {}
+    )
     for left in reversed(range(STARTS)):
         try:
-            if own:
-                ray.init(num_cpus=cores(), include_dashboard=False, object_store_memory=STORE, **QUIET)
-            else:
-                ray.init(**QUIET)
+            ray.init(**QUIET, **settings)
             return
         except Exception as error:  # what Ray raises here has no type of its own
             ray.shutdown()
@@ -229,7 +216,7 @@ def _fetched(ready: Any) -> list[Record]:
     import ray
 
     try:
-        records: list[Record] = ray.get(ready)
+        return ray.get(ready)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayError as error:
@@ -237,4 +224,3 @@ def _fetched(ready: Any) -> list[Record]:
             f"{RETRIES + 1} processes died on one block of questions (out of memory?): give fewer --workers or a smaller "
             f"generator.batch_size, then run the same command again: it goes on there. Ray says: {error}"
         ) from error
-    return records

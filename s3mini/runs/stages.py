@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,14 +36,12 @@ def disk_error(error: OSError, path: Path) -> StageError | None:
     """The `StageError` for a full or read-only disk, or None when ``error`` is something else."""
     where = Path(error.filename) if isinstance(error.filename, str) else path
     if error.errno in _FULL:
-        return StageError(
-            f"{where}: no space left on the disk; free some room and run the same command again: it resumes"
-        )
-    if error.errno in _DENIED:
-        return StageError(
-            f"{where}: cannot be written ({error.strerror}); check the folder's owner and permissions"
-        )
-    return None
+        remedy = "no space left on the disk; free some room and run the same command again: it resumes"
+    elif error.errno in _DENIED:
+        remedy = f"cannot be written ({error.strerror}); check the folder's owner and permissions"
+    else:
+        return None
+    return StageError(f"{where}: {remedy}")
 
 
 @contextmanager
@@ -52,10 +49,14 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = disk_error(error, path)
-        if told is None:
-            raise
-        raise told from error
+        if told := disk_error(error, path):
+            raise told from error
+        raise
+
+
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden name in the same folder, of this process alone."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> Path:
@@ -65,7 +66,7 @@ def atomic_write(path: str | Path, data: str | bytes) -> Path:
         StageError: the disk is full or the folder cannot be written; the old file, if any, is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path, "tmp")
     with _disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +88,7 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
         StageError: the disk is full or the folder cannot be written; the old folder, if any, is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    retired = path.with_name(f".{path.name}.{os.getpid()}.old")
+    temporary, retired = _beside(path, "tmp"), _beside(path, "old")
     with _disk_errors(path):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -103,10 +103,10 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
 
 
 class JsonlLog:
-    """An append-only JSON-lines file that survives being killed at any moment.
+    """An append-only JSON-lines file that survives being killed at any moment. One writer at a time.
 
     Opening reads the records already there (`records`) and drops a torn last line. `append` and `extend`
-    return only after the lines are on the disk. One writer at a time.
+    return only after the lines are on the disk.
 
     Raises:
         StageError: a line other than the last is not JSON (names file and line); the disk is full, in
@@ -125,14 +125,15 @@ class JsonlLog:
                 os.ftruncate(self._fd, self._size)
 
     def _read(self, raw: bytes) -> tuple[list[Any], int]:
+        """The records, and the bytes that they take."""
         records: list[Any] = []
         size = 0
-        lines = raw.split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn or empty
+        *lines, torn = raw.split(b"\n")  # what follows the last newline is torn or empty
+        for number, line in enumerate(lines, 1):
             try:
                 records.append(json.loads(line))
             except ValueError as error:
-                if number == len(lines) - 1 and not lines[-1]:  # the last line, its bytes never flushed
+                if number == len(lines) and not torn:  # the last line, its bytes never flushed
                     break
                 raise StageError(
                     f"{self.path}:{number}: not a JSON line; the file was edited or damaged: "
@@ -149,8 +150,7 @@ class JsonlLog:
         """Add records, all or none of them, and flush once."""
         if self._fd is None:
             raise StageError(f"{self.path}: the log is closed; open it again to append")
-        new = list(records)
-        data = b"".join(json.dumps(r, ensure_ascii=False).encode("utf-8") + b"\n" for r in new)
+        data = b"".join(json.dumps(r, ensure_ascii=False).encode("utf-8") + b"\n" for r in records)
         with _disk_errors(self.path):
             try:
                 written = 0
@@ -182,7 +182,7 @@ class JsonlLog:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", None) is not None:
+        if hasattr(self, "_fd"):  # not where opening failed
             self.close()
 
 
@@ -215,7 +215,6 @@ class Stage:
     interrupted run of the same inputs and settings stays, to be resumed. ``path`` never touches the disk.
 
     Args:
-        profile: decides the folder.
         name: may hold slashes, e.g. ``train/s3-seed1``.
         inputs: fingerprints of what the stage reads, by name.
         settings: every number and name that changes its result.
@@ -231,8 +230,7 @@ class Stage:
         inputs: Mapping[str, str],
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = name
-        self.path = profile.build / name
+        self.name, self.path = name, profile.build / name
         self.inputs: dict[str, str] = plain(dict(inputs))
         self.settings: dict[str, Any] = plain(dict(settings or {}))
         self._started: float | None = None
@@ -245,11 +243,11 @@ class Stage:
     @property
     def done(self) -> bool:
         """Whether the result on the disk is complete and belongs to these inputs and settings."""
-        found = self.manifest
+        kept = self.manifest
         return (
-            bool(found.get("complete"))
-            and not self._differences(found)
-            and all((self.path / file).exists() for file in found.get("outputs", []))
+            bool(kept.get("complete"))
+            and not self._differences(kept)
+            and all((self.path / file).exists() for file in kept.get("outputs", []))
         )
 
     @property
@@ -259,58 +257,51 @@ class Stage:
             self._open()
         return self.path
 
-    def _differences(self, found: Mapping[str, Any]) -> list[str]:
+    def _differences(self, kept: Mapping[str, Any]) -> list[str]:
         return [
             f"{kind}.{key}"
             for kind, mine in (("inputs", self.inputs), ("settings", self.settings))
-            for key in sorted(mine.keys() | found.get(kind, {}).keys())
-            if mine.get(key) != found.get(kind, {}).get(key)
+            for key in sorted(mine.keys() | kept.get(kind, {}).keys())
+            if mine.get(key) != kept.get(kind, {}).get(key)
         ]
 
     def _open(self) -> None:
-        found = self.manifest
-        changed = self._differences(found) if found else []
+        kept = self.manifest
+        changed = self._differences(kept) if kept else []
         with _disk_errors(self.path):
-            if self.path.exists() and (changed or not found):
+            if self.path.exists() and (changed or not kept):
                 aside = self.path.with_name(self.path.name + ".old")
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(self.path, aside)
                 why = ", ".join(changed) + " changed" if changed else "it has no readable manifest"
                 log.warning("stage %s: redone, %s; the earlier result is in %s", self.name, why, aside)
-                found = {}
+                kept = {}
             self.path.mkdir(parents=True, exist_ok=True)
-        self._resumed = bool(found)
-        self._before = float(found.get("seconds", 0.0)) + self._lost_seconds(found)
+        self._resumed = bool(kept)
+        self._before = float(kept.get("seconds", 0.0))
+        if "open_since" in kept:  # a session was killed: it lasted until the last file that it touched
+            newest = max((f.stat().st_mtime for f in self._files()), default=0.0)
+            self._before += max(0.0, newest - float(kept["open_since"]))
         self._started = time.time()
-        self._write(complete=False)
+        self._write(open_since=self._started)
 
-    def _lost_seconds(self, found: Mapping[str, Any]) -> float:
-        """Seconds of a session that was killed, judged by the last file it touched."""
-        if "open_since" not in found:
-            return 0.0
-        newest = max((f.stat().st_mtime for f in self.path.rglob("*") if f.is_file()), default=0.0)
-        return max(0.0, newest - float(found["open_since"]))
+    def _files(self) -> Iterator[Path]:
+        return (f for f in self.path.rglob("*") if f.is_file())
 
-    def _write(self, complete: bool, closed: bool = False, facts: Mapping[str, Any] | None = None) -> None:
+    def _write(self, complete: bool = False, **more: Any) -> None:
         assert self._started is not None
-        over = complete or closed
-        seconds = self._before + (time.time() - self._started if over else 0.0)
-        manifest: dict[str, Any] = {
+        spent = 0.0 if "open_since" in more else time.time() - self._started
+        manifest = {
             "stage": self.name,
             "complete": complete,
             "inputs": self.inputs,
             "settings": self.settings,
-            "seconds": round(seconds, 3),
+            "seconds": round(self._before + spent, 3),
             "resumed": self._resumed,
             "versions": versions(),
             "machine": machine(),
+            **more,
         }
-        if not over:
-            manifest["open_since"] = self._started
-        if complete:
-            files = sorted(f.relative_to(self.path).as_posix() for f in self.path.rglob("*") if f.is_file())
-            manifest["outputs"] = [f for f in files if f != MANIFEST]
-            manifest["facts"] = plain(dict(facts or {}))
         atomic_write(self.path / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
     def finish(self, **facts: Any) -> None:
@@ -319,22 +310,21 @@ class Stage:
             self._started = None
             return
         _ = self.dir  # a stage that wrote nothing still gets its folder
-        self._write(complete=True, facts=facts)
+        files = sorted(f.relative_to(self.path).as_posix() for f in self._files())
+        self._write(complete=True, outputs=[f for f in files if f != MANIFEST], facts=plain(facts))
         self._started = None
 
     def __enter__(self) -> Stage:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._started is None:
             return
         told = disk_error(error, self.path) if isinstance(error, OSError) else None
         if told is None and isinstance(error, Exception) and shutil.disk_usage(self.path).free < _NEARLY_FULL:
             told = disk_error(OSError(errno.ENOSPC, "full"), self.path)
         try:
-            self._write(complete=False, closed=True)
+            self._write()
         except StageError as unwritable:
             told = told or unwritable
         self._started = None
@@ -345,18 +335,20 @@ class Stage:
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a stage's folder; {} when there is none or it cannot be read."""
     try:
-        found = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def stage_times(profile: Profile) -> dict[str, dict[str, Any]]:
     """``{stage: {"seconds", "resumed"}}`` of every complete stage of a profile, for results.json."""
-    manifests = sorted(profile.build.rglob(MANIFEST))
-    found = {p.parent.relative_to(profile.build).as_posix(): read_manifest(p.parent) for p in manifests}
+    manifests = {
+        path.parent.relative_to(profile.build).as_posix(): read_manifest(path.parent)
+        for path in sorted(profile.build.rglob(MANIFEST))
+    }
     return {
-        name: {"seconds": m["seconds"], "resumed": m["resumed"]}
-        for name, m in found.items()
-        if m.get("complete") and ".old" not in name
+        name: {"seconds": manifest["seconds"], "resumed": manifest["resumed"]}
+        for name, manifest in manifests.items()
+        if manifest.get("complete") and ".old" not in name
     }

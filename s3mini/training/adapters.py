@@ -35,12 +35,10 @@ def save_whole(
 
     ``weights``, if any, are written in place of its own.
     """
-    if weights:
-        model.save_pretrained(folder, state_dict=dict(weights))
-    elif any(".lora_" in name for name, _ in model.named_parameters()):
-        model.save_pretrained(folder, state_dict=merged_state(model))
-    else:
-        model.save_pretrained(folder)
+    adapted = any(".lora_" in name for name, _ in model.named_parameters())
+    model.save_pretrained(
+        folder, state_dict=dict(weights or {}) or (merged_state(model) if adapted else None)
+    )
 
 
 def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ..bench import Bench, protocol_class
 from ..corpus import load_questions
@@ -19,6 +19,8 @@ from ..reward import Reward, gbr, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..episodes import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +39,17 @@ class Outcome:
 Scorer = Callable[[Sequence[Episode]], list[Outcome]]
 
 
-class Runner(Protocol):
-    """What rolls out episodes: `episodes.Engine`, or a toy in tests."""
-
-    def run(
-        self,
-        questions: Sequence[Question],
-        n: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-        progress: bool = True,
-        before: Mapping[str, int] | None = None,
-    ) -> list[Episode]:
-        """``n`` episodes per question, side by side; ``before``: how many of a question's are run elsewhere."""
-        ...
-
-
 @dataclass
 class Parts:
-    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, where that is kept."""
+    """``model`` is trained in place and is the engine's own; ``start`` is the model it began as, where that is kept.
+
+    ``engine`` may be anything that runs episodes as `episodes.Engine` does.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     questions: Sequence[Question]
-    engine: Runner
+    engine: Engine
     score: Scorer
     start: PreTrainedModel | None = None
 
@@ -87,15 +76,10 @@ class AnswerScorer:
         collected = [Collected(e.context, e, (e.answer or "") if self.own else None) for e in episodes]
         answers = self.bench.answer(questions, collected)
         scores = self.reward.score(answers, questions, self.bench.judge)
-        values = self.reward(questions, scores)
+        gains = [gbr(s.gen_acc, self.rag.lookup(q)) for s, q in zip(scores, questions, strict=True)]
+        tokens = [self.bench.count_tokens(episode.context) for episode in episodes]
         return [
-            Outcome(
-                value,
-                score,
-                gbr(score.gen_acc, self.rag.lookup(episode.question)),
-                self.bench.count_tokens(episode.context),
-            )
-            for episode, score, value in zip(episodes, scores, values, strict=True)
+            Outcome(*row) for row in zip(self.reward(questions, scores), scores, gains, tokens, strict=True)
         ]
 
 

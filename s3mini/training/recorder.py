@@ -26,19 +26,12 @@ from ..runs.stages import JsonlLog, atomic_dir, atomic_write
 from .parts import Outcome
 from .trainer import completion_logprobs
 
-CURVE = "curve.jsonl"
-EPISODES = "episodes.jsonl"
-CHECKPOINTS = "checkpoints"
-MODEL = "model"
-KEPT = "kept"
+CURVE, EPISODES = "curve.jsonl", "episodes.jsonl"
+CHECKPOINTS, KEPT, MODEL = "checkpoints", "kept", "model"
 COMPLETE = "complete"
-FROM_TRL = {
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-    "kl": "kl",
-    "clip_ratio/region_mean": "clipped",
-}
+FROM_TRL = {name: name for name in ("loss", "grad_norm", "learning_rate", "kl")}
+FROM_TRL["clip_ratio/region_mean"] = "clipped"
+BESIDE_THE_BAR = ("reward", "gen_acc", "searches", "valid_format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +68,11 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one process tells of its share of a step. ``kl`` as a mean and the number of tokens it is over."""
+    """What one process tells of its share of a step."""
 
     played: list[Played]
     shown: list[dict[str, Any]]
-    kl: tuple[float, int] | None
+    kl: tuple[float, int] | None  # a mean, and the number of tokens it is over
     seconds_rollout: float
     seconds_score: float
 
@@ -108,25 +101,20 @@ def step_record(played: Sequence[Played], group: int) -> dict[str, Any]:
     stopped by the length limit.
     """
 
-    def mean(values: Sequence[float]) -> float:
-        return round(sum(values) / len(values), 6)
+    def mean(name: str) -> float | None:
+        known = [value for p in played if (value := getattr(p, name)) is not None]
+        return round(sum(known) / len(known), 6) if known else None
 
     rewards = [p.reward for p in played]
     groups = [rewards[i : i + group] for i in range(0, len(played), group)]
-    gains = [p.gbr for p in played if p.gbr is not None]
+    means = ("reward", "gen_acc", "gbr", "valid_format", "searches", "documents", "context_tokens")
     return {
         "episodes": len(played),
-        "reward": mean(rewards),
-        "gen_acc": mean([p.gen_acc for p in played]),
-        "gbr": mean(gains) if gains else None,
-        "valid_format": mean([p.valid_format for p in played]),
-        "searches": mean([p.searches for p in played]),
-        "documents": mean([p.documents for p in played]),
-        "context_tokens": mean([p.context_tokens for p in played]),
-        "zero_variance": mean([max(g) - min(g) < 1e-8 for g in groups]),
+        **{name: mean(name) for name in means},
+        "zero_variance": round(sum(max(g) - min(g) < 1e-8 for g in groups) / len(groups), 6),
         "entropy": round(sum(p.surprise for p in played) / max(1, sum(p.tokens for p in played)), 6),
-        "completion_tokens": mean([p.tokens for p in played]),
-        "cut": mean([p.cut for p in played]),
+        "completion_tokens": mean("tokens"),
+        "cut": mean("cut"),
     }
 
 
@@ -143,14 +131,13 @@ def kl_to_start(
     completion = max(len(e.completion_ids) for e in episodes)
 
     def rows(values: Sequence[tuple[Sequence[float], Sequence[float]]]) -> torch.Tensor:
-        return torch.tensor(
-            [[0] * (prompt - len(p)) + [*p] + [*c] + [0] * (completion - len(c)) for p, c in values]
-        ).to(start.device)
+        padded = [[0] * (prompt - len(p)) + [*p, *c] + [0] * (completion - len(c)) for p, c in values]
+        return torch.tensor(padded).to(start.device)
 
     ids = rows([(e.prompt_ids, e.completion_ids) for e in episodes])
     seen = rows([([1] * len(e.prompt_ids), [1] * len(e.completion_ids)) for e in episodes])
-    scored = rows([([0] * len(e.prompt_ids), e.env_mask) for e in episodes])[:, prompt:]
-    sampled = rows([([0.0] * len(e.prompt_ids), e.logprobs) for e in episodes])[:, prompt:]
+    scored = rows([((), e.env_mask) for e in episodes])[:, prompt:]
+    sampled = rows([((), e.logprobs) for e in episodes])[:, prompt:]
     before, _ = completion_logprobs(start, ids, seen, scored, temperature, batch_size)
     difference = (before - sampled) * scored
     total = (torch.exp(difference) - difference - 1).sum() / scored.sum().clamp(min=1)
@@ -161,23 +148,23 @@ def shown_episodes(
     episodes: Sequence[Episode], outcomes: Sequence[Outcome], group: int
 ) -> list[dict[str, Any]]:
     """The best and the worst episode of the first group that has both (else of the first), for reading."""
-    firsts = range(0, len(episodes), group)
     rewards = [outcome.reward for outcome in outcomes]
-    first = next((i for i in firsts if max(rewards[i : i + group]) > min(rewards[i : i + group])), 0)
-    members = sorted(range(first, first + group), key=lambda i: (-rewards[i], i))
+    groups = [range(first, first + group) for first in range(0, len(episodes), group)]
+    members = next((g for g in groups if len({rewards[i] for i in g}) > 1), groups[0])
+    ranked = sorted(members, key=lambda i: -rewards[i])
     return [
         {
-            "id": episodes[i].question.id,
-            "question": episodes[i].question.question,
-            "golden_answers": list(episodes[i].question.golden_answers),
-            "context": [d.id for d in episodes[i].context],
-            "titles": [d.title for d in episodes[i].context],
-            "answer": outcomes[i].score.answer,
-            "gen_acc": outcomes[i].score.gen_acc,
-            "reward": rewards[i],
-            "episode": episode_as_json(episodes[i]),
+            "id": episode.question.id,
+            "question": episode.question.question,
+            "golden_answers": list(episode.question.golden_answers),
+            "context": [d.id for d in episode.context],
+            "titles": [d.title for d in episode.context],
+            "answer": outcome.score.answer,
+            "gen_acc": outcome.score.gen_acc,
+            "reward": outcome.reward,
+            "episode": episode_as_json(episode),
         }
-        for i in (members[0], members[-1])
+        for episode, outcome in ((episodes[i], outcomes[i]) for i in (ranked[0], ranked[-1]))
     ]
 
 
@@ -216,8 +203,7 @@ class Recorder(TrainerCallback):
     def __init__(self, folder: Path, steps: int, done: int = 0, progress: bool = True) -> None:
         for name in (CURVE, EPISODES):
             keep_until(folder / name, done)
-        self.curve = JsonlLog(folder / CURVE)
-        self.episodes = JsonlLog(folder / EPISODES)
+        self.curve, self.episodes = JsonlLog(folder / CURVE), JsonlLog(folder / EPISODES)
         self._bar = tqdm(total=steps, initial=done, desc="GRPO", unit="step", disable=not progress)
         self._keep: dict[int, Callable[[Path], None]] = {}
         self._folder = folder
@@ -244,29 +230,23 @@ class Recorder(TrainerCallback):
             return
         record, shown, since = self._left
         self._left = None
-        for theirs, ours in FROM_TRL.items():
-            if logs.get(theirs) is not None:
-                record[ours] = round(logs[theirs], 8)
+        record |= {ours: round(logs[trl], 8) for trl, ours in FROM_TRL.items() if logs.get(trl) is not None}
         record["seconds_update"] = round(time.perf_counter() - since, 3)
         self.episodes.extend({"step": record["step"], **episode} for episode in shown)
         self._save_kept(record["step"])
         self.curve.append(record)
-        self._bar.set_postfix(
-            {name: f"{record[name]:.2f}" for name in ("reward", "gen_acc", "searches", "valid_format")}
-        )
+        self._bar.set_postfix({name: f"{record[name]:.2f}" for name in BESIDE_THE_BAR})
         self._bar.update()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A checkpoint is on the disk: say so, and drop the older ones."""
-        folder = Path(args.output_dir)
-        newest = folder / f"checkpoint-{state.global_step}"
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         atomic_write(newest / COMPLETE, "")
-        for path in folder.glob("checkpoint-*"):
+        for path in newest.parent.glob("checkpoint-*"):
             if path != newest:
                 shutil.rmtree(path)
 
     def close(self) -> None:
         """Release the files and the bar."""
-        self.curve.close()
-        self.episodes.close()
-        self._bar.close()
+        for opened in (self.curve, self.episodes, self._bar):
+            opened.close()

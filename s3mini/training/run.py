@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,10 @@ from .trainer import LeanGRPOTrainer, whole_weights
 from .trl import data_order, given_reward, trl_config
 
 
-class Training:
+class Training(TrainerCallback):
     """``parts``, of which the loop is to be made, are the given ones as every process shares in them.
+
+    As TRL's callback it does what all processes have a part in, before the main one's `Recorder` writes.
 
     Raises:
         DataError: no question to train on.
@@ -48,9 +49,7 @@ class Training:
         self._progress = progress and processes.main
         self._checkpoint: Path | None = None
         self._trainer: LeanGRPOTrainer | None = None
-        self._whole: dict[
-            str, torch.Tensor
-        ] = {}  # a sharded model's weights, in the main process, to be saved
+        self._whole: dict[str, torch.Tensor] = {}  # a sharded model's weights, gathered in the main process
 
     def resume(self) -> bool:
         """Take the last checkpoint, if there is one. False when nothing is left to train: the model is saved."""
@@ -67,7 +66,6 @@ class Training:
         recorder = Recorder(self.folder, spec.steps, done, self._progress) if main else None
         # Sharded, a model can roll out nothing: the parts keep a whole one, brought up to date before each rollout.
         model = copy.deepcopy(parts.model).float() if self._processes.sharded else parts.model
-        together = Together(self._processes, self._gather, [n * spec.num_iterations for n in spec.keep_steps])
         length = getattr(parts.engine, "max_length", None)
         checkpoints, device = self.folder / CHECKPOINTS, str(parts.model.device)
         try:
@@ -80,7 +78,7 @@ class Training:
                 train_dataset=data_order(parts.questions, self._seed, spec.steps * spec.questions_per_step),
                 rollout_func=self._share.around(loop, recorder),  # type: ignore[arg-type]  # prompts are messages
                 reward_funcs=given_reward,  # type: ignore[arg-type]  # called by keyword
-                callbacks=[together, *([recorder] if recorder else [])],
+                callbacks=[self, *([recorder] if recorder else [])],
                 peft_config=lora_config(spec),
             )
             self._trainer.remove_callback(PrinterCallback)
@@ -101,6 +99,15 @@ class Training:
                 self._write(folder)
         self._drop_checkpoints()
 
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End of a step's update: a model to keep is made whole."""
+        if state.global_step in [step * self._spec.num_iterations for step in self._spec.keep_steps]:
+            self._gather()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Every process has written its part of the checkpoint: only then may it be marked complete."""
+        self._processes.everywhere(lambda: None)
+
     def _gather(self) -> None:
         assert self._trainer is not None
         for name, weight in whole_weights(self._trainer.model) if self._processes.sharded else ():  # type: ignore[arg-type]
@@ -114,22 +121,3 @@ class Training:
     def _drop_checkpoints(self) -> None:
         if self._processes.main:
             shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
-
-
-class Together(TrainerCallback):
-    """What every process has a part in, before the main one's `Recorder` writes.
-
-    ``gather`` makes the model whole in the main process, where it lies sharded; it is called after each of ``updates``.
-    """
-
-    def __init__(self, processes: Processes, gather: Callable[[], None], updates: Sequence[int]) -> None:
-        self._processes, self._gather, self._updates = processes, gather, frozenset(updates)
-
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """End of a step's update."""
-        if state.global_step in self._updates:
-            self._gather()
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Every process has written its part of the checkpoint: only then may it be marked complete."""
-        self._processes.everywhere(lambda: None)

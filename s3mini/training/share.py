@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..episodes import Engine
 from ..models.http.colocated import rollout_sampler
 from ..models.local import LocalModel
 from ..profile import GrpoSpec
-from ..records import Episode, Question
+from ..records import Episode
 from ..runs.processes import Processes
 from .parts import Outcome, Parts
 from .recorder import Played, Recorder, Report, kl_to_start, shown_episodes, whole_step
@@ -31,7 +31,7 @@ class Share:
     """
 
     def __init__(self, parts: Parts, spec: GrpoSpec, processes: Processes) -> None:
-        self.parts = replace(parts, engine=self, score=self.score)
+        self.parts = replace(parts, engine=self, score=self.score)  # type: ignore[arg-type]  # `run` is all they need
         self._own, self._spec, self._processes = parts, spec, processes
         self._before: Counter[str] = Counter()
         self._seconds_rollout = 0.0
@@ -54,18 +54,10 @@ class Share:
 
         return share
 
-    def run(
-        self,
-        questions: Sequence[Question],
-        n: int = 1,
-        temperature: float = 0.0,
-        seed: int = 0,
-        progress: bool = True,
-        before: Mapping[str, int] | None = None,
-    ) -> list[Episode]:
-        """The engine's episodes; a question's are numbered on from those that earlier processes run."""
+    def run(self, *given: Any, **named: Any) -> list[Episode]:
+        """`Engine.run`, a question's episodes numbered on from those that earlier processes run."""
         started = time.perf_counter()
-        episodes = self._own.engine.run(questions, n, temperature, seed, progress, before=self._before)
+        episodes = self._own.engine.run(*given, **(named | {"before": self._before}))
         self._seconds_rollout = time.perf_counter() - started
         return episodes
 

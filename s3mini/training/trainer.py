@@ -21,14 +21,9 @@ from trl import GRPOTrainer
 
 PROMPT_KEYS = ("prompt_ids", "prompt_mask")
 COMPLETION_KEYS = (
-    "completion_ids",
-    "completion_mask",
-    "tool_mask",
-    "old_per_token_logps",
-    "ref_per_token_logps",
-    "sampling_per_token_logps",
-    "importance_sampling_ratio",
-)
+    "completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "ref_per_token_logps",
+    "sampling_per_token_logps", "importance_sampling_ratio",
+)  # fmt: skip
 
 Batch = dict[str, Any]
 
@@ -54,14 +49,8 @@ def _cut(batch: Batch) -> Batch:
     prompt = int(batch["prompt_mask"].sum(1).max())
     completion = max(1, int(batch["completion_mask"].sum(1).max()))
     first = batch["prompt_ids"].shape[1] - prompt
-    return {
-        key: value[:, first:]
-        if key in PROMPT_KEYS
-        else value[:, :completion]
-        if key in COMPLETION_KEYS
-        else value
-        for key, value in batch.items()
-    }
+    kept = dict.fromkeys(PROMPT_KEYS, slice(first, None)) | dict.fromkeys(COMPLETION_KEYS, slice(completion))
+    return {key: value[:, kept[key]] if key in kept else value for key, value in batch.items()}
 
 
 def completion_logprobs(
@@ -75,6 +64,9 @@ def completion_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies (nats) of the scored completion tokens; zero elsewhere.
 
+    Rows are shifted to start in column 0: padding is then on the right, where a causal model never looks, and no
+    attention mask is needed.
+
     Args:
         input_ids: (B, P + C), and ``attention_mask`` like it: 1 on one unbroken run per row.
         scored: (B, C), nonzero on the tokens that are wanted.
@@ -84,45 +76,27 @@ def completion_logprobs(
     Returns:
         Two tensors (B, C).
     """
-    rows, width = scored.shape
-    lengths = attention_mask.sum(1)
-    first = attention_mask.argmax(1)
-    parts = torch.argsort(lengths, stable=True).split(batch_size or rows)
-    found = [
-        _read(model, input_ids[part], first[part], int(lengths[part].max()), scored[part].bool(), temperature,
-              entropy_gradient)
-        for part in parts
-    ]  # fmt: skip
+
+    def read(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, start, wanted = input_ids[part], first[part], scored[part].bool()
+        columns = start[:, None] + torch.arange(int(lengths[part].max()), device=ids.device)
+        shifted = ids.gather(1, columns.clamp(max=ids.shape[1] - 1))
+        hidden = model.base_model(input_ids=shifted, use_cache=False).last_hidden_state
+        row, column = wanted.nonzero(as_tuple=True)
+        target = column + ids.shape[1] - wanted.shape[1]
+        logits = model.get_output_embeddings()(hidden[row, target - start[row] - 1]) / temperature
+        logp = torch.log_softmax(logits.float(), dim=-1)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = -(logp.exp() * logp).sum(-1)
+        empty = logp.new_zeros(wanted.shape)
+        chosen = logp.gather(1, ids[row, target][:, None])[:, 0]
+        return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
+
+    lengths, first = attention_mask.sum(1), attention_mask.argmax(1)
+    parts = torch.argsort(lengths, stable=True).split(batch_size or len(scored))
     back = torch.argsort(torch.cat(parts))
-    logps, entropies = (torch.cat(list(column))[back] for column in zip(*found, strict=True))
-    assert logps.shape == (rows, width)
+    logps, entropies = (torch.cat(column)[back] for column in zip(*map(read, parts), strict=True))
     return logps, entropies
-
-
-def _read(
-    model: PreTrainedModel,
-    ids: torch.Tensor,
-    first: torch.Tensor,
-    length: int,
-    scored: torch.Tensor,
-    temperature: float,
-    entropy_gradient: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One forward pass over rows shifted to start in column 0: padding is then on the right, where a causal
-    model never looks, and no attention mask is needed."""
-    columns = first[:, None] + torch.arange(length, device=ids.device)
-    shifted = ids.gather(1, columns.clamp(max=ids.shape[1] - 1))
-    hidden = model.base_model(input_ids=shifted, use_cache=False).last_hidden_state
-    row, column = scored.nonzero(as_tuple=True)
-    target = column + ids.shape[1] - scored.shape[1]
-    wanted = hidden[row, target - first[row] - 1]
-    head = model.get_output_embeddings()
-    logp = torch.log_softmax((head(wanted) / temperature).float(), dim=-1)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = -(logp.exp() * logp).sum(-1)
-    empty = logp.new_zeros(scored.shape)
-    chosen = logp.gather(1, ids[row, target][:, None])[:, 0]
-    return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
 
 
 def whole_weights(sharded: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -186,32 +160,19 @@ class LeanGRPOTrainer(GRPOTrainer):
         **extra: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         scored = self._scored
-        fits = scored is not None and scored.shape == (len(input_ids), logits_to_keep)
         if (
-            not fits
+            scored is None
+            or scored.shape != (len(input_ids), logits_to_keep)
             or compute_aux_loss
             or input_ids.device.type != "cpu"
             or self._dist.is_fsdp
             or not isinstance(model, PreTrainedModel)
         ):
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **extra,
-            )
-        assert scored is not None
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **extra
+            )  # fmt: skip
+        entropy_gradient = self._entropy_bonus_enabled
         logps, entropies = completion_logprobs(
-            model,
-            input_ids,
-            attention_mask,
-            scored,
-            self.temperature,
-            batch_size,
-            self._entropy_bonus_enabled,
+            model, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient
         )
         return logps, entropies if compute_entropy else None, None
