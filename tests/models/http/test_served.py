@@ -96,7 +96,7 @@ def test_a_black_box_is_asked_in_messages_and_nothing_but_openais_parameters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TOY_KEY", "sesame")
-    with serving(echo) as server:
+    with serving(echo, [0.3] * 4) as server:  # slow enough to be asked several things at a time
         served = model(server.url, key_variable="TOY_KEY")
         replies = served.reply([*TALKS, TALKS[0]], max_new_tokens=3)
     assert replies == [f"said: {talk[0]['content']}" for talk in [*TALKS, TALKS[0]]]
