@@ -56,6 +56,12 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+def test_every_import_names_a_module_that_is_there() -> None:
+    graph = imports()
+    named = {n for ns in graph.values() for n in ns if n.startswith("s3mini")}
+    assert named <= graph.keys()
+
+
 def test_arrows_point_down() -> None:
     floor = {name: i for i, line in enumerate(FLOORS.split("\n")) for name in line.split()}
     graph = imports()

@@ -106,7 +106,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
         RetrievalError, ModelError: a part cannot be opened.
     """
     from ..models.local import LocalModel, load_model
-    from ..retrieval.cache import CachedRetriever
+    from ..retrieval.hit_cache import CachedRetriever
 
     bench = Bench(profile)
     cache = precompute(profile, splits=("train",), bench=bench)
