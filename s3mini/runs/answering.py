@@ -7,7 +7,7 @@ records are the same with every executor, so a run begun with one goes on with a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -22,21 +22,11 @@ Record = Any
 Work = Callable[[Context, Sequence[Question]], list[Record]]
 """What is done with a block of questions, given what it is done with (models, a retriever): one record each, with
 the question's ``id``, in their order."""
+Executor = Callable[[Work[Any], Any, Iterable[Sequence[Question]]], Iterator[list[Record]]]
+"""Who does the work, in the given context: yields what it makes of each block, in the blocks' order."""
 
 
-class Executor(Protocol):
-    """Who does the work."""
-
-    def __call__(
-        self, work: Work[Context], context: Context, blocks: Iterable[Sequence[Question]]
-    ) -> Iterator[list[Record]]:
-        """Yields what the work makes of each block, in the blocks' order."""
-        ...
-
-
-def in_process(
-    work: Work[Context], context: Context, blocks: Iterable[Sequence[Question]]
-) -> Iterator[list[Record]]:
+def in_process(work: Work[Any], context: Any, blocks: Iterable[Sequence[Question]]) -> Iterator[list[Record]]:
     """The local executor: one block after the other, by this process and the context it is given."""
     return (work(context, block) for block in blocks)
 

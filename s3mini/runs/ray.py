@@ -27,7 +27,7 @@ from typing import Any
 from ..errors import DataError, StageError
 from ..profile import ROOT
 from ..records import Question
-from .answering import Context, Executor, Record, Work, in_process
+from .answering import Executor, Record, Work, in_process
 from .machine import THREAD_VARIABLES, cap_threads, cores
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -61,9 +61,6 @@ class _Worker:
         self._open_context = open_context
         self._context: object | None = None
         self._work: tuple[str, Work[Any]] | None = None
-
-    def ready(self) -> None:
-        """Answered once the process runs."""
 
     def answer(self, key: str, work: list[Any], block: Sequence[Question]) -> list[Record]:
         """The records of a block. ``work`` holds a reference, fetched when its ``key`` is new."""
@@ -118,7 +115,9 @@ class RayExecutor:
             runtime_env={"env_vars": variables},
         )  # fmt: skip
         self._actors = [actor.remote(self._open_context, threads) for _ in range(workers)]
-        _, absent = ray.wait([a.ready.remote() for a in self._actors], num_returns=workers, timeout=PLACED)
+        _, absent = ray.wait(
+            [a.__ray_ready__.remote() for a in self._actors], num_returns=workers, timeout=PLACED
+        )
         if absent:
             raise StageError(
                 f"{len(absent)} of {workers} workers found no place within {PLACED} s: each wants {threads} processors and "
@@ -137,7 +136,7 @@ class RayExecutor:
         ray.shutdown()  # ends the actors, in a cluster too
 
     def __call__(
-        self, work: Work[Context], context: Context, blocks: Iterable[Sequence[Question]]
+        self, work: Work[Any], context: Any, blocks: Iterable[Sequence[Question]]
     ) -> Iterator[list[Record]]:
         """See `Executor`; ``context`` is the caller's own and stays at home.
 

@@ -246,7 +246,9 @@ class Recorder(TrainerCallback):
             if path != newest:
                 shutil.rmtree(path)
 
-    def close(self) -> None:
-        """Release the files and the bar."""
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for opened in (self.curve, self.episodes, self._bar):
             opened.close()

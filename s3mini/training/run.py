@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,12 @@ class Training(TrainerCallback):
         """From the checkpoint, or the start, to the last step."""
         spec, parts, main = self._spec, self._own, self._processes.main
         done = updates(self._checkpoint) // spec.num_iterations if self._checkpoint else 0
-        recorder = Recorder(self.folder, spec.steps, done, self._progress) if main else None
         # Sharded, a model can roll out nothing: the parts keep a whole one, brought up to date before each rollout.
         model = copy.deepcopy(parts.model).float() if self._processes.sharded else parts.model
         length = getattr(parts.engine, "max_length", None)
         checkpoints, device = self.folder / CHECKPOINTS, str(parts.model.device)
-        try:
-            if recorder is not None:
+        with Recorder(self.folder, spec.steps, done, self._progress) if main else nullcontext() as recorder:
+            if recorder:
                 recorder.keep(spec.keep_steps, self._write)
             self._trainer = LeanGRPOTrainer(
                 model=model,
@@ -83,13 +83,10 @@ class Training(TrainerCallback):
             )
             self._trainer.remove_callback(PrinterCallback)
             self._trainer.train(resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None)
-            if recorder is not None and len(recorder.curve) != spec.steps:
+            if recorder and len(recorder.curve) != spec.steps:
                 raise StageError(
                     f"{self.folder}: {len(recorder.curve)} steps recorded of {spec.steps}; train again"
                 )
-        finally:
-            if recorder is not None:
-                recorder.close()
 
     def save(self) -> None:
         """The trained model, whole; the checkpoints go."""
