@@ -56,45 +56,39 @@ class Arm:
         return "s3-" + self.name.replace(" ", "-") if self.settings else "s3"
 
 
+Evaluated = tuple[Arm, dict[str, list[Answer]], float | None]
+"""An arm, its answers by question set, and the seconds of its training, if it was trained."""
+
+
 def turns_arms(profile: Profile) -> list[Arm]:
     """k-select-turns in the paper's proportions: 8-3-3, 5-3-3, 5-3-4, 3-3-4, 3-3-3 where k is 8."""
     s3 = profile.s3
-    middle, small = ceil(s3.k * 5 / 8), ceil(s3.k * 3 / 8)
-    numbers = [
-        (s3.k, s3.turns), (middle, s3.turns), (middle, s3.turns + 1), (small, s3.turns + 1), (small, s3.turns),
-    ]  # fmt: skip
+    middle, small, more = ceil(s3.k * 5 / 8), ceil(s3.k * 3 / 8), s3.turns + 1
+    numbers = [(s3.k, s3.turns), (middle, s3.turns), (middle, more), (small, more), (small, s3.turns)]
     return [
         Arm(f"{k}-{s3.select}-{turns}", {"s3.k": k, "s3.turns": turns} if number else {})
         for number, (k, turns) in enumerate(numbers)
     ]
 
 
-def loop_arms(profile: Profile) -> list[Arm]:
-    """What is left out of the loop."""
-    select, begin = {"s3.select": 0}, {"s3.begin_k": 0}
-    return [
-        Arm("full"), Arm("no selection", select), Arm("no begin", begin), Arm("neither", {**select, **begin}),
-    ]  # fmt: skip
-
-
-def reward_arms(profile: Profile) -> list[Arm]:
-    """What is rewarded. GBR and GenAcc are one arm: in a group the naive RAG term cancels."""
-    return [Arm("gen_acc"), *(Arm(name, {"grpo.reward": name}) for name in ("judge", "span", "em"))]
-
-
-def filter_arms(profile: Profile) -> list[Arm]:
-    """Training questions with and without those that naive RAG answers: what is left of GBR under GRPO."""
-    return [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})]
-
-
-def steps_arms(profile: Profile) -> list[Arm]:
-    """More of the same."""
-    steps = profile.grpo.steps
-    return [Arm(f"{steps} steps"), Arm(f"{3 * steps} steps", {"grpo.steps": 3 * steps})]
-
-
+SELECT, BEGIN = {"s3.select": 0}, {"s3.begin_k": 0}
 ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
-    "turns": turns_arms, "loop": loop_arms, "reward": reward_arms, "filter": filter_arms, "steps": steps_arms,
+    "turns": turns_arms,
+    # What is left out of the loop.
+    "loop": lambda _: [
+        Arm("full"), Arm("no selection", SELECT), Arm("no begin", BEGIN), Arm("neither", SELECT | BEGIN)
+    ],
+    # What is rewarded. GBR and GenAcc are one arm: in a group the naive RAG term cancels.
+    "reward": lambda _: [
+        Arm("gen_acc"), *(Arm(name, {"grpo.reward": name}) for name in ("judge", "span", "em"))
+    ],
+    # Training questions with and without those that naive RAG answers: what is left of GBR under GRPO.
+    "filter": lambda _: [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})],
+    # More of the same.
+    "steps": lambda profile: [
+        Arm(f"{steps} steps", {"grpo.steps": steps} if steps > profile.grpo.steps else {})
+        for steps in (profile.grpo.steps, 3 * profile.grpo.steps)
+    ],
 }  # fmt: skip
 STUDIES = (*ABLATIONS, "generator", "efficiency")
 
@@ -110,18 +104,18 @@ def experiment(
         DataError: unknown study; for ``generator``, no other generator in the profile or nothing evaluated yet.
         StageError, RetrievalError, ModelError: a part failed; run again to go on.
     """
-    if study in ABLATIONS:
-        found = ablation(profile, ABLATIONS[study](profile), seed, progress)
-    elif study == "generator":
-        found = other_generator(profile, seed, progress)
-    elif study == "efficiency":
-        found = efficiency(profile, seed, progress=progress, timed=timed)
-    else:
+    if study not in STUDIES:
         raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
+    if study in ABLATIONS:
+        entry = ablation(profile, ABLATIONS[study](profile), seed, progress)
+    elif study == "generator":
+        entry = other_generator(profile, seed, progress)
+    else:
+        entry = efficiency(profile, seed, progress=progress, timed=timed)
     path = profile.build / FILE
     known = read_experiments(path) if path.is_file() else {}
-    atomic_write(path, json.dumps({**known, study: found}, indent=1) + "\n")
-    return found
+    atomic_write(path, json.dumps({**known, study: entry}, indent=1) + "\n")
+    return entry
 
 
 def recorded(profile: Profile) -> Path:
@@ -143,15 +137,13 @@ def ablation(profile: Profile, arms: Sequence[Arm], seed: int, progress: bool = 
     """Train and evaluate every arm; differences are paired, to the first."""
     from .grpo import train
 
-    answers: dict[str, dict[str, list[Answer]]] = {}
-    seconds: dict[str, float] = {}
+    evaluated: list[Evaluated] = []
     for arm in arms:
         its = changed(profile, arm.settings)
         folder = train(its, seed, arm.run, progress=progress)
-        seconds[arm.name] = read_manifest(folder).get("seconds", 0.0)
-        method = replace(METHODS["s3"], name=arm.run)
-        answers[arm.name] = _answers(Bench(its, seed, folder), method, progress)
-    return _entry(profile, arms, answers, seconds, seed)
+        answers = _answers(Bench(its, seed, folder), replace(METHODS["s3"], name=arm.run), progress)
+        evaluated.append((arm, answers, read_manifest(folder).get("seconds", 0.0)))
+    return _entry(profile, evaluated, seed)
 
 
 def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[str, Any]:
@@ -164,11 +156,11 @@ def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[
         raise DataError(f"profile {profile.name} names no evaluation.other_generator")
     its = profile.model_copy(update={"generator": other})
     bench = Bench(its, seed)
-    answers: dict[str, dict[str, list[Answer]]] = {}
+    evaluated: list[Evaluated] = []
     for name in REREAD:
         stored = {set_name: load_answers(profile, name, set_name, seed) for set_name in profile.data.sets}
-        answers[name] = _answers(bench, reread(METHODS[name], stored), progress)
-    return _entry(profile, [Arm(name) for name in REREAD], answers, {}, seed)
+        evaluated.append((Arm(name), _answers(bench, reread(METHODS[name], stored), progress), None))
+    return _entry(profile, evaluated, seed)
 
 
 def reread(method: Method, stored: Mapping[str, Sequence[Answer]]) -> Method:
@@ -206,7 +198,9 @@ def efficiency(
         limit = min(ALONG, profile.data.test_limit or ALONG)
         its = changed(profile, {"grpo.steps": steps, "grpo.keep_steps": stops, "data.test_limit": limit})
         folder = train(its, seed, f"{protocol}-curve", protocol=protocol, progress=progress)
-        spent = [0.0, *_seconds(folder)]
+        lines = map(json.loads, (folder / "curve.jsonl").read_text(encoding="utf-8").splitlines())
+        parts = ("seconds_rollout", "seconds_score", "seconds_update")
+        spent = [0.0, *(sum(line[part] for part in parts) for line in lines)]
         curves[protocol] = []
         for step in stops:
             bench = Bench(its, seed, folder / "kept" / f"step-{step}", protocol)
@@ -225,39 +219,23 @@ def efficiency(
     return {"seed": seed, "n": n, "threads": profile.threads or cores(), "curves": curves}
 
 
-def _seconds(folder: Path) -> list[float]:
-    lines = (folder / "curve.jsonl").read_text(encoding="utf-8").splitlines()
-    parts = ("seconds_rollout", "seconds_score", "seconds_update")
-    return [sum(json.loads(line)[part] for part in parts) for line in lines]
-
-
 def _answers(bench: Bench, method: Method, progress: bool) -> dict[str, list[Answer]]:
-    found: dict[str, list[Answer]] = {}
     questions = {name: load_questions(bench.profile, name, "test") for name in bench.profile.data.sets}
     total = sum(map(len, questions.values()))
     with tqdm(total=total, unit="answer", desc=method.name, disable=not progress) as bar:
-        for name, asked in questions.items():
-            found[name] = answer_set(bench, method, name, asked, bar)
-    return found
+        return {name: answer_set(bench, method, name, asked, bar) for name, asked in questions.items()}
 
 
-def _entry(
-    profile: Profile,
-    arms: Sequence[Arm],
-    answers: Mapping[str, Mapping[str, list[Answer]]],
-    seconds: Mapping[str, float],
-    seed: int,
-) -> dict[str, Any]:
-    draws = profile.evaluation.bootstrap
-    first = accuracies(answers[arms[0].name])
+def _entry(profile: Profile, evaluated: Sequence[Evaluated], seed: int) -> dict[str, Any]:
+    draws, first = profile.evaluation.bootstrap, accuracies(evaluated[0][1])
     rows: dict[str, Any] = {}
-    for arm in arms:
-        summary = method_summary(answers[arm.name], draws, seed)
+    for arm, answers, seconds in evaluated:
+        summary = method_summary(answers, draws, seed)
         kept = ("sets", "average", "searches_per_question", "context_tokens", "documents")
         rows[arm.name] = {
             "settings": dict(arm.settings),
             **{key: summary[key] for key in kept},
-            "difference": paired_difference(accuracies(answers[arm.name]), first, draws, seed).as_json(),
-            "seconds": seconds.get(arm.name),
+            "difference": paired_difference(accuracies(answers), first, draws, seed).as_json(),
+            "seconds": seconds,
         }
-    return {"seed": seed, "n": rows[arms[0].name]["average"]["n"], "arms": rows}
+    return {"seed": seed, "n": summary["average"]["n"], "arms": rows}

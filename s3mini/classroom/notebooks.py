@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
 from ..errors import S3Error, StageError
@@ -40,13 +42,13 @@ class Executed:
     seconds: float
 
 
-def find(folder: Path | None = None) -> list[Path]:
-    """The notebooks of a folder (default: ``notebooks/`` of the checkout), named by two digits, sorted.
+def find() -> list[Path]:
+    """The notebooks of the checkout, named by two digits, sorted.
 
     Raises:
-        StageError: the folder holds none.
+        StageError: there is none.
     """
-    folder = folder or ROOT / "notebooks"
+    folder = ROOT / "notebooks"
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not notebooks:
         raise StageError(f"{folder}: no notebooks here (run from a checkout, or set S3MINI_ROOT to one)")
@@ -63,8 +65,8 @@ def parameter_names(notebook: Path) -> list[str]:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError) as error:
         raise NotebookError(f"{notebook}: not a notebook ({error}); restore it from git") from error
-    tagged = (c for c in cells if "parameters" in c.get("metadata", {}).get("tags", []))
-    return _assigned("".join(next(tagged, {"source": []})["source"]))
+    tagged = (c["source"] for c in cells if "parameters" in c.get("metadata", {}).get("tags", []))
+    return _assigned("".join(next(tagged, [])))
 
 
 def _own_parameters(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,13 +110,13 @@ def check_parameters() -> None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     cells: list[str] = shell.user_ns.get("In", []) if shell is not None else []
-    for before, cell in zip(cells, cells[1:], strict=False):
-        if cell.startswith(INJECTED):
-            known = _assigned(before)
-            for name in _assigned(cell):
-                if name not in known:
-                    names = ", ".join(known) or "none"
-                    raise NotebookError(f"this notebook has no parameter {name!r}; valid: {names}")
+    for known, injected in [
+        (_assigned(a), _assigned(b)) for a, b in pairwise(cells) if b.startswith(INJECTED)
+    ]:
+        for name in injected:
+            if name not in known:
+                names = ", ".join(known) or "none"
+                raise NotebookError(f"this notebook has no parameter {name!r}; valid: {names}")
 
 
 def saved_profile(profile_name: str, overrides: Mapping[str, Any]) -> tuple[Profile, str]:
@@ -165,13 +167,11 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> Exec
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    own = _own_parameters(notebook, parameters)
+    own, places = _own_parameters(notebook, parameters), (str(notebook), str(output))
     output.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     try:
-        papermill.execute_notebook(
-            str(notebook), str(output), own, cwd=str(ROOT), start_timeout=180, **KERNEL
-        )
+        papermill.execute_notebook(*places, own, cwd=str(ROOT), start_timeout=180, **KERNEL)
     except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
         if isinstance(error, PapermillExecutionError):
             first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
@@ -191,7 +191,6 @@ def reproduce(
     overrides: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
-    folder: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> list[Executed]:
     """Run every notebook in order and tell times, places and the results.
@@ -201,13 +200,12 @@ def reproduce(
         seed: value of SEED.
         parameters: further notebook parameters, each of which some notebook must have.
         only: notebook names, or their beginnings, to run instead of all.
-        folder: where the notebooks are (default ``notebooks/``).
 
     Raises:
         ProfileError, NotebookError, StageError: see `saved_profile`, `execute`, `find`.
     """
     profile, value = saved_profile(profile_name, overrides or {})
-    there = find(folder)
+    there = find()
     notebooks = [n for n in there if not only or n.name.startswith(tuple(only))]
     if not notebooks:
         names = ", ".join(n.name for n in there)
@@ -217,9 +215,8 @@ def reproduce(
     cap_threads(profile.threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     here, count = machine(), len(notebooks)
-    tell(
-        f"profile {profile.name}, seed {seed}: {count} notebooks, {here['cores']} cores, {here['processor']}"
-    )
+    on = f"{here['cores']} cores, {here['processor']}"
+    tell(f"profile {profile.name}, seed {seed}: {count} notebooks, {on}")
     done = []
     for number, notebook in enumerate(notebooks, 1):
         tell(f"[{number}/{count}] {notebook.name}")
@@ -252,22 +249,15 @@ def summary(profile: Profile, done: Sequence[Executed]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(folder: Path, profile: str = "smoke", seed: int = 0) -> None:
     """``python -m s3mini.classroom.notebooks FOLDER --profile P --seed N``: copies for nbval (see `prepare`)."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--profile", default="smoke")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
     try:
-        load_profile(given.profile)
-        copies = prepare(find(), given.folder, {"PROFILE": given.profile, "SEED": given.seed})
+        load_profile(profile)
+        copies = prepare(find(), folder, {"PROFILE": profile, "SEED": seed})
     except S3Error as error:
         sys.exit(f"error: {error}")
-    print(f"{len(copies)} notebooks in {given.folder}, profile {given.profile}")
+    print(f"{len(copies)} notebooks in {folder}, profile {profile}")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..errors import DataError
 from ..protocols.parsing import strip_reasoning
 from ..rag import RagCache
 from ..records import Hit, Question, Score
-from ..report.html import Rich, templates, verdict
-from ..report.plots import COLOURS, GRID, MUTED, STYLE, Plot
+from ..report.html import Rich, render, verdict
+from ..report.plots import COLOURS, MUTED, Plot, styled
 from ..report.tables import rows_table
 
 
@@ -40,55 +39,33 @@ class SetFigures:
     room: float | None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class RagFigures:
-    """Naive RAG per question set, and the mean over sets (each set counts the same)."""
+COLUMNS = {
+    "GenAcc": "gen_acc", "EM": "em", "F1": "f1", "gold recall": "recall", "all gold read": "all_gold",
+    "GenAcc where all gold read": "given_gold", "failed, gold unread": "room",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class RagFigures(Rich):
+    """Naive RAG per question set, as a table, and the mean over sets (each set counts the same)."""
 
     sets: tuple[SetFigures, ...]
+    average: float
 
-    @property
-    def average(self) -> float:
-        """Mean GenAcc over the sets."""
-        return sum(s.gen_acc for s in self.sets) / len(self.sets)
-
-    def _table(self) -> Rich:
-        rows = [
-            {
-                "set": (s.name, f"n = {s.n}"),
-                "GenAcc": s.gen_acc,
-                "EM": s.em,
-                "F1": s.f1,
-                "gold recall": s.recall,
-                "all gold read": s.all_gold,
-                "GenAcc where all gold read": s.given_gold,
-                "failed, gold unread": s.room,
-            }
-            for s in self.sets
-        ]
-        note = f"GenAcc averaged over the sets: {self.average:.3f}. Recall: share of a question's gold documents read."
-        return rows_table(rows, note)
-
-    def __repr__(self) -> str:
-        return repr(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
-
+    @styled
     def plot(self) -> Plot:
         """Per set: how often naive RAG succeeds, beside how often it read every gold document."""
-        with rc_context(STYLE):
-            figure = Figure(figsize=(9, 3.2), layout="constrained")
-            axes = figure.subplots()
-            places = np.arange(len(self.sets))
-            read, right = [s.all_gold or 0.0 for s in self.sets], [s.gen_acc for s in self.sets]
-            axes.bar(places - 0.2, read, 0.36, color="#cbd2d9", label="all gold documents read")
-            axes.bar(places + 0.2, right, 0.36, color=COLOURS["rag-dense"], label="GenAcc")
-            axes.axhline(self.average, color=MUTED, lw=1, ls="--", label=f"average GenAcc {self.average:.2f}")
-            axes.set_xticks(places, [s.name for s in self.sets])
-            axes.set_ylim(0, 1.02)
-            axes.grid(axis="y", color=GRID)
-            axes.tick_params(length=0)
-            figure.legend(loc="outside upper left", ncols=3)
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(self.sets))
+        read, right = [s.all_gold or 0.0 for s in self.sets], [s.gen_acc for s in self.sets]
+        axes.bar(places - 0.2, read, 0.36, color="#cbd2d9", label="all gold documents read")
+        axes.bar(places + 0.2, right, 0.36, color=COLOURS["rag-dense"], label="GenAcc")
+        axes.axhline(self.average, color=MUTED, lw=1, ls="--", label=f"average GenAcc {self.average:.2f}")
+        axes.set_xticks(places, [s.name for s in self.sets])
+        axes.set_ylim(0, 1.02)
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left", ncols=3)
         return Plot("Naive RAG per question set: gold documents read, and GenAcc", figure)
 
 
@@ -100,10 +77,18 @@ def rag_figures(questions: Sequence[Question], cache: RagCache) -> RagFigures:
     """
     if not questions:
         raise DataError("no questions to report on")
-    sets: dict[str, list[Question]] = {}
+    by_set: dict[str, list[Question]] = {}
     for question in questions:
-        sets.setdefault(str(question.metadata.get("set", "questions")), []).append(question)
-    return RagFigures(tuple(_figures(name, members, cache) for name, members in sets.items()))
+        by_set.setdefault(str(question.metadata.get("set", "questions")), []).append(question)
+    sets = tuple(_figures(name, members, cache) for name, members in by_set.items())
+    average = sum(s.gen_acc for s in sets) / len(sets)
+    rows = [
+        {"set": (s.name, f"n = {s.n}")} | {head: getattr(s, name) for head, name in COLUMNS.items()}
+        for s in sets
+    ]
+    note = f"GenAcc averaged over the sets: {average:.3f}. Recall: share of a question's gold documents read."
+    shown = rows_table(rows, note)
+    return RagFigures(shown.text, shown.html, sets, average)
 
 
 def gold_recall(question: Question, cache: RagCache) -> float | None:
@@ -136,13 +121,11 @@ def _figures(name: str, questions: Sequence[Question], cache: RagCache) -> SetFi
 
 def rag_view(question: Question, hits: Sequence[Hit], reply: str = "", score: Score | None = None) -> Rich:
     """Naive RAG on one question, to look at: what it read (gold documents marked), the whole reply, the score."""
-    gold = set(question.gold_ids)
-    answer = strip_reasoning(reply)
+    gold, answer = set(question.gold_ids), strip_reasoning(reply)
     told = verdict(score) if score else ""
-    shown = {"question": question, "hits": hits, "gold": gold, "answer": answer, "score": score, "told": told}
-    html = templates().get_template("rag.html.j2").render(
-        shown, reply=reply, thought=reply.removesuffix(answer).strip(),
-        missed=len(gold - {hit.document.id for hit in hits}),
+    html = render(
+        "rag.html.j2", question=question, hits=hits, gold=gold, answer=answer, score=score, told=told, reply=reply,
+        thought=reply.removesuffix(answer).strip(), missed=len(gold - {hit.document.id for hit in hits}),
     )  # fmt: skip
     lines = [f"question: {question.question}"]
     for rank, hit in enumerate(hits, 1):

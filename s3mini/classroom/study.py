@@ -46,14 +46,13 @@ def measure_recall(
     Raises:
         DataError: a set whose questions name no gold documents.
     """
-    inputs = {"questions": fingerprint(profile.resolve(profile.data.questions))}
-    inputs |= {retriever.name: retriever.fingerprint for retriever in retrievers}
+    own = {retriever.name: retriever.fingerprint for retriever in retrievers}
+    inputs = {"questions": fingerprint(profile.resolve(profile.data.questions)), **own}
     settings = {"ks": ks, "sets": profile.data.sets, "test_limit": profile.data.test_limit}
 
     def measure() -> dict[str, Any]:
         sets = {name: _set_recall(profile, name, retrievers, ks) for name in profile.data.sets}
-        names = [retriever.name for retriever in retrievers]
-        return {"profile": profile.name, "ks": list(ks), "retrievers": names, "sets": sets}
+        return {"profile": profile.name, "ks": list(ks), "retrievers": list(own), "sets": sets}
 
     result: dict[str, Any] = _measured_once(profile, "recall", inputs, settings, measure)
     _write(profile.build / "retrieval.json", result)
@@ -122,13 +121,12 @@ class FusedRetriever:
         """See `Retriever.search`; at most ``depth`` hits of each retriever are fused."""
         check_queries(queries, k)
         results = [retriever.search(queries, max(k, self.depth)) for retriever in self.retrievers]
-        return [self._fuse(rankings, k) for rankings in zip(*results, strict=True)]
-
-    @staticmethod
-    def _fuse(rankings: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
-        documents = {hit.document.id: hit.document for ranking in rankings for hit in ranking}
-        order = reciprocal_rank_fusion([[hit.document.id for hit in ranking] for ranking in rankings])
-        return [Hit(documents[identifier], 1 / rank) for rank, identifier in enumerate(order[:k], 1)]
+        fused = []
+        for rankings in zip(*results, strict=True):
+            documents = {hit.document.id: hit.document for ranking in rankings for hit in ranking}
+            order = reciprocal_rank_fusion([[hit.document.id for hit in ranking] for ranking in rankings])
+            fused.append([Hit(documents[name], 1 / rank) for rank, name in enumerate(order[:k], 1)])
+        return fused
 
 
 def measure_latency(
@@ -147,7 +145,12 @@ def measure_latency(
             retriever.search(texts[:2], k)  # loads what is loaded lazily
             for batch in batches:
                 queries = [texts[i % len(texts)] for i in range(batch)]
-                for part, call in _parts(retriever, queries, k).items():
+                parts: dict[str, Callable[[], Any]] = {retriever.name: partial(retriever.search, queries, k)}
+                if isinstance(retriever, DenseRetriever):
+                    encode = partial(retriever.encoder.queries, queries)
+                    search = partial(retriever.search_vectors, encode(), k)
+                    parts = {"dense: encode": encode, "dense: search": search}
+                for part, call in parts.items():
                     seconds = best_time(call, 5 if batch <= 16 else 2)
                     row = {"part": part, "batch": batch, "seconds": seconds, "per_second": batch / seconds}
                     rows.append(row)
@@ -156,13 +159,6 @@ def measure_latency(
     inputs = {retriever.name: retriever.fingerprint for retriever in retrievers}
     settings = {"batches": batches, "k": k, "sets": profile.data.sets, "test_limit": profile.data.test_limit}
     return _measured_once(profile, "latency", inputs, settings, measure)
-
-
-def _parts(retriever: Retriever, queries: list[str], k: int) -> dict[str, Callable[[], Any]]:
-    if not isinstance(retriever, DenseRetriever):
-        return {retriever.name: partial(retriever.search, queries, k)}
-    search = partial(retriever.search_vectors, retriever.encoder.queries(queries), k)
-    return {"dense: encode": partial(retriever.encoder.queries, queries), "dense: search": search}
 
 
 def best_time(call: Callable[[], Any], repeats: int) -> float:
@@ -227,7 +223,10 @@ def measure_indexes(
         rows = []
         for factory, about, settings in INDEXES:
             index: Any = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            build = best_time(partial(_fill, index, vectors), 1)
+            began = timeit.default_timer()
+            index.train(vectors)
+            index.add(vectors)
+            build = timeit.default_timer() - began
             weight = faiss.serialize_index(index).nbytes / len(vectors)
             for setting in settings:
                 for name, value in setting.items():
@@ -244,22 +243,12 @@ def measure_indexes(
     return _measured_once(profile, "indexes", {"dense": dense.fingerprint}, settings, measure)
 
 
-def _fill(index: Any, vectors: Vectors) -> None:
-    index.train(vectors)
-    index.add(vectors)
-
-
 def projected_memory(vectors: int = 21_000_000, dimension: int = 768) -> list[dict[str, Any]]:
     """What an index of that many vectors weighs, in GB (10⁹ bytes); defaults: wiki-18 under e5-base."""
     kinds = {
-        "Flat fp32 (the paper's)": "float32",
-        "SQfp16": "float16",
-        "SQ8": "sq8",
-        "PQ, 96 bytes": "pq",
-        "1 bit a number": "binary",
-        "IVF, SQ8": "ivf-sq8",
-        "HNSW32 over fp32": "hnsw",
-    }
+        "Flat fp32 (the paper's)": "float32", "SQfp16": "float16", "SQ8": "sq8", "PQ, 96 bytes": "pq",
+        "1 bit a number": "binary", "IVF, SQ8": "ivf-sq8", "HNSW32 over fp32": "hnsw",
+    }  # fmt: skip
     weights = {name: index_bytes(kind, dimension) for name, kind in kinds.items()}
     return [{"index": name, "bytes a vector": int(w), "GB": vectors * w / 1e9} for name, w in weights.items()]
 

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from ..corpus import iter_corpus, json_lines, read_questions, write_questions
 from ..errors import DataError
 from ..records import Document, Question
+from ..runs.stages import atomic_file
 from .catalogue import MIRAGE
 from .sizes import index_bytes
 
@@ -37,6 +38,7 @@ def gunzip(sources: Sequence[Path], target: Path) -> Facts:
     """One gzipped corpus, unpacked."""
     (source,) = sources
     lines = 0
+    remedy = "delete it and fetch it again"
     with _whole(target) as out, open(source, "rb") as raw, _bar(source.name, raw) as packed:
         try:
             with gzip.GzipFile(fileobj=packed) as unpacked:
@@ -44,9 +46,7 @@ def gunzip(sources: Sequence[Path], target: Path) -> Facts:
                     lines += block.count(b"\n")
                     out.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"{source}: not a whole gzip file ({error}); delete it and fetch it again"
-            ) from error
+            raise DataError(f"{source}: not a whole gzip file ({error}); {remedy}") from error
     return {"lines": lines, "first_title": _first_title(target)}
 
 
@@ -77,7 +77,7 @@ def join(sources: Sequence[Path], target: Path) -> Facts:
 
 def medcorp(sources: Sequence[Path], target: Path) -> Facts:
     """MedRAG's snippets (``id``, ``title``, ``content``) as one corpus in the wiki-18 layout."""
-    lines = 0
+    lines, wanted = 0, "id, title and content expected"
     with _whole(target) as out:
         for source in tqdm(sources, desc=target.name, unit="file"):
             for _, place, record in json_lines(source):
@@ -86,9 +86,7 @@ def medcorp(sources: Sequence[Path], target: Path) -> Facts:
                     kept = {"id": record["id"], "contents": Document("", title, text).contents}
                     out.write(json.dumps(kept, ensure_ascii=False).encode("utf-8") + b"\n")
                 except (KeyError, AttributeError, UnicodeEncodeError) as error:
-                    raise DataError(
-                        f"{place}: not a MedRAG snippet: id, title and content expected"
-                    ) from error
+                    raise DataError(f"{place}: not a MedRAG snippet: {wanted}") from error
                 lines += 1
     return {"lines": lines, "first_title": _first_title(target)}
 
@@ -107,18 +105,14 @@ def mirage(sources: Sequence[Path], target: Path) -> Facts:
 
     Retriever and searcher get the question without its options (``stem``), as the benchmark demands.
     """
-    (source,) = sources
+    (source,), remedy = sources, "delete it and fetch it again"
     try:
         benchmark: Mapping[str, Mapping[str, Any]] = json.loads(source.read_text(encoding="utf-8"))
         counts = {name: len(benchmark[name]) for name in MIRAGE}
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{source}: not MIRAGE's benchmark.json ({error}); delete it and fetch it again"
-        ) from error
+        raise DataError(f"{source}: not MIRAGE's benchmark.json ({error}); {remedy}") from error
     if counts != MIRAGE:
-        raise DataError(
-            f"{source}: {counts} questions where the benchmark has {MIRAGE}; delete it and fetch it again"
-        )
+        raise DataError(f"{source}: {counts} questions where the benchmark has {MIRAGE}; {remedy}")
     for name in MIRAGE:
         rows = [_choice(name, key, row, source) for key, row in benchmark[name].items()]
         write_questions(target / name / "test.jsonl", rows)
@@ -145,11 +139,8 @@ def processed(sources: Sequence[Path], target: Path) -> Facts:
     made: dict[tuple[str, str], dict[str, Question]] = defaultdict(dict)
     for source in sources:
         file, columns = parquet.ParquetFile(source), ["data_source", "reward_model", "extra_info"]
-        names = file.schema_arrow.names
-        if not set(columns) <= set(names):
-            raise DataError(
-                f"{source}: data_source, reward_model and extra_info expected; it has {', '.join(names)}"
-            )
+        if not set(columns) <= set(names := file.schema_arrow.names):
+            raise DataError(f"{source}: {', '.join(columns)} expected; it has {', '.join(names)}")
         rows = (row for batch in file.iter_batches(1024, columns=columns) for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
             question = _processed(row, f"{source}: row {number}")
@@ -186,19 +177,9 @@ UNPACKERS: dict[str, Callable[[Sequence[Path], Path], Facts]] = {
 """By the item's name in `catalogue.TABLE`."""
 
 
-@contextmanager
-def _whole(target: Path) -> Iterator[BinaryIO]:
-    """A temporary file that takes ``target``'s place when the block ends well; as `atomic_write`, for what is too big for memory."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        with open(temporary, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _whole(target: Path) -> AbstractContextManager[BinaryIO]:
+    """`atomic_file` whose temporary file has one name: what a killed call left of a large one is overwritten."""
+    return atomic_file(target, target.with_name(f".{target.name}.tmp"))
 
 
 @contextmanager

@@ -22,20 +22,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 _THINK = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 
 
-@cache
-def templates() -> Environment:
-    """The package's templates: those of HTML escape, and an unknown name is an error."""
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: name is None or not name.endswith((".txt.j2", ".md.j2")),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+_templates = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=lambda name: name is None or not name.endswith((".txt.j2", ".md.j2")),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+)
 
 
 def render(template: str, **values: Any) -> str:
-    """A template, filled in."""
-    return templates().get_template(template).render(**values)
+    """A template, filled in: one of HTML escapes what it is given, and an unknown name is an error."""
+    return _templates.get_template(template).render(**values)
 
 
 @cache

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
@@ -59,25 +59,31 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
-def atomic_write(path: str | Path, data: str | bytes) -> Path:
-    """Write a whole file or nothing: temporary file beside it, fsync, then rename.
+@contextmanager
+def atomic_file(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """Fill a temporary file beside ``path``, which takes its place, whole, when the block ends well.
 
     Raises:
         StageError: the disk is full or the folder cannot be written; the old file, if any, is untouched.
     """
-    path = Path(path)
-    temporary = _beside(path, "tmp")
+    temporary = temporary or _beside(path, "tmp")
     with _disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as out:
-                out.write(data.encode("utf-8") if isinstance(data, str) else data)
+                yield out
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    return path
+
+
+def atomic_write(path: str | Path, data: str | bytes) -> Path:
+    """Write a whole file or nothing, see `atomic_file`."""
+    with atomic_file(Path(path)) as out:
+        out.write(data.encode("utf-8") if isinstance(data, str) else data)
+    return Path(path)
 
 
 @contextmanager
