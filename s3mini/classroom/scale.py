@@ -31,7 +31,7 @@ from ..retrieval.dense import DenseRetriever
 from ..retrieval.encoder import Encoder, Vectors
 from ..retrieval.flat import IDS, INDEX, DType, join, open_flat, stored, weight
 from ..retrieval.lexical import FOLDER, LexicalRetriever, build_lexical
-from ..retrieval.store import DocumentStore, build_store
+from ..retrieval.store import DocumentStore, build_store, ids_json
 from ..runs.machine import cap_threads, machine, versions
 from .study import best_time, enlarge, mixed_queries
 
@@ -130,7 +130,7 @@ def _measure_vectors(
         del exact
     else:
         build = _seconds(_write, own, vectors, number, seed, "float32" if part == "flat" else part)
-        (own / IDS).write_bytes(documents.ids_json())
+        (own / IDS).write_bytes(ids_json(documents))
     before = memory()
     packed = compressed.open_compressed(own, part, documents) if small else None
     encoder = cast(Encoder, SimpleNamespace(spec=DenseSpec(encoder="none"), fingerprint_parts={}))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,20 @@ Settings = Annotated[
     Texts, Option("--set", metavar="KEY=VALUE", help="A profile key to change: grpo.steps=5. Repeatable.")
 ]
 Sets = Annotated[Texts, Option(help="A question set; repeatable. Default: the profile's.")]
+Searcher = Annotated[
+    Path | None, Option(help="Folder of a searcher. Default: the one trained here, else the profile's.")
+]
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """The check of an option that takes one of ``names``: anything else is wrong usage."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
+        return value
+
+    return check
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:

@@ -14,10 +14,7 @@ from .base import Seed, app
 
 
 @app.command()
-def world(
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    seed: Seed = 0,
-) -> None:
+def world(out: Annotated[Path, typer.Option(help="Folder to write.")], seed: Seed = 0) -> None:
     """Write a fresh fictional encyclopedia and its question sets."""
     from ..world import make_world
 

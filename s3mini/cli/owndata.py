@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from ..profile import find_searcher, shown_path
-from .base import ProfileName, Seed, Settings, app, echo_results, opened, pairs
+from .base import ProfileName, Searcher, Seed, Settings, app, echo_results, opened, pairs
 
 
 def _field(what: str) -> Any:
@@ -44,9 +44,7 @@ def own(
     skip_bad: Annotated[
         bool, Option("--skip-bad", help="Leave out and count what cannot be used, instead of stopping.")
     ] = False,
-    searcher: Annotated[
-        Path | None, Option(help="A trained one's folder. Default: trained here, else the profile's.")
-    ] = None,
+    searcher: Searcher = None,
     untrained: Annotated[bool, Option("--untrained", help="Begin with the untrained searcher.")] = False,
     only_import: Annotated[bool, Option("--only-import", help="Stop after the import.")] = False,
     no_train: Annotated[bool, Option("--no-train", help="Evaluate without training.")] = False,

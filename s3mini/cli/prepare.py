@@ -6,19 +6,16 @@ from typing import Annotated
 
 import typer
 
-from .base import ProfileName, Settings, app, opened
+from .base import ProfileName, Settings, Texts, app, opened
+
+ONLY = "corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. Default: what the profile needs."
 
 
 @app.command()
 def download(
     profile_name: ProfileName = "paper",
     settings: Settings = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. Default: what the profile needs."
-        ),
-    ] = None,
+    only: Annotated[Texts, typer.Option(help=ONLY)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would come, fetch nothing.")] = False,
 ) -> None:
     """Fetch what a profile needs from the hub: resumed, verified, unpacked; what is here is found."""
@@ -37,10 +34,7 @@ def download(
 
 
 @app.command()
-def doctor(
-    profile_name: ProfileName = "mini",
-    settings: Settings = None,
-) -> None:
+def doctor(profile_name: ProfileName = "mini", settings: Settings = None) -> None:
     """Say what this machine has, what the profile needs, what is missing and how to get it."""
     profile = opened(profile_name, settings)
     from ..doctor.examine import examine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,29 +9,12 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from .base import ProfileName, Seed, Sets, Settings, Texts, app, echo_results, opened, pairs
+from .base import ProfileName, Searcher, Seed, Sets, Settings, Texts, app, echo_results, one_of, opened, pairs
 
-
-def _one_of(*names: str) -> Callable[[str], str]:
-    """The check of an option that takes one of ``names``: anything else is wrong usage."""
-
-    def check(value: str) -> str:
-        if value not in names:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
-        return value
-
-    return check
-
-
-Kind = Annotated[
-    str,
-    Option(
-        callback=_one_of("lexical", "dense", "milvus", "all"),
-        help="lexical, dense, milvus, or all: the first two.",
-    ),
-]
+_kinds = one_of("lexical", "dense", "milvus", "all")
+Kind = Annotated[str, Option(callback=_kinds, help="lexical, dense, milvus, or all: the first two.")]
 EngineName = Annotated[
-    str, Option(callback=_one_of("local", "ray"), help="Who answers: local (this process) or ray (many).")
+    str, Option(callback=one_of("local", "ray"), help="Who answers: local (this process) or ray (many).")
 ]
 Workers = Annotated[
     int | None,
@@ -113,7 +95,7 @@ def evaluate(
     settings: Settings = None,
     method: Annotated[Texts, Option(help="s3, rag-dense, …; repeatable. Default: the profile's.")] = None,
     sets: Sets = None,
-    searcher: Annotated[Path | None, Option(help="A trained one's folder. Default: trained here.")] = None,
+    searcher: Searcher = None,
     engine: EngineName = "local",
     workers: Workers = None,
 ) -> None:

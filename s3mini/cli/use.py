@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..profile import ROOT, find_searcher
-from .base import ProfileName, Seed, Settings, app, opened
+from .base import ProfileName, Searcher, Seed, Settings, app, opened
 
 
 @app.command()
@@ -17,10 +17,7 @@ def ask(
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
-    searcher: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a searcher. Default: the one trained here, else the profile's."),
-    ] = None,
+    searcher: Searcher = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Use the searcher before training.")] = False,
 ) -> None:
     """Answer a question with the trained searcher, and show its search."""
@@ -59,10 +56,7 @@ def table(
 
 
 @app.command()
-def readme(
-    profile_name: ProfileName = "mini",
-    settings: Settings = None,
-) -> None:
+def readme(profile_name: ProfileName = "mini", settings: Settings = None) -> None:
     """Write the results of data/mini/results into README.md, with their picture."""
     profile = opened(profile_name, settings)
     from ..models import open_model

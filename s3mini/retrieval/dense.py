@@ -154,14 +154,13 @@ class VectorRetriever:
             for scores, rows in zip(*self.best(np.stack(some), wanted), strict=True):
                 yield list(zip(scores.tolist(), rows.tolist(), strict=True))
 
-        results = fetch_settled(find, list(vectors), k, len(self._documents), self.tie)
-        return [self._cut(scored, k) for scored in results]
-
-    def _cut(self, scored: list[tuple[float, int]], k: int) -> list[Hit]:
-        documents = [self._documents[row] for _, row in scored]
-        by_id = {document.id: document for document in documents}
-        pairs = [(score, document.id) for (score, _), document in zip(scored, documents, strict=True)]
-        return [Hit(by_id[identifier], score) for score, identifier in rank(pairs, self.tie)[:k]]
+        hits = []
+        for scored in fetch_settled(find, list(vectors), k, len(self._documents), self.tie):
+            documents = [(score, self._documents[row]) for score, row in scored]
+            by_id = {document.id: document for _, document in documents}
+            ranked = rank([(score, document.id) for score, document in documents], self.tie)
+            hits.append([Hit(by_id[identifier], score) for score, identifier in ranked[:k]])
+        return hits
 
 
 class DenseRetriever(VectorRetriever):
@@ -213,8 +212,8 @@ class DenseRetriever(VectorRetriever):
         self.on_gpu = use_gpu(search, self.candidates or self.index, label)
         if self.on_gpu:
             self.candidates = to_gpus(self.candidates or self.index, label)
-        changed = {} if exact else {"dtype": "float16"}
-        changed |= {} if compressed is None else {"index": label}
+        changed = {"dtype": "float16"} if not exact else {}
+        changed |= {"index": label} if compressed else {}
         self.fingerprint = digest(kind=self.name, corpus=corpus, **encoder.fingerprint_parts, **changed)
 
     @property
@@ -229,7 +228,10 @@ class DenseRetriever(VectorRetriever):
         if self.candidates is None or wanted == total or (self.on_gpu and asked > GPU_K):
             return self._exact(vectors, wanted)
         rows = self.candidates.search(vectors, asked)[1]
-        scores, best = self._rescored(vectors, rows, wanted)
+        own = [self.stored[its].astype(np.float32) @ v for its, v in zip(rows, vectors, strict=True)]
+        found = np.where(rows < 0, np.float32(-np.inf), np.stack(own))
+        order = np.argsort(-found, axis=1, kind="stable")[:, :wanted]
+        scores, best = np.take_along_axis(found, order, 1), np.take_along_axis(rows, order, 1)
         few = (rows >= 0).sum(1) < wanted  # in the cells that were looked into
         if few.any():
             scores[few], best[few] = self._exact(vectors[few], wanted)
@@ -242,12 +244,6 @@ class DenseRetriever(VectorRetriever):
         with blas_from(threshold):
             found: tuple[Vectors, Rows] = index.search(vectors, wanted)
         return found
-
-    def _rescored(self, vectors: Vectors, rows: Rows, wanted: int) -> tuple[Vectors, Rows]:
-        found = [self.stored[own].astype(np.float32) @ v for own, v in zip(rows, vectors, strict=True)]
-        scores = np.where(rows < 0, np.float32(-np.inf), np.stack(found))
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
 def calibrate(vectors: Vectors, seconds: float = 0.2) -> int:

@@ -49,9 +49,8 @@ def inspect_java(home: Path) -> Java:
         raise RetrievalError(f"{home}: no Java there (its file `release` cannot be read)") from error
     version = re.search(r'JAVA_VERSION="(?:1\.)?(\d+)', release)
     if version is None or int(version[1]) < NEEDED:
-        raise RetrievalError(
-            f"{home}: Java {version[1] if version else 'of unknown version'}, need {NEEDED} or newer"
-        )
+        told = version[1] if version else "of unknown version"
+        raise RetrievalError(f"{home}: Java {told}, need {NEEDED} or newer")
     library = next((p for name in LIBRARIES for p in home.glob(f"*/server/{name}")), None)
     if library is None:
         raise RetrievalError(f"{home}: no JVM library in lib/server")
@@ -121,15 +120,11 @@ def start_java() -> None:
         except Exception as error:  # whatever the JVM says, it is the user's machine to mend
             sys.modules.pop("jnius", None)
             raise RetrievalError(f"{java.home}: the JVM does not start: {error}; {REMEDY}") from error
-    _quieten(jnius.autoclass)
-
-
-def _quieten(autoclass: Any) -> None:
-    """Errors only from Lucene's and Anserini's logs, which otherwise write to the terminal."""
-    level = autoclass("org.apache.logging.log4j.Level").ERROR
-    autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(level)
-    autoclass("java.util.logging.LogManager").getLogManager().reset()
-    autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(_MAX_CLAUSES)
+    # Errors only from Lucene's and Anserini's logs, which otherwise write to the terminal.
+    level = jnius.autoclass("org.apache.logging.log4j.Level").ERROR
+    jnius.autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(level)
+    jnius.autoclass("java.util.logging.LogManager").getLogManager().reset()
+    jnius.autoclass("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(_MAX_CLAUSES)
 
 
 def import_pyserini(module: str) -> Any:

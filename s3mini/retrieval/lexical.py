@@ -84,7 +84,11 @@ class LexicalRetriever:
         self._searcher.set_bm25(spec.k1, spec.b)
         self._documents = by_id(documents)
         self._threads = threads or cores()
-        self._parser: Any = _query_parser() if boolean else None
+        self._parser: Any = None
+        if boolean:  # Lucene's classic parser over the indexed field, with the index's own analyser
+            java, analysis = import_pyserini("pyserini.pyclass"), import_pyserini("pyserini.analysis")
+            parser = java.autoclass("org.apache.lucene.queryparser.classic.QueryParser")
+            self._parser = parser("contents", analysis.get_lucene_analyzer())
         self.name = "bm25-boolean" if boolean else "bm25"
         self.fingerprint = digest(kind=self.name, corpus=corpus, k1=spec.k1, b=spec.b)
 
@@ -120,13 +124,6 @@ class LexicalRetriever:
             return Hit(self._documents[identifier], score)
         except KeyError:
             raise foreign("the Lucene index", f"holds document {identifier!r}, the corpus does not") from None
-
-
-def _query_parser() -> Any:
-    """Lucene's classic parser over the indexed field, with the index's own analyser."""
-    java, analysis = import_pyserini("pyserini.pyclass"), import_pyserini("pyserini.analysis")
-    parser = java.autoclass("org.apache.lucene.queryparser.classic.QueryParser")
-    return parser("contents", analysis.get_lucene_analyzer())
 
 
 def _untie(hits: Sequence[Any]) -> list[tuple[float, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..corpus import fingerprint
 from ..errors import RetrievalError
-from ..profile import Profile
+from ..profile import Profile, changed
 from ..records import Document
 from ..runs.stages import Stage
 from . import compressed, milvus
@@ -59,16 +59,13 @@ def _stage(profile: Profile, kind: str) -> Stage:
     if kind == "lexical":
         return Stage(profile, f"index/{kind}", inputs, {"analyzer": "english, porter"})
     if kind == REMOTE:
-        raise RetrievalError(
-            "a remote index is built where its server runs: s3mini index, s3mini serve retriever"
-        )
+        told = "a remote index is built where its server runs"
+        raise RetrievalError(f"{told}: s3mini index, s3mini serve retriever")
     if kind not in KINDS:
         raise RetrievalError(f"unknown kind of retriever {kind!r}: choose one of {', '.join(KINDS)}")
     spec, name = profile.retrieval.dense, f"index/{kind}"
-    settings = {
-        "encoder": Encoder(spec).identity,
-        **spec.model_dump(include={"passage_prefix", "max_passage_tokens"}),
-    }
+    settings = spec.model_dump(include={"passage_prefix", "max_passage_tokens"})
+    settings["encoder"] = Encoder(spec).identity
     if spec.dtype != "float32":
         settings["dtype"] = spec.dtype
     if kind == "milvus":
@@ -85,8 +82,7 @@ def _milvus_url(profile: Profile) -> str:
 
 def _uncompressed(profile: Profile) -> Profile:
     """The profile with the index of exact vectors, from which the others are made."""
-    dense = profile.retrieval.dense.model_copy(update={"index": "flat"})
-    return profile.model_copy(update={"retrieval": profile.retrieval.model_copy(update={"dense": dense})})
+    return changed(profile, {"retrieval.dense.index": "flat"})
 
 
 def prebuilt_index(profile: Profile) -> Path | None:
@@ -122,9 +118,8 @@ def build_index(
             facts = _build(stage, profile, kind, progress, adopt)
             stage.finish(documents=len(open_corpus(profile)), **facts)
         elif adopt is not None and kind == "dense":
-            raise RetrievalError(
-                f"{stage.path}: there is an index already; delete the folder to adopt {adopt}"
-            )
+            told = "there is an index already; delete the folder"
+            raise RetrievalError(f"{stage.path}: {told} to adopt {adopt}")
     return stage.path
 
 
@@ -166,11 +161,9 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
         RetrievalError: the index on disk belongs to another corpus or encoder (names both); unknown kind or
             encoder; no Java; no pymilvus or no GPU where asked for; a damaged index; a remote one without a url.
     """
-    retriever = _open(profile, kind or profile.retrieval.kind)
-    return CachedRetriever(retriever) if cache else retriever
-
-
-def _open(profile: Profile, kind: str) -> Retriever:
+    if cache:
+        return CachedRetriever(open_retriever(profile, kind, cache=False))
+    kind = kind or profile.retrieval.kind
     if kind == REMOTE:
         return connect(profile, open_corpus(profile).by_id)
     boolean, kind = kind == BOOLEAN, "lexical" if kind == BOOLEAN else kind
@@ -200,11 +193,9 @@ def connect(profile: Profile, known: Mapping[str, Document] | None = None) -> Re
 def _refuse_foreign(stage: Stage, profile: Profile, kind: str) -> None:
     """Raise when a complete index of something else lies where this profile's should."""
     manifest = stage.manifest
-    if not manifest.get("complete"):
-        return
     built_for = manifest.get("inputs", {}) | manifest.get("settings", {})
     for key, wanted in (stage.inputs | stage.settings).items():
-        if built_for.get(key) != wanted:
+        if manifest.get("complete") and built_for.get(key) != wanted:
             raise RetrievalError(
                 f"{stage.path}: this index was built for {key} {built_for.get(key)!r}, the profile asks for {key} "
                 f"{wanted!r}. Build it again: s3mini index --profile {profile.name} --kind {kind}"

@@ -16,7 +16,6 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,7 +26,7 @@ from tqdm.auto import tqdm
 from ..corpus import iter_corpus, iter_placed, parse_document
 from ..errors import DataError
 from ..records import Document
-from ..runs.stages import atomic_write
+from ..runs.stages import atomic_file, atomic_write
 
 UNPACKED = "corpus.jsonl"
 STARTS, HASHES, ROWS, IDS = "starts.npy", "hashes.npy", "rows.npy", "ids.json"
@@ -45,10 +44,9 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
     """
     if corpus.suffix == ".gz":
         deque(iter_placed(corpus), maxlen=0)  # a damaged file is told before it is unpacked
-        unpacked = folder / f"{UNPACKED}.tmp"
-        with gzip.open(corpus, "rb") as packed, open(unpacked, "wb") as out:
+        unpacked = folder / UNPACKED
+        with gzip.open(corpus) as packed, atomic_file(unpacked, folder / f"{UNPACKED}.tmp") as out:
             shutil.copyfileobj(packed, out, 1 << 20)
-        unpacked.replace(folder / UNPACKED)
     starts, hashes = array("q"), array("Q")
     names = bytearray(b"[")
     with tqdm(desc="reading the corpus", unit="doc", disable=not progress) as bar:
@@ -71,9 +69,8 @@ def build_store(folder: Path, corpus: Path, progress: bool = True) -> None:
 
 def save_array(path: Path, values: npt.NDArray[Any]) -> None:
     """Write a ``.npy`` file, whole or not at all."""
-    buffer = BytesIO()
-    np.save(buffer, values)
-    atomic_write(path, buffer.getvalue())
+    with atomic_file(path) as out:
+        np.save(out, values)
 
 
 def _file(folder: Path, corpus: Path) -> Path:
@@ -138,13 +135,8 @@ class DocumentStore(Sequence[Document]):
         """The row of the document of that id, None when there is none."""
         wanted = np.uint64(_hash(identifier))
         first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
-        return next(
-            (row for row in self._rows[first:last].tolist() if self._document(row).id == identifier), None
-        )
-
-    def ids_json(self) -> bytes:
-        """See `ids_json`."""
-        return (self.folder / IDS).read_bytes()
+        alike = self._rows[first:last].tolist()
+        return next((row for row in alike if self._document(row).id == identifier), None)
 
     def __del__(self) -> None:
         if getattr(self, "_fd", None) is not None:
@@ -178,5 +170,5 @@ def by_id(documents: Sequence[Document]) -> Mapping[str, Document]:
 def ids_json(documents: Sequence[Document]) -> bytes:
     """The ids in order as a JSON list, always the same bytes: what an index keeps to know its documents."""
     if isinstance(documents, DocumentStore):
-        return documents.ids_json()
+        return (documents.folder / IDS).read_bytes()
     return json.dumps([document.id for document in documents], ensure_ascii=False).encode()

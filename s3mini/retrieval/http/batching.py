@@ -74,7 +74,8 @@ class Batcher:
             self.metrics.hits.inc(sum(query in answers for query in queries))
         missing = [query for query in dict.fromkeys(queries) if query not in answers]
         if self.waiting >= self.room and any(query not in self._waiting for query in missing):
-            raise Overloaded(self._seconds_to_wait())
+            seconds = math.ceil(self._seconds / max(1, self._last) * self.waiting)
+            raise Overloaded(min(MOST_AWAY, max(1, seconds)))
         futures = {query: self._enqueue(query, k) for query in missing}
         for query, future in futures.items():
             hits = await asyncio.shield(future)  # shared with whoever asks the same
@@ -90,10 +91,6 @@ class Batcher:
             self._some.set()
         wanted.k = max(wanted.k, k)
         return wanted.found
-
-    def _seconds_to_wait(self) -> int:
-        each = self._seconds / max(1, self._last)
-        return min(MOST_AWAY, max(1, math.ceil(each * self.waiting)))
 
     async def run(self) -> None:
         """Search batch after batch until cancelled."""

@@ -51,10 +51,11 @@ class RemoteRetriever:
         self.url = url.rstrip("/").removesuffix("/retrieve")
         try:
             parsed = httpx.URL(self.url)
+            if parsed.scheme not in ("http", "https") or not parsed.host:
+                raise httpx.InvalidURL("no http://, or no host")
         except httpx.InvalidURL as error:
-            raise RetrievalError(f"{url!r} is not a URL ({error}); write http://HOST:PORT") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise RetrievalError(f"{url!r} is not the URL of a retrieval server; write http://HOST:PORT")
+            told = f"{url!r} is not the URL of a retrieval server ({error})"
+            raise RetrievalError(f"{told}; write http://HOST:PORT") from error
         self.patience = Patience(self.url, patience)
         self._known = known
         self._batch = batch
@@ -102,7 +103,12 @@ class RemoteRetriever:
                 f"{self.url}/retrieve: answered {response.status_code}: {refusal(response)}; "
                 "see the server's log, or check retrieval.url"
             )
-        self._same_index(response)
+        served = response.headers.get(FINGERPRINT)
+        if self.health and served != self.health.fingerprint:  # started again with another index
+            raise RetrievalError(
+                f"{self.url}: serves another index now ({served}) than at first ({self.health.fingerprint}); serve "
+                "the first one again, or start this run anew"
+            )
         try:
             blocks = Scored.model_validate_json(response.content).result
         except ValidationError as error:
@@ -111,20 +117,10 @@ class RemoteRetriever:
             raise self._broken(f"{len(blocks)} answers to {len(texts)} queries")
         return [self._hits(block, k, f"result.{i}") for i, block in enumerate(blocks)]
 
-    def _same_index(self, response: httpx.Response) -> None:
-        """A server started again with another index must not go unnoticed."""
-        if self.health and response.headers.get(FINGERPRINT) != self.health.fingerprint:
-            raise RetrievalError(
-                f"{self.url}: serves another index now ({response.headers.get(FINGERPRINT)}) than at first "
-                f"({self.health.fingerprint}); serve the first one again, or start this run anew"
-            )
-
     def _hits(self, block: Sequence[ScoredPassage], k: int, place: str) -> list[Hit]:
         if len(block) > k:
             raise self._broken(f"{place}: {len(block)} documents where {k} were asked for")
-        hits = [
-            Hit(self._document(scored, f"{place}.{rank}"), scored.score) for rank, scored in enumerate(block)
-        ]
+        hits = [Hit(self._document(one, f"{place}.{rank}"), one.score) for rank, one in enumerate(block)]
         for rank, (better, worse) in enumerate(pairwise(hits), 1):
             if worse.score > better.score:
                 raise self._broken(f"{place}.{rank}: scores rise; the best document must come first")
@@ -138,15 +134,10 @@ class RemoteRetriever:
         title, text = split_contents(contents)
         if not title.strip() and not text.strip():
             raise self._broken(f"{place}.document: neither title nor text")
-        if given is None:
-            identifier = self._by_contents.get(contents) if self._known is not None else digest(text=contents)
-        else:
-            identifier = str(given)
-        document = Document(identifier or "", title, text)
         if self._known is None:
-            return document
-        own = self._known.get(document.id)
-        if own != document:
+            return Document(digest(text=contents) if given is None else str(given), title, text)
+        own = self._known.get(self._by_contents.get(contents, "") if given is None else str(given))
+        if own is None or (own.title, own.text) != (title, text):
             shown = repr(given) if given is not None else f"{contents[:40]!r} …"
             raise RetrievalError(
                 f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "

@@ -109,15 +109,9 @@ def make_app(
     @app.get("/health", summary="What is served, and its limits")
     async def health() -> Health:
         return Health(
-            status="ok",
-            retriever=retriever.name,
-            fingerprint=retriever.fingerprint,
-            documents=documents,
-            version=__version__,
-            topk=topk,
-            waiting=batcher.waiting,
-            limits=bounds,
-        )
+            status="ok", retriever=retriever.name, fingerprint=retriever.fingerprint, documents=documents,
+            version=__version__, topk=topk, waiting=batcher.waiting, limits=bounds,
+        )  # fmt: skip
 
     @app.get("/metrics", summary="Counters and histograms, for Prometheus")
     async def measured() -> Response:
@@ -130,25 +124,22 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The request's body; refuses one above ``limit`` bytes before it is in memory, and one that is not JSON."""
     if "json" not in request.headers.get("content-type", ""):
         raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
-    size = int(request.headers.get("content-length", 0))  # the HTTP parser takes digits only
+    too_long = HTTPException(413, f"the request is longer than {limit} bytes: ask in several requests")
+    if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser takes digits only
+        raise too_long
     body = bytearray()
-    if size <= limit:
-        async for chunk in request.stream():
-            body += chunk
-            size = max(size, len(body))
-            if size > limit:
-                break
-    if size > limit:
-        raise HTTPException(413, f"the request is longer than {limit} bytes: ask in several requests")
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_long
     return bytes(body)
 
 
 def read_ask(body: bytes) -> Ask:
     """The request; the message of a refusal names the field."""
     try:
-        if (
-            b"\\ud" in body.lower()
-        ):  # half a character, escaped, if a model wrote it: served like any other query
+        # half a character, escaped, if a model wrote it: served like any other query
+        if b"\\ud" in body.lower():
             body = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
         return Ask.model_validate_json(body)
     except (ValidationError, ValueError, RecursionError) as error:
