@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from .errors import DataError
 from .profile import Profile
@@ -53,9 +53,8 @@ class Results(TypedDict):
     versions: dict[str, str]
     machine: dict[str, Any]
     methods: dict[str, dict[str, Any]]  # {METHOD: `method_summary`}
-    differences: dict[
-        str, dict[str, Any]
-    ]  # {"s3 - METHOD": {"sets": {SET: {"n", "mean", "ci95"}}, "average"…}}
+    # {"s3 - METHOD": {"sets": {SET: {"n", "mean", "ci95"}}, "average"…}}
+    differences: dict[str, dict[str, Any]]
     selection: NotRequired[dict[str, Any]]  # `selection_effect`
     training: dict[str, dict[str, Any]]  # {RUN: {"steps", "episodes", "examples", "seconds", "curve"}}
     stages: dict[str, dict[str, Any]]  # {STAGE: {"seconds", "resumed"}}
@@ -80,34 +79,29 @@ def summarise(profile: Profile, answers: Mapping[str, AnswersBySet], seed: int) 
     return results
 
 
+def _mean(answers: Sequence[Answer], key: str) -> float:
+    values: list[float] = [dict(answer)[key] for answer in answers]  # type: ignore[misc]
+    return sum(values) / len(values)
+
+
 def _figures(groups: Sequence[Sequence[Answer]], draws: int, seed: int) -> dict[str, Any]:
     """``{"n", "gen_acc", "ci95": of GenAcc, "span": GenAcc without the judge, "em", "f1"}``, means over sets."""
-
-    def mean(key: Literal["span", "em", "f1"]) -> float:
-        return round(sum(sum(a[key] for a in group) / len(group) for group in groups) / len(groups), 6)
-
     estimate = bootstrap_average([[a["gen_acc"] for a in group] for group in groups], draws, seed)
-    return {**estimate.as_json("gen_acc"), "span": mean("span"), "em": mean("em"), "f1": mean("f1")}
+    means = {key: sum(_mean(group, key) for group in groups) / len(groups) for key in ("span", "em", "f1")}
+    return estimate.as_json("gen_acc") | {key: round(mean, 6) for key, mean in means.items()}
 
 
 def method_summary(sets: AnswersBySet, draws: int, seed: int) -> dict[str, Any]:
     """One method's entry of ``results.json``, its intervals from ``draws`` of the bootstrap."""
     answers = [answer for group in sets.values() for answer in group]
     turns = [turn for answer in answers if answer["episode"] for turn in answer["episode"]["turns"]]
-
-    def per_question(
-        key: Literal["searches", "searcher_tokens", "generator_tokens", "context_tokens"],
-    ) -> float:
-        return sum(answer[key] for answer in answers) / len(answers)
-
+    tokens = ("searcher_tokens", "generator_tokens", "context_tokens")
     seconds = sum(answer["seconds"] for answer in answers)
     summary = {
         "sets": {name: _figures([group], draws, seed) for name, group in sets.items()},
         "average": _figures(list(sets.values()), draws, seed),
-        "searches_per_question": round(per_question("searches"), 4),
-        "searcher_tokens": round(per_question("searcher_tokens"), 2),
-        "generator_tokens": round(per_question("generator_tokens"), 2),
-        "context_tokens": round(per_question("context_tokens"), 2),
+        "searches_per_question": round(_mean(answers, "searches"), 4),
+        **{key: round(_mean(answers, key), 2) for key in tokens},
         "documents": round(sum(len(answer["context"]) for answer in answers) / len(answers), 3),
         "seconds": round(seconds, 3),
         "seconds_per_question": round(seconds / len(answers), 4),

@@ -108,11 +108,9 @@ class Hub:
         for pattern in source.files if source.kind == "dataset" else ():
             if not any(fnmatch.fnmatch(file.path, pattern) for file in listed):
                 raise DownloadError(f"{source.repo}: no file {pattern!r} there; it was moved or renamed")
-        for file in listed:
-            if ".." in PurePosixPath(file.path).parts or file.path.startswith("/"):
-                raise DownloadError(
-                    f"{source.repo}: lists {file.path!r}, outside its own folder; not fetched"
-                )
+        for path in (file.path for file in listed):
+            if ".." in PurePosixPath(path).parts or path.startswith("/"):
+                raise DownloadError(f"{source.repo}: lists {path!r}, outside its own folder; not fetched")
         return listed
 
     def fetch(self, file: HubFile, folder: Path) -> Path:
@@ -137,7 +135,7 @@ class Hub:
         ask = partial(hf_hub_download, source.repo, file.path, repo_type=source.kind, endpoint=self.endpoint)
         ask = partial(ask, revision=source.revision)  # by name, so that loading by that name finds it offline
         return self._sound(
-            file, lambda force: Path(self._persist(lambda: ask(force_download=force), str(file)))
+            file, lambda again: Path(self._persist(partial(ask, force_download=again), str(file)))
         )
 
     def _sound(self, file: HubFile, get: Callable[[bool], Path]) -> Path:
@@ -168,13 +166,9 @@ class Hub:
             if file.size is not None and out.tell() > file.size:
                 out.truncate(0)
             http_get(
-                location,
-                out,
-                resume_size=out.seek(0, os.SEEK_END),
-                headers=headers,
-                expected_size=file.size,
+                location, out, resume_size=out.seek(0, os.SEEK_END), headers=headers, expected_size=file.size,
                 displayed_filename=str(file),
-            )
+            )  # fmt: skip
         return part
 
     def _persist(self, attempt: Callable[[], T], what: str, grows: Path | None = None) -> T:

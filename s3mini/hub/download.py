@@ -22,9 +22,8 @@ from .catalogue import GB, NAMES, TABLE, Item
 from .client import Hub, HubFile, Source
 from .sizes import ENCODERS, cached, shape_of
 
-_WEIGHTS = (
-    "*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "*.model"
-)  # never a format that can hold code  # fmt: skip
+# Never a format that can hold code.
+_WEIGHTS = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "*.model")
 _NOT_WEIGHTS = ("onnx/*", "openvino/*", "original/*", "consolidated*", "runs/*", "checkpoint-*/*")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -49,18 +48,15 @@ def items(profile: Profile, only: Sequence[str] = ()) -> list[Item]:
 
 def _model_items(profile: Profile) -> list[Item]:
     """The models that a profile names by their names on the hub, each once, with the roles they play."""
+    other = profile.evaluation.other_generator
     named = [(role, getattr(profile, role).path) for role in ("searcher", "generator", "judge")]
-    if profile.evaluation.other_generator is not None:
-        named.append(("other generator", profile.evaluation.other_generator.path))
-    named.append(("encoder", profile.retrieval.dense.encoder))
+    named += [("other generator", other and other.path), ("encoder", profile.retrieval.dense.encoder)]
     for protocol, method in profile.protocols.items():
-        if method.model is not None:
-            named.append((f"{protocol}, untrained", method.model.path))
-        if method.checkpoint is not None:
-            named.append((f"{protocol}, trained", method.checkpoint))
+        named.append((f"{protocol}, untrained", method.model and method.model.path))
+        named.append((f"{protocol}, trained", method.checkpoint))
     roles: dict[str, list[str]] = {}
     for role, name in named:
-        if _HUB_NAME.fullmatch(name) and not Path(name).is_dir() and not (ROOT / name).is_dir():
+        if name and _HUB_NAME.fullmatch(name) and not Path(name).is_dir() and not (ROOT / name).is_dir():
             roles.setdefault(name, []).append(role)
     made = []
     for name, played in roles.items():
@@ -213,9 +209,8 @@ def download(
     failed = [one.problem for one in planned if one.problem]
     coming = [one for one in planned if one.listed]
     if short := [disk for disk in disks(coming) if disk.short]:
-        told = "; ".join(
-            f"{disk.where}: {disk.needed / GB:.1f} GB needed, {disk.free / GB:.1f} free" for disk in short
-        )
+        lines = (f"{one.where}: {one.needed / GB:.1f} GB needed, {one.free / GB:.1f} free" for one in short)
+        told = "; ".join(lines)
         raise DownloadError(
             f"too little room on the disk: {told}. Free some, fetch less at a time (--only), or put the data elsewhere "
             "(--set data.corpus=…, HF_HOME for models)"

@@ -101,12 +101,9 @@ def cached(repo: str, path: str) -> Path | None:
     """A model's file in the hub client's cache; None where it is not there."""
     try:
         from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-    except ImportError:
-        return None
-    try:
+
         copy = try_to_load_from_cache(repo, path)
-    except HFValidationError:
+    except (ImportError, ValueError):  # the hub's client is missing, or it is no name on the hub
         return None
     return Path(copy) if isinstance(copy, str) else None
 
@@ -115,18 +112,14 @@ def _from_config(config: Mapping[str, Any]) -> Shape | None:
     try:
         if config.get("architectures", [""])[0] in _BERT:
             return None
-        layers, vocabulary = config["num_hidden_layers"], config["vocab_size"]
-        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-        heads = config["num_attention_heads"]
-        kv_heads = config.get("num_key_value_heads") or heads
-        head_dim = config.get("head_dim") or hidden // heads
-        tied, bits = (
-            bool(config.get("tie_word_embeddings")),
-            config.get("quantization_config", {}).get("bits", 0),
-        )
-        stored = 4.0 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2.0
-        sizes = (layers, hidden, intermediate, heads, kv_heads, head_dim, vocabulary)
-        return Shape(*sizes, tied, int(bits), stored)
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        return Shape(
+            layers=config["num_hidden_layers"], hidden=hidden, intermediate=config["intermediate_size"], heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads, head_dim=config.get("head_dim") or hidden // heads,
+            vocabulary=config["vocab_size"], tied=bool(config.get("tie_word_embeddings")),
+            bits=int(config.get("quantization_config", {}).get("bits", 0)),
+            stored=4.0 if (config.get("dtype") or config.get("torch_dtype")) == "float32" else 2.0,
+        )  # fmt: skip
     except (KeyError, TypeError, IndexError, ValueError):
         return None
 

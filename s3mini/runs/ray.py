@@ -22,6 +22,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 from ..errors import DataError, StageError
@@ -126,9 +127,8 @@ class RayExecutor:
 
     def _check(self, processors: int) -> None:
         if self._wanted and self._wanted > processors:
-            raise DataError(
-                f"{self._wanted} workers on {processors} processors: give --workers {processors} or fewer"
-            )
+            told = f"{self._wanted} workers on {processors} processors"
+            raise DataError(f"{told}: give --workers {processors} or fewer")
 
     def __exit__(self, *_: object) -> None:
         import ray
@@ -152,12 +152,9 @@ class RayExecutor:
         done: dict[int, Any] = {}
         turn = 0
         while True:
-            while (
-                free
-                and len(running) + len(done) < AHEAD * len(self._actors)
-                and (item := next(waiting, None))
-            ):
-                actor, (number, block) = free.pop(0), item
+            room = AHEAD * len(self._actors) - len(running) - len(done)
+            for number, block in islice(waiting, min(len(free), room)):
+                actor = free.pop(0)
                 running[actor.answer.remote(shared.hex(), [shared], block)] = number, actor
             while turn in done:  # a failure waits its turn, so that what came before it is kept
                 yield _fetched(done.pop(turn))
@@ -206,9 +203,8 @@ def _begin() -> None:
         except Exception as error:  # what Ray raises here has no type of its own
             ray.shutdown()
             if not left:
-                raise StageError(
-                    f"Ray does not start: {error} (its logs: /tmp/ray/session_latest/logs)"
-                ) from error
+                logs = "/tmp/ray/session_latest/logs"
+                raise StageError(f"Ray does not start: {error} (its logs: {logs})") from error
 
 
 def _fetched(ready: Any) -> list[Record]:
