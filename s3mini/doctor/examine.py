@@ -11,8 +11,6 @@ import os
 import re
 import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -159,6 +157,7 @@ def _java_check() -> Check:
 
 
 def _hub_check(wanted: bool) -> Check:
+    import httpx
     from huggingface_hub import constants
 
     endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
@@ -166,11 +165,9 @@ def _hub_check(wanted: bool) -> Check:
     if constants.is_offline_mode():
         return Check("hub", "HF_HUB_OFFLINE is set", needed).unless(not wanted, "unset HF_HUB_OFFLINE")
     try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_WAIT).close()
-    except urllib.error.HTTPError:
-        pass  # it answers
-    except (OSError, ValueError) as error:
-        has = f"{endpoint} is out of reach ({getattr(error, 'reason', error)})"
+        httpx.head(endpoint, timeout=_WAIT)  # whatever it says, it answers
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        has = f"{endpoint} is out of reach ({error})"
         remedy = "connect, set HTTPS_PROXY, or name a mirror by HF_ENDPOINT; or run `s3mini download` elsewhere and copy the data"
         return Check("hub", has, needed).unless(not wanted, remedy)
     return Check("hub", f"{endpoint} answers", needed)

@@ -52,9 +52,7 @@ class Patience:
         self._warned = False
         self._policy: dict[str, Any] = {
             "retry": tenacity.retry_if_exception_type(NotNow),
-            "wait": lambda state: (
-                _failure(state).away + tenacity.wait_random_exponential(BACKOFF, LONGEST)(state)
-            ),
+            "wait": tenacity.wait_random_exponential(BACKOFF, LONGEST) + (lambda state: _failure(state).away),
             "stop": lambda state: state.upcoming_sleep > self._left(state),
             "before_sleep": self._warn,
             "retry_error_callback": self._give_up,
