@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from .bench import Bench, kind_of_index
 from .errors import DataError
-from .profile import Profile
 from .rag import RagCache, precompute
 from .records import Collected, Document, Question
 from .runs.answering import Executor, in_process
@@ -59,25 +58,17 @@ def naive(name: str, about: str, kind: str) -> Method:
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
         cache = answers(bench, set_name)
-        seconds = cache_seconds(bench.profile, kind_of_index(bench.profile, kind), set_name) / max(
-            1, len(cache)
-        )
-        return [
-            Collected(
-                tuple(bench.documents[i] for i in cache[q].context), score=cache[q].score, seconds=seconds
-            )
-            for q in questions
-        ]
+        folder = bench.profile.build / "rag" / kind_of_index(bench.profile, kind) / f"{set_name}-test"
+        # what the whole set took when its cache was made, index building left out
+        seconds = float(read_manifest(folder).get("seconds", 0.0)) / max(1, len(cache))
+        known, documents = [cache[question] for question in questions], bench.documents
+        contexts = [tuple(documents[i] for i in answer.context) for answer in known]
+        return [Collected(c, score=a.score, seconds=seconds) for c, a in zip(contexts, known, strict=True)]
 
     def inputs(bench: Bench) -> dict[str, str]:
         return {"retriever": bench.retriever_depends_on(kind), "k": str(bench.profile.rag.k)}
 
     return Method(name, about, collect, inputs, first=answers)
-
-
-def cache_seconds(profile: Profile, kind: str, set_name: str) -> float:
-    """What naive RAG took for a set when its cache was made, index building left out."""
-    return float(read_manifest(profile.build / "rag" / kind / f"{set_name}-test").get("seconds", 0.0))
 
 
 def episodes(name: str, about: str, protocol: str, trained: bool = False, own: bool = False) -> Method:

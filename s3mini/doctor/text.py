@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..hub.download import Planned, disks
-from .examine import Check, Examination, size
+from .examine import Examination, size
 from .footprint import Part, total
 
 _STYLES = {"ok": "green", "note": "yellow", "missing": "bold red"}
@@ -27,7 +27,10 @@ def show_examination(seen: Examination) -> None:
     show(Text.assemble(("profile ", "dim"), (profile.name, "bold"), ("  " + profile.description, "dim")))
     groups = {"This machine": seen.machine, "Packages": seen.packages, "Data and models": seen.data}
     for title, checks in groups.items():
-        show(_checks_table(title, checks))
+        table = _table(title, ("", 3), ("here", 4), ("needed", 4), ("state", 0))
+        for check in checks:
+            table.add_row(check.what, check.has, check.needed, Text(check.state, _STYLES[check.state]))
+        show(table)
     show(_memory_table(seen))
     show(_verdict(seen))
 
@@ -39,14 +42,6 @@ def _table(title: str, *columns: tuple[str, int], right: Sequence[str] = ()) -> 
     for head, share in columns:
         justify: JustifyMethod = "right" if head in right else "left"
         table.add_column(head, justify=justify, overflow="fold", ratio=share or None, no_wrap=not share)
-    return table
-
-
-def _checks_table(title: str, checks: Sequence[Check]) -> RenderableType:
-    """What there is and what is needed, a row each."""
-    table = _table(title, ("", 3), ("here", 4), ("needed", 4), ("state", 0))
-    for check in checks:
-        table.add_row(check.what, check.has, check.needed, Text(check.state, _STYLES[check.state]))
     return table
 
 

@@ -104,12 +104,10 @@ def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
                 if target is entity or (relation.name == "spouse" and "spouse" in target.facts):
                     continue
                 value = target.name
+            elif relation.object == "year":
+                value = str(rng.randint(*YEARS))
             else:
-                value = (
-                    str(rng.randint(*YEARS))
-                    if relation.object == "year"
-                    else rng.choice(NAMES[relation.object])
-                )
+                value = rng.choice(NAMES[relation.object])
             _state(Fact(entity, relation, value, target), rng)
             if relation.name == "spouse" and target is not None:
                 _state(Fact(target, relation, entity.name, entity), rng)

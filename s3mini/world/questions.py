@@ -100,21 +100,19 @@ def word_question(kind: str, proof: list[Fact], rng: random.Random) -> Asked:
 
 def descriptions(world: World, fact: Fact) -> list[Fact]:
     """The subject's other facts that describe it alone: no other entity of its type has that value."""
-
     kind = fact.subject.type
 
     def alone(other: Fact) -> bool:
         name = other.relation.name
         rivals = world.mentions.get(other.target.id, []) if other.target else world.by_type[kind]
-        return (
-            sum(e.type == kind and name in e.facts and e.facts[name].value == other.value for e in rivals)
-            == 1
-        )
+        values = [e.facts[name].value for e in rivals if e.type == kind and name in e.facts]
+        return values.count(other.value) == 1
 
-    others = [
-        other for other in fact.subject.facts.values() if other is not fact and other.relation.described
+    return [
+        other
+        for other in fact.subject.facts.values()
+        if other is not fact and other.relation.described and alone(other)
     ]
-    return [other for other in others if alone(other)]
 
 
 def near_namesakes(world: World, entity: Entity) -> int:
@@ -135,9 +133,7 @@ def ask(kind: str, world: World, start: Entity, rng: random.Random) -> Asked | N
         proof = [rng.choice(others), fact] if others else []
     elif kind == "comparison":
         name, rivals = fact.relation.name, world.by_type[start.type]
-        pool = (
-            [e.facts[name] for e in rivals if e is not start and name in e.facts] if name in COMPARED else []
-        )
+        pool = [e.facts[name] for e in rivals if e is not start and name in e.facts and name in COMPARED]
         same = [other for other in pool if other.value == fact.value]
         chosen = same if same and rng.random() < 0.5 else pool
         proof = [fact, rng.choice(chosen)] if chosen else []
