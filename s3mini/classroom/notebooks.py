@@ -228,8 +228,7 @@ def reproduce(
 
 def clock(seconds: float) -> str:
     """Seconds as ``m:ss``."""
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
+    return "{}:{:02d}".format(*divmod(round(seconds), 60))
 
 
 def summary(profile: Profile, done: Sequence[Executed]) -> str:

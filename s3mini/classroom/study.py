@@ -10,7 +10,6 @@ import timeit
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,7 +54,7 @@ def measure_recall(
         return {"profile": profile.name, "ks": list(ks), "retrievers": list(own), "sets": sets}
 
     result: dict[str, Any] = _measured_once(profile, "recall", inputs, settings, measure)
-    _write(profile.build / "retrieval.json", result)
+    atomic_write(profile.build / "retrieval.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result
 
 
@@ -259,10 +258,6 @@ def _measured_once(
     """What ``measure`` returns, from disk when it was measured before."""
     with Stage(profile, f"study/{name}", inputs, settings) as stage:
         if not stage.done:
-            _write(stage.dir / RESULT, measure())
+            atomic_write(stage.dir / RESULT, json.dumps(measure(), indent=1, ensure_ascii=False) + "\n")
             stage.finish()
     return json.loads((stage.path / RESULT).read_text(encoding="utf-8"))
-
-
-def _write(path: Path, result: Any) -> None:
-    atomic_write(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")

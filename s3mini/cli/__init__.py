@@ -18,7 +18,7 @@ from ..errors import S3Error
 from .base import app
 
 # Their commands, in the order of --help.
-from . import use, steps, owndata, make, serve, prepare  # noqa: F401 # isort: skip
+from . import use, steps, owndata, make, serve  # noqa: F401 # isort: skip
 
 EXTRAS = {  # what to install for a module that is missing
     **dict.fromkeys(("trl", "datasets", "peft"), "train"),

@@ -23,9 +23,8 @@ TRAINED_ON = ("nq", "hotpotqa")  # the other four sets measure transfer
 @cache
 def paper() -> dict[str, Any]:
     """The file's content, accuracies in percent as printed; the functions below have them in [0, 1]."""
-    content: dict[str, Any] = yaml.safe_load(
-        Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8")
-    )
+    text = Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8")
+    content: dict[str, Any] = yaml.safe_load(text)
     return content
 
 

@@ -140,8 +140,6 @@ def episode_html(
 
 def side_by_side(parts: Mapping[str, Rich]) -> Rich:
     """Several rich things next to one another, each under its name."""
-    html = Markup("").join(
-        Markup("<div><h4>{}</h4>{}</div>").format(name, part.html) for name, part in parts.items()
-    )
+    columns = (Markup("<div><h4>{}</h4>{}</div>").format(name, part.html) for name, part in parts.items())
     text = "\n\n".join(f"{name}\n{part.text}" for name, part in parts.items())
-    return Rich(text, Markup('<div class="beside">{}</div>').format(html))
+    return Rich(text, Markup('<div class="beside">{}</div>').format(Markup("").join(columns)))

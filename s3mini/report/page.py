@@ -14,8 +14,8 @@ from ..corpus import load_questions
 from ..evaluation import load_answers
 from ..methods import METHODS
 from ..profile import Profile
-from ..records import Document, Score, episode_from_json
-from ..results import BOUNDS, Answer, Results, main_rivals, read_results
+from ..records import Score, episode_from_json
+from ..results import BOUNDS, Results, main_rivals, read_results
 from ..retrieval import open_corpus
 from ..runs.stages import atomic_write
 from . import plots
@@ -193,14 +193,6 @@ class Pair:
     after: Rich
 
 
-def stored_episode(
-    answer: Answer, documents: Mapping[str, Document], gold: Sequence[str], set_name: str
-) -> Rich:
-    """A stored answer's episode, with its score."""
-    score = Score(answer["answer"], answer["em"], answer["f1"], answer["span"], answer["judge"])
-    return episode_html(episode_from_json(answer, documents), answer["answer"], score, gold, set_name)
-
-
 KINDS = (("What training gained", 0.0, 1.0), ("What training lost", 1.0, 0.0), ("What still fails", 0.0, 0.0))
 
 
@@ -221,8 +213,14 @@ def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> l
         for after in load_answers(profile, "s3", set_name, seed):
             before = untrained.get(after["id"])
             if before and (before["gen_acc"], after["gen_acc"]) == (right_before, right_after):
-                both = (stored_episode(a, documents, gold[a["id"]], set_name) for a in (before, after))
-                return Pair(title, *both)
+                shown = []
+                for a in (before, after):
+                    score = Score(a["answer"], a["em"], a["f1"], a["span"], a["judge"])
+                    own = gold[a["id"]]
+                    shown.append(
+                        episode_html(episode_from_json(a, documents), a["answer"], score, own, set_name)
+                    )
+                return Pair(title, *shown)
         return None
 
     pairs: list[Pair] = []

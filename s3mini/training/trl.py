@@ -94,10 +94,8 @@ def data_order(questions: Sequence[Question], seed: int, count: int) -> Any:
     rng = np.random.default_rng(seed)
     rounds = -(-count // len(questions))
     order = np.concatenate([rng.permutation(len(questions)) for _ in range(rounds)])[:count]
-    chosen = [questions[i] for i in order]
-    return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": q.question, "id": q.id}]} for q in chosen]
-    )
+    chosen = ({"role": "user", "content": questions[i].question, "id": questions[i].id} for i in order)
+    return Dataset.from_list([{"prompt": [message]} for message in chosen])
 
 
 def given_reward(scored: list[float], **_: Any) -> list[float]:

@@ -94,10 +94,8 @@ def with_options(asked: Asked, kind: str, rng: random.Random) -> Asked:
     options = [asked.answer, *rng.sample(pool, 3)]
     rng.shuffle(options)
     listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
-    letter = "ABCD"[options.index(asked.answer)]
-    return Asked(
-        "choice", f"{asked.text}? Options: {listed}", letter, asked.proof, asked.needs, tuple(options)
-    )
+    letter, text = "ABCD"[options.index(asked.answer)], f"{asked.text}? Options: {listed}"
+    return Asked("choice", text, letter, asked.proof, asked.needs, tuple(options))
 
 
 def make_world(
