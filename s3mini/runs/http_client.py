@@ -52,7 +52,9 @@ class Patience:
         self._warned = False
         self._policy: dict[str, Any] = {
             "retry": tenacity.retry_if_exception_type(NotNow),
-            "wait": tenacity.wait_random_exponential(BACKOFF, LONGEST) + (lambda state: _failure(state).away),
+            "wait": lambda state: (
+                _failure(state).away + tenacity.wait_random_exponential(BACKOFF, LONGEST)(state)
+            ),
             "stop": lambda state: state.upcoming_sleep > self._left(state),
             "before_sleep": self._warn,
             "retry_error_callback": self._give_up,
