@@ -140,7 +140,8 @@ def processed(sources: Sequence[Path], target: Path) -> Facts:
     for source in sources:
         file, columns = parquet.ParquetFile(source), ["data_source", "reward_model", "extra_info"]
         if not set(columns) <= set(names := file.schema_arrow.names):
-            raise DataError(f"{source}: {', '.join(columns)} expected; it has {', '.join(names)}")
+            wanted = "data_source, reward_model and extra_info expected"
+            raise DataError(f"{source}: {wanted}; it has {', '.join(names)}")
         rows = (row for batch in file.iter_batches(1024, columns=columns) for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
             question = _processed(row, f"{source}: row {number}")
