@@ -13,8 +13,6 @@ The two others differ in what they change: ``generator`` has another model read 
 collected for the first, ``efficiency`` stops along one training.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 It is the same for every method and never trained: what differs between methods is the context alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from .errors import DataError, ModelError

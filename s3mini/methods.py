@@ -6,8 +6,6 @@ line of `METHODS`. A protocol that answers by itself (`Episode.answer`) hands ov
 paper's "(Ret)" rows); a method with ``own`` is scored on its own answer instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

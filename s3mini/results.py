@@ -5,8 +5,6 @@ naive RAG makes, is not the searcher's: it does not count in ``searches_per_ques
 wrote, ``generator_tokens`` those the frozen generator read, prompt and question included.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

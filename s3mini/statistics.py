@@ -8,8 +8,6 @@ about other training seeds, which are reported by training more than once.
 Known limit: with all values alike (every answer wrong, say) the percentile interval has no width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

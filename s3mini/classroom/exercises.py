@@ -4,8 +4,6 @@
 ``check("span-cost", 2)`` compares a value.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

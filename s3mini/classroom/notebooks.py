@@ -4,8 +4,6 @@ Each is executed by papermill into ``build/<profile>/notebooks/``, never over it
 warns of a parameter nobody reads; here it is an error. A notebook that fails is kept as far as it got.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import json

@@ -1,7 +1,5 @@
 """The plots of notebooks 01 and 07, drawn from what `study` and `scale` measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Naive RAG in figures: how often it succeeds per question set, beside what its retriever found."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ and documents *made* from the profile's: blends of pairs of its vectors, and doc
 Each size is measured in a process of its own, so that memory is that size's alone.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import json

@@ -3,8 +3,6 @@
 Notebook 01 shows them. Each is a stage of its profile, so a second run reads what the first measured.
 """
 
-from __future__ import annotations
-
 import json
 import timeit
 from collections.abc import Callable, Hashable, Sequence

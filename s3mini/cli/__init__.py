@@ -4,8 +4,6 @@ Each command loads only what it needs (``ask`` never imports the training stack)
 line on stderr and exit code 1; wrong usage is exit code 2.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """Commands that make what ships: a fictional world, the mini model."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

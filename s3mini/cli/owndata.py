@@ -1,7 +1,5 @@
 """Your own documents and questions, in one command."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """``s3mini serve``: parts of the system as servers. They listen on this machine only, unless told otherwise."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """What is done with a profile: get the machine ready, index, precompute, train, evaluate, experiment, reproduce."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated

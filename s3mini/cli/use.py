@@ -1,7 +1,5 @@
 """Commands for using what there is: ask a question, print or publish results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 Every figure is a `Part` with the formula it comes from. Lengths in tokens are those of the paper's setting.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The doctor's examination and the downloader's plan, as tables in a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich import box

@@ -3,8 +3,6 @@
 Sizes are in bytes, as seen or computed; what the hub lists at the time is what counts.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .client import Source

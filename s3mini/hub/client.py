@@ -5,8 +5,6 @@ transfer that was cut off goes on where it stopped, in a later process too (the 
 had; an index part has 40 GB), and every file is checked against the hash that the hub lists, not only its size.
 """
 
-from __future__ import annotations
-
 import errno
 import fnmatch
 import hashlib

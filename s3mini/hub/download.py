@@ -6,8 +6,6 @@ sizes and counts: a second call finds everything done without a connection, a ki
 a file, and ``make clean`` leaves it alone. Models go to the hub client's cache, where transformers and vLLM look.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ The shapes of the models that the profiles name are known here; any other is rea
 in the hub client's cache.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

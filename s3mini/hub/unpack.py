@@ -4,8 +4,6 @@ Each function reads ``sources`` (verified files, in order), writes ``target`` wh
 the result with the package's own readers, and returns a few facts for the manifest.
 """
 
-from __future__ import annotations
-
 import gzip
 import itertools
 import json

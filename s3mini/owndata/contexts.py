@@ -1,7 +1,5 @@
 """Contexts on disk, in the public code's format, for other tools of that family."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

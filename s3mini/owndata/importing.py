@@ -8,8 +8,6 @@
 A question's split hangs on its own words and the seed: rows that are added move none of the others.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -7,8 +7,6 @@ What it decides (sets, start of training, numbers of training) it writes into a 
 can take up where it stopped: ``--profile build/<name>/<name>.yaml``. Each step is a stage: run again, it resumes.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Rows of token ids for pretraining: examples packed side by side, each seeing only itself."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ A model that reads whole documents from the start settles for the relation and n
 often as chance, measured, after 8 M tokens); here that earns nothing.
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The mini model's examination on a world it never saw; its figures stand on the model's card."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random

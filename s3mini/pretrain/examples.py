@@ -6,8 +6,6 @@ branch is a list of ``(text, weight)`` segments; weight 1 marks the model's own 
 tokenised one by one, exactly as the episode engine does with the model's and the environment's text.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ seldom careful (think, name what is missing, search for that). GRPO has to find 
 Prompted protocols (IRCoT, Search-o1) get the careful behaviour about half the time.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

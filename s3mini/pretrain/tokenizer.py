@@ -5,8 +5,6 @@ token each, as frequent names are in large models: a small model need not learn 
 (which took it longer than everything else together). Any other name falls to pieces as usual.
 """
 
-from __future__ import annotations
-
 import random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers

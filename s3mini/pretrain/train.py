@@ -7,8 +7,6 @@ above all the drills (`drills`): without them the model never ties a fact to its
 what stands before it (its document's number, its option's letter); with them each takes about half a million tokens.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Ours beside the paper's own figures, which stand in ``paper.yaml`` only: methods, ablations, data efficiency."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@ HTML comes from auto-escaping templates: questions, documents and model output a
 passage that holds ``<script>`` is shown as those letters.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A file of lines ``{"question", "golden_answers", "output", "accepted", "kind"}``
 ``kind`` says what is awkward about the output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables of the results, episodes before and after training, ``report.html`` (one file, nothing fetched)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The plots of the results, drawn without global state, the same in a notebook and in the report."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

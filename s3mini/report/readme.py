@@ -1,7 +1,5 @@
 """The README's results, written from the shipped records, so that no figure there is typed by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

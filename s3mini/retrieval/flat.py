@@ -4,8 +4,6 @@ It is FAISS' own format (`IndexFlatIP` for float32, `IndexScalarQuantizer` of ha
 prebuilt index of wiki-18 on the hub, so either can stand for the other.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import struct

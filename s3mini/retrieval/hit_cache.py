@@ -1,7 +1,5 @@
 """A cache of searches in front of any retriever: episodes of one question ask much the same queries."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

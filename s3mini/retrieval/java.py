@@ -6,8 +6,6 @@ runs on it all the same (the module only makes it faster) if the JVM is started 
 One JVM per process, and no fork after it has started: `multiprocessing` must use "spawn".
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

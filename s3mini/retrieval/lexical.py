@@ -5,8 +5,6 @@ words, Porter stems). A document that shares no term with the query is no hit, s
 returns nothing. Importing Pyserini takes some seconds: it happens at the first build or open.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

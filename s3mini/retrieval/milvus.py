@@ -4,8 +4,6 @@ The collection holds row numbers and vectors only, in an exact index (FLAT, inne
 corpus file. Its name is made of what it holds, so that no other corpus or encoder can be met there.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Sequence

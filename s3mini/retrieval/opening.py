@@ -3,8 +3,6 @@
 An index belongs to one corpus and one encoder, which its stage's manifest names: one of another is an error.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from pathlib import Path

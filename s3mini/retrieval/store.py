@@ -5,8 +5,6 @@ order with the rows they belong to. Opening reads nothing; a document is one rea
 `Sequence` of documents, and `by_id` a mapping, so whoever takes a list or a dict takes a store.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

@@ -4,8 +4,6 @@ What a later try may cure (`NotNow`) is tried again, after random pauses that gr
 asks for, until it has answered nothing for as long as the client has patience (`GaveUp`). Other errors end it at once.
 """
 
-from __future__ import annotations
-
 import email.utils
 import ipaddress
 import json

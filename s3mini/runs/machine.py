@@ -1,7 +1,5 @@
 """The machine and the software a result was made with, and how many threads to use on it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

@@ -11,8 +11,6 @@ once per process: at scale let servers hold them (``retrieval.kind=remote``, ``g
 A process that fails tells the others, which stop too; one that is killed is noticed by the launcher, which ends the rest.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A run of TRL's trainer in its folder: resume, train, save. Of several processes all take part, and the main one writes."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 from contextlib import nullcontext

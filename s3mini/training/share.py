@@ -3,8 +3,6 @@
 The loop rolls out and scores one process's share of a step as if there were no other.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -6,8 +6,6 @@ cut at `RATIO_CAP` token by token (``token_truncate``). TRL's default multiplies
 drops it when the product is out of bounds, which would drop just the long episodes.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

@@ -6,8 +6,6 @@ fixed, so that the mini tokenizer can hold each name as one token; which facts g
 in every world, so nothing about it can be known from another.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

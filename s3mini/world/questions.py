@@ -4,8 +4,6 @@ Each carries its proof: the documents, the sentences in order, and what must be 
 (``needs``), so that the reading skill of the mini model can be taught and recall can be measured.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The relations of the fictional encyclopedia: how each is stated, asked and used in a chain (`relations.txt`)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a world is written as: question sets without overlap, in the formats of wiki-18 and FlashRAG; or somebody's data."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

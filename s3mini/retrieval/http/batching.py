@@ -5,8 +5,6 @@ settings nor the JVM have to be shared between threads. While a batch is searche
 waits on purpose, but for a tenth of the last batch's time when fewer are back than it held.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

@@ -1,7 +1,5 @@
 """What a retrieval server counts, for Prometheus."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

@@ -5,8 +5,6 @@ A server that does not answer, or is too busy, is asked again for as long as the
 queries, no more documents than asked for, best first, and every document that of the local corpus.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise

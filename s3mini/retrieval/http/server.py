@@ -7,8 +7,6 @@ A request that asks for too much is refused (413, 422), one that finds the queue
 a while (503, Retry-After), a failing engine is a 500 with its message: never an empty answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -7,8 +7,6 @@ One list per query, best first; with ``return_scores`` false the bare documents.
 the wiki-18 layout (`Document.contents`). Ours adds ``GET /health`` and a header that says which index answered.
 """
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 FINGERPRINT = "X-Retriever-Fingerprint"
