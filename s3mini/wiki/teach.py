@@ -63,7 +63,7 @@ def teach(
         raise DataError("nothing to teach: no sequence was given")
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)  # type: ignore[arg-type]  # any PreTrainedModel will do
+    adapted = get_peft_model(model, config)
     weights = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
     steps = epochs * math.ceil(len(sequences) / batch)
