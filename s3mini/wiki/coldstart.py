@@ -23,7 +23,7 @@ from ..protocols.search_o1 import BEGIN, END
 from ..records import Episode, Question
 from .teach import Sequences
 
-_DOCUMENT = re.compile(r"^Doc \d+ \(Title: (.*?)\) (.*)$", re.MULTILINE)
+_DOCUMENT = re.compile(r"\bDoc \d+ \(Title: (.*?)\) ([^\n]*)")
 _NAME = re.compile(r"[A-Z][\w'’.-]*(?: (?:of|the|and|de|van|von) (?=[A-Z])| [A-Z][\w'’.-]*)*")
 _STOP = frozenset("who what which where when was is the of in a an did does for by to and that whose".split())
 
