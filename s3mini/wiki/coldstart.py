@@ -24,7 +24,7 @@ from ..records import Episode, Question
 from .teach import Sequences
 
 _DOCUMENT = re.compile(r"\bDoc \d+ \(Title: (.*?)\) ([^\n]*)")
-_NAME = re.compile(r"[A-Z][\w'’.-]*(?: (?:of|the|and|de|van|von) (?=[A-Z])| [A-Z][\w'’.-]*)*")
+_NAME = re.compile(r"[A-Z][\w'’-]*(?:(?: of| the| and| de| van| von)* [A-Z][\w'’-]*)*")
 _STOP = frozenset("who what which where when was is the of in a an did does for by to and that whose".split())
 
 
@@ -34,7 +34,10 @@ class Draw:
     def __init__(self, text: str, question: str, titles: frozenset[str], rng: random.Random) -> None:
         self.rng, self.question, self.text = rng, question, text
         self.documents: list[tuple[str, str]] = _DOCUMENT.findall(text)
-        names = {n.strip(" .") for _, body in self.documents for n in _NAME.findall(body)}
+        bodies = [body for _, body in self.documents] or [
+            text.rpartition(question)[2]
+        ]  # Search-o1 shows plain text
+        names = {name for body in bodies for name in _NAME.findall(body)}
         own = {title for title, _ in self.documents}
         self.links = sorted(n for n in names if n in titles and n not in own) or sorted(names)
 
