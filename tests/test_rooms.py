@@ -25,7 +25,7 @@ statistics results
 grpo evaluation
 experiments
 hub world
-report owndata pretrain doctor classroom
+report owndata pretrain doctor classroom wiki
 cli
 """
 """From the ground up: a room may import what stands on its own floor or below it."""

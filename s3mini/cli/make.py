@@ -8,7 +8,7 @@ import typer
 
 from ..errors import DataError
 from ..runs.machine import cap_threads
-from .base import Seed, app
+from .base import ProfileName, Seed, Settings, app, opened
 
 
 @app.command()
@@ -39,3 +39,21 @@ def pretrain(
 
     model = run(out, tokens=tokens, seed=seed, device=device)
     typer.echo(f"model: {model}; its card: {write_card(model, out / 'record.csv', examine(model))}")
+
+
+@app.command()
+def coldstart(profile_name: ProfileName = "wiki", seed: Seed = 0, settings: Settings = None) -> None:
+    """Teach an instruct model the protocols' formats, without judgement: what GRPO begins with (profile wiki)."""
+    profile = opened(profile_name, settings)
+    from ..wiki.make import make_searcher
+
+    typer.echo(f"adapters, curve and whole model: {make_searcher(profile, seed)}")
+
+
+@app.command()
+def reader(profile_name: ProfileName = "wiki", seed: Seed = 0, settings: Settings = None) -> None:
+    """Teach the generator to say evidence and answer, before it is frozen (profile wiki)."""
+    profile = opened(profile_name, settings)
+    from ..wiki.make import make_reader
+
+    typer.echo(f"adapters, curve and whole model: {make_reader(profile, seed)}")

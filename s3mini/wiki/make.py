@@ -1,0 +1,65 @@
+"""The two models that the profile `wiki` begins with, as resumable stages: the reader, and the searcher before GRPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..bench import Bench
+from ..corpus import fingerprint, load_questions
+from ..models.local import load_model
+from ..models.stops import Stops
+from ..models.tokenizer import end_ids
+from ..profile import ModelSpec, Profile
+from ..runs.stages import Stage
+from .coldstart import TURNS, scripted_episodes, sequences
+from .fetch import PARTS, bare, fetch
+from .reader import reader_sequences
+from .teach import ADAPTERS, Sequences, merge, teach
+
+EPISODES = {"s3": 112, "search-r1": 32, "ircot": 24, "search-o1": 24, "deepretrieval": 16, "cot": 8}
+"""Scripted episodes of each protocol that the cold start shows."""
+
+
+def make_reader(profile: Profile, seed: int = 0) -> Path:
+    """Teach the reader (`wiki.reader`); returns the folder of its adapters, under ``build/<profile>/taught/``."""
+    return _taught(profile, "reader", seed, lambda bench: reader_sequences(bench, seed))
+
+
+def make_searcher(profile: Profile, seed: int = 0) -> Path:
+    """Teach the protocols' formats (`wiki.coldstart`); returns the folder of the adapters, as `make_reader`."""
+    return _taught(profile, "searcher", seed, lambda bench: _scripted(bench, seed))
+
+
+def _scripted(bench: Bench, seed: int) -> list[Sequences]:
+    profile = bench.profile
+    model = load_model(base_spec(profile))
+    stops = Stops(model.tokenizer, end_ids(model.tokenizer, model.model.generation_config))
+    titles = frozenset(bare(document.title) for document in bench.documents.values())
+    questions = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
+    taught: list[Sequences] = []
+    for number, name in enumerate(TURNS):
+        chosen = questions[number :: max(1, len(questions) // EPISODES[name])][: EPISODES[name]]
+        taught += sequences(scripted_episodes(bench, name, chosen, titles, stops, seed))
+    return taught
+
+
+def base_spec(profile: Profile) -> ModelSpec:
+    """The instruct model as it came, for whoever teaches it."""
+    return profile.searcher.model_copy(update={"path": str(profile.build / PARTS / "model")})
+
+
+def _taught(profile: Profile, name: str, seed: int, shown: Callable[[Bench], Sequence[Sequences]]) -> Path:
+    base = fetch(profile) / "model"
+    untaught = profile.model_copy(
+        update={role: base_spec(profile) for role in ("searcher", "generator", "judge")}
+    )
+    inputs = {"model": fingerprint(base), "questions": fingerprint(profile.resolve(profile.data.questions))}
+    with Stage(profile, f"taught/{name}-seed{seed}", inputs, {"seed": seed, "episodes": EPISODES}) as stage:
+        if not stage.done:
+            taught = shown(Bench(untaught, seed))
+            model = load_model(base_spec(profile), shared=False).model
+            teach(model, taught, stage.dir / "adapters", seed=seed)
+            merge(base, stage.dir / "adapters", stage.dir / "model")
+            stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)
+    return stage.path

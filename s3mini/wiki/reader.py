@@ -1,0 +1,112 @@
+"""The reader: the instruct model taught once, before it is frozen, to say the evidence and then the answer.
+
+As it comes, a model of 135 million parameters cannot read two documents: of a city it names the country, or guesses. The
+paper's generator reads well without being taught; so this is a departure, told wherever its figures stand, and the row of
+the reader *as it came* stands beside it.
+
+It is taught on questions of its own (``reader`` splits: never the searcher's training questions, whose answers it would know
+by heart and so pay for nothing, never dev's or test's), each with its gold passages among retrieved ones, and without some
+of them. What it is to say is made from the passages: the sentence of each that proves, then the answer.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+
+from ..bench import Bench
+from ..corpus import read_questions
+from ..errors import DataError
+from ..models.base import chat_ids
+from ..models.tokenizer import open_tokenizer, source_of
+from ..protocols.wordings import context_messages
+from ..records import Document, Question
+from .fetch import QUESTIONS, bare, holds
+from .teach import Sequences
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
+LONGEST = 60
+"""Words of evidence from one passage, at most: the sentence is cut around what it proves."""
+
+
+def evidence(document: Document, words: Sequence[str]) -> str:
+    """The sentence of a passage that holds one of ``words``; its first sentence where none does."""
+    sentences = _SENTENCE.split(document.text)
+    return next((s for s in sentences if holds(s, words)), sentences[0])
+
+
+def target(question: Question, gold: Sequence[Document]) -> str:
+    """What the reader is to say: one sentence of evidence from each gold passage, then the answer in a sentence."""
+    said = []
+    for document, following in zip(gold, [*gold[1:], None], strict=True):
+        comparison = question.metadata["set"] == "comparison"
+        words = (
+            [bare(following.title)]
+            if following is not None and not comparison
+            else list(question.golden_answers)
+        )
+        said.append(f"{bare(document.title)}: {_around(evidence(document, words), words)}")
+    return " ".join(said) + f" So the answer is {question.golden_answers[0]}."
+
+
+def _around(sentence: str, words: Sequence[str]) -> str:
+    parts = sentence.split()
+    if len(parts) <= LONGEST:
+        return sentence
+    begin = next((i for i in range(len(parts)) if holds(" ".join(parts[i : i + 4]), words)), 0)
+    first = max(0, begin - LONGEST // 2)
+    return " ".join(parts[first : first + LONGEST])
+
+
+def shelves(
+    gold: Sequence[Document], retrieved: Sequence[Document], rng: random.Random, size: int = 4
+) -> list[tuple[Document, ...]]:
+    """Contexts to read a question from: the gold passages alone, and among retrieved ones, in drawn orders."""
+    others = [d for d in retrieved if d.id not in {g.id for g in gold}]
+    among = [*gold, *others[: max(0, size - len(gold))]]
+    rng.shuffle(among)
+    return [tuple(gold), tuple(among)]
+
+
+def reader_sequences(bench: Bench, seed: int = 0) -> list[Sequences]:
+    """Prompts as the generator gets them, and what it is to reply.
+
+    Raises:
+        DataError: the ``reader`` splits are missing (fetch the profile's parts first), or a gold passage is.
+    """
+    profile = bench.profile
+    tokenizer = open_tokenizer(source_of(profile.generator))
+    rng = random.Random(seed)
+    questions = reader_questions(bench)
+    found = bench.retriever().search([q.stem for q in questions], profile.rag.k)
+    sequences = []
+    for question, hits in zip(questions, found, strict=True):
+        gold = _gold(question, bench.documents)
+        for context in shelves(gold, [hit.document for hit in hits], rng):
+            messages = context_messages("generator", profile.generator.wordings, question.question, context)
+            (prompt,) = chat_ids(tokenizer, [messages])
+            reply = tokenizer(target(question, gold), add_special_tokens=False)["input_ids"]
+            ids = (*prompt, *reply, tokenizer.eos_token_id)
+            sequences.append(Sequences(ids, (*(0 for _ in prompt), *(1 for _ in reply), 1)))
+    return sequences
+
+
+def reader_questions(bench: Bench) -> list[Question]:
+    """The reader's own questions, of all sets, as ``fetch`` placed them."""
+    folder = bench.profile.resolve(bench.profile.data.questions)
+    files = sorted(folder.glob("*/reader.jsonl"))
+    if not files:
+        raise DataError(
+            f"{folder}: no */reader.jsonl here ({QUESTIONS} ships them): s3mini download --profile wiki"
+        )
+    return [question for path in files for question in read_questions(path)]
+
+
+def _gold(question: Question, documents: Mapping[str, Document]) -> list[Document]:
+    missing = [i for i in question.gold_ids if i not in documents]
+    if missing or not question.gold_ids:
+        raise DataError(
+            f"question {question.id!r}: gold passages {missing} are not in the corpus; fetch it again"
+        )
+    return [documents[i] for i in question.gold_ids]

@@ -1,0 +1,138 @@
+"""Supervised teaching of a few adapter weights (LoRA), where reinforcement learning has nothing to begin with.
+
+    sequences (tokens, and which of them are the model's) --AdamW, adapters only--> adapters as safetensors
+
+The reader and the cold start (`wiki.reader`, `wiki.coldstart`) differ in their sequences alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from ..errors import DataError
+from ..runs.stages import atomic_dir
+
+ADAPTERS, CURVE = "adapter_model.safetensors", "curve.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Token ids, and 1 where the model is to write that token itself, 0 where it is given; of equal length."""
+
+    ids: tuple[int, ...]
+    own: tuple[int, ...]
+
+
+def teach(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequences],
+    folder: Path,
+    *,
+    rank: int = 8,
+    learning_rate: float = 5e-4,
+    batch: int = 8,
+    epochs: int = 1,
+    micro_tokens: int = 4096,
+    seed: int = 0,
+    precision: torch.dtype = torch.float32,
+) -> Path:
+    """Train adapters of ``rank`` on every matrix to write each sequence's own tokens; ``model`` gets them in place.
+
+    Writes the adapters in float16 and the loss of every step (nats a token) to ``folder``.
+
+    Args:
+        micro_tokens: tokens of one forward pass, padding included; a batch takes as many passes as it needs.
+        precision: of the arithmetic (autocast); weights and optimizer stay in float32.
+
+    Raises:
+        DataError: nothing to teach.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if not sequences:
+        raise DataError("nothing to teach: no sequence was given")
+    torch.manual_seed(seed)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    weights = [p for p in adapted.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
+    steps = epochs * math.ceil(len(sequences) / batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 5) * (1 - step / steps)
+    )
+    rng = np.random.default_rng(seed)
+    losses = []
+    adapted.train()
+    with tqdm(total=steps, unit="step", desc=f"teaching {folder.name}") as bar:
+        for _ in range(epochs):
+            order = rng.permutation(len(sequences))
+            for begin in range(0, len(order), batch):
+                chosen = [sequences[i] for i in order[begin : begin + batch]]
+                loss = _step(adapted, chosen, micro_tokens, precision)
+                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                losses.append(loss)
+                bar.set_postfix(loss=f"{loss:.3f}")
+                bar.update()
+    with atomic_dir(folder) as target:
+        _save(adapted, target, losses)
+    return folder
+
+
+def _step(model: Any, sequences: Sequence[Sequences], micro_tokens: int, precision: torch.dtype) -> float:
+    """Gradients of the mean loss over the own tokens of all sequences; returns that loss."""
+    total = sum(sum(s.own[1:]) for s in sequences)
+    summed = 0.0
+    rows = sorted(sequences, key=lambda s: -len(s.ids))
+    while rows:
+        fits = max(1, micro_tokens // len(rows[0].ids))
+        part, rows = rows[:fits], rows[fits:]
+        width = len(part[0].ids)
+        ids = torch.tensor([[*s.ids, *[0] * (width - len(s.ids))] for s in part])
+        own = torch.tensor([[*s.own, *[0] * (width - len(s.own))] for s in part])
+        seen = torch.tensor([[1] * len(s.ids) + [0] * (width - len(s.ids)) for s in part])
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            hidden = model.base_model.model.model(input_ids=ids, attention_mask=seen).last_hidden_state
+            where = own[:, 1:].bool()
+            logits = model.base_model.model.lm_head(hidden[:, :-1][where])  # the head reads own tokens only
+        loss = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][where], reduction="sum") / total
+        loss.backward()
+        summed += loss.item()
+    return summed
+
+
+def _save(adapted: Any, folder: Path, losses: Sequence[float]) -> None:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = {name: value.half().contiguous() for name, value in get_peft_model_state_dict(adapted).items()}
+    save_file(state, folder / ADAPTERS)
+    adapted.peft_config["default"].save_pretrained(folder)
+    with open(folder / CURVE, "w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["step", "loss"])
+        writer.writerows((step, f"{loss:.4f}") for step, loss in enumerate(losses, 1))
+
+
+def merge(base: Path, adapters: Path, folder: Path) -> None:
+    """Write the model of ``base`` with the adapters added in, and its tokenizer, as a whole model to ``folder``."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32", use_safetensors=True)
+    merged = PeftModel.from_pretrained(model, str(adapters)).merge_and_unload()
+    with atomic_dir(folder) as target:
+        merged.save_pretrained(target)
+        AutoTokenizer.from_pretrained(base).save_pretrained(target)
