@@ -23,6 +23,8 @@ from .trainer import completion_logprobs
 FILE = "precision.json"
 GAIN = 1.25
 """How many times as fast bfloat16 has to be: it costs digits, and timings scatter."""
+HOPELESS = 4.0
+"""So many times as slow on few tokens, it will not win on many (AVX2 without bfloat16 instructions: 15 times)."""
 
 
 def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Processes) -> GrpoSpec:
@@ -45,16 +47,23 @@ def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Pro
 def measured(model: PreTrainedModel, rows: int = 2, length: int = 128) -> dict[str, float]:
     """Seconds of an update's forward and backward pass over ``rows`` × ``length`` tokens, by precision; the best of two.
 
+    A pass over an eighth of that comes first: it warms up, and where it shows that bfloat16 is emulated it is all that is done.
     The second half of each row is scored, as if an episode had written it. The model stays as it is.
     """
+    best = _passes(model, rows, length // 8)
+    if best["bfloat16"] > HOPELESS * best["float32"]:
+        return best
+    both = [_passes(model, rows, length) for _ in range(2)]
+    return {kind: min(one[kind] for one in both) for kind in best}
+
+
+def _passes(model: PreTrainedModel, rows: int, length: int) -> dict[str, float]:
     ids = torch.arange(rows * length).view(rows, length) % model.config.vocab_size
-    scored, best = torch.ones(rows, length // 2), {"float32": float("inf"), "bfloat16": float("inf")}
-    for warm in (False, True, True):
-        for kind in best:
-            started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"), torch.enable_grad():
-                completion_logprobs(model, ids, torch.ones_like(ids), scored, 1.0)[0].sum().backward()
-            if warm:
-                best[kind] = min(best[kind], time.perf_counter() - started)
-            model.zero_grad(set_to_none=True)
-    return {kind: round(seconds, 4) for kind, seconds in best.items()}
+    scored, seconds = torch.ones(rows, length // 2), {}
+    for kind in ("float32", "bfloat16"):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"), torch.enable_grad():
+            completion_logprobs(model, ids, torch.ones_like(ids), scored, 1.0)[0].sum().backward()
+        seconds[kind] = round(time.perf_counter() - started, 4)
+        model.zero_grad(set_to_none=True)
+    return seconds

@@ -154,11 +154,9 @@ class LeanGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[Batch]) -> Batch:
         """Advantages of exactly zero where a group is all alike: the mean of equal rewards can differ from them in the
-        last bit (six times 1/3), and AdamW makes a whole step of the smallest gradient."""
+        last bit (eight times 1/3), and AdamW makes a whole step of the smallest gradient."""
         made = super()._generate_and_score_completions(inputs)
-        groups = made["advantages"].view(
-            -1, self.num_generations
-        )
+        groups = made["advantages"].view(-1, self.num_generations)  # type: ignore[arg-type]  # a default is not None
         made["advantages"] = groups.masked_fill((groups == groups[:, :1]).all(1, keepdim=True), 0.0).flatten()
         return made
 
@@ -166,7 +164,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         """The gradient's norm over all processes. Where it is zero the gradient is taken away, and AdamW passes over weights
         that have none."""
         norm = super()._clip_grad_norm(model)
-        if norm == 0:
+        if (norm.full_tensor() if isinstance(norm, DTensor) else norm) == 0:
             model.zero_grad(set_to_none=True)
         return norm
 
