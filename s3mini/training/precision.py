@@ -6,8 +6,6 @@ models lose more by the casts than they gain. So it is measured, once at the sta
 are sampled in the precision of the weights. On GPUs nothing is measured: there it is bfloat16.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path
