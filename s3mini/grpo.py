@@ -11,6 +11,8 @@ Departures from the paper, all deliberate:
 - GRPO instead of PPO: no critic. Naive RAG's term of GBR cancels in a group (`reward.group_advantages`); what
   remains of GBR is the filter on the training questions.
 - Training sees exactly what evaluation sees (the public code trains on a longer first block).
+- A step without signal moves nothing: where all groups are alike the optimizer does not step (`training.trainer`).
+  ``grpo.resample`` has such groups replaced first, by fresh questions (dynamic sampling: DAPO, Yu et al. 2025).
 - A step scores all its episodes in one batch; a generator, judge or retriever that fails stops the run, which resumes.
 
 Several processes (`runs.processes`) share a step's questions: each rolls out and scores its own, with the seeds that
@@ -82,8 +84,8 @@ def train(
             training.train(Loop(training.parts, spec, seed))
             training.save()
         if processes.main:
-            examples = spec.steps * spec.questions_per_step
-            stage.finish(steps=spec.steps, episodes=examples * spec.num_generations, examples=examples)
+            episodes = training.episodes()
+            stage.finish(steps=spec.steps, episodes=episodes, examples=episodes // spec.num_generations)
     return stage.path
 
 

@@ -151,6 +151,10 @@ class GrpoSpec(_Spec):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     num_iterations: int = Field(1, ge=1)
     max_grad_norm: float = Field(1.0, gt=0)
+    # Rounds in which questions whose episodes fared all alike are replaced by fresh ones (DAPO's dynamic sampling).
+    resample: int = Field(0, ge=0)
+    # Of the update's arithmetic; weights, gradients and AdamW stay float32. auto: the faster one (`training.precision`).
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
     lora_rank: int = Field(0, ge=0)  # adapters of this rank are trained (peft); 0 trains every weight
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)

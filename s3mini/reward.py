@@ -303,6 +303,11 @@ def recall(question: Question, documents: Sequence[Document]) -> float:
     return float(any(span_match(document.contents, question.golden_answers) for document in documents))
 
 
+def alike(rewards: Sequence[float]) -> bool:
+    """Whether a group's rewards are all one: it has no advantages, and teaches nothing. In float32, as TRL has them."""
+    return len(set(np.asarray(rewards, dtype=np.float32).tolist())) == 1
+
+
 def group_advantages(
     rewards: Sequence[float] | np.ndarray,
     group_size: int,

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +18,14 @@ import torch
 from grpo_toys import FixedRetriever, episode, grpo_parts, grpo_profile, outcome, score_low_ids
 from rag_toys import make_world
 from toy_model import toy_local
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOTrainer
 
 from s3mini import profile as profile_module
 from s3mini.errors import DataError, RetrievalError
 from s3mini.grpo import train
 from s3mini.records import Episode, Question
+from s3mini.training.adapters import lora_config, merged_state
 from s3mini.training.parts import Outcome, Parts
 from s3mini.training.trainer import LeanGRPOTrainer
 from s3mini.training.trl import as_completions, data_order, given_reward, shortened, trl_config
@@ -65,22 +67,30 @@ class Scripted:
         return out
 
 
+def scripted_trainer(
+    kind: type[GRPOTrainer], folder: Path, rollout: Callable, settings: dict, *callbacks: TrainerCallback
+) -> GRPOTrainer:
+    profile = grpo_profile(**{"grpo.steps": 2, "grpo.questions_per_step": 4, **settings})
+    spec, local = profile.grpo, toy_local(1)
+    local.model.save_pretrained(folder / "start")
+    config = trl_config(spec, 1, folder / "out")
+    config.save_strategy = "no"
+    config.weight_decay = 0.1
+    questions = [Question(str(i), f"q{i}?", ("a",)) for i in range(9)]
+    return kind(
+        model=AutoModelForCausalLM.from_pretrained(folder / "start"), processing_class=local.tokenizer, args=config,
+        train_dataset=data_order(questions, 1, spec.steps * spec.questions_per_step), rollout_func=rollout,
+        reward_funcs=given_reward, peft_config=lora_config(spec), callbacks=list(callbacks),
+    )  # fmt: skip
+
+
 def run_scripted(
     kind: type[GRPOTrainer], folder: Path, **settings: object
 ) -> tuple[torch.Tensor, list[dict]]:
-    profile = grpo_profile(**{"grpo.steps": 2, "grpo.questions_per_step": 4, **settings})
-    local = toy_local(1)
-    local.model.save_pretrained(folder / "start")
-    model = AutoModelForCausalLM.from_pretrained(folder / "start")
-    config = trl_config(profile.grpo, 1, folder / "out")
-    config.save_strategy = "no"
-    questions = [Question(str(i), f"q{i}?", ("a",)) for i in range(9)]
-    trainer = kind(
-        model=model, processing_class=local.tokenizer, args=config, train_dataset=data_order(questions, 1, 8),
-        rollout_func=Scripted(), reward_funcs=given_reward,
-    )  # fmt: skip
+    trainer = scripted_trainer(kind, folder, Scripted(), settings)
     trainer.train()
-    return torch.cat([p.detach().flatten() for p in model.parameters()]), trainer.state.log_history[:-1]
+    trained = merged_state(trainer.accelerator.unwrap_model(trainer.model))
+    return torch.cat([w.flatten() for _, w in sorted(trained.items())]), trainer.state.log_history[:-1]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +100,9 @@ def run_scripted(
         {"grpo.beta": 0.1, "grpo.temperature": 0.7},
         {"grpo.num_iterations": 2, "grpo.loss_type": "dr_grpo", "grpo.scale_rewards": "none"},
         {"grpo.loss_type": "grpo", "grpo.beta": 0.1, "grpo.num_iterations": 2},
+        {"grpo.lora_rank": 4, "grpo.beta": 0.1},
     ],
-    ids=["dapo", "kl", "dr_grpo", "grpo"],
+    ids=["dapo", "kl", "dr_grpo", "grpo", "lora"],
 )
 def test_lean_trainer_makes_the_update_trl_makes(tmp_path: Path, settings: dict) -> None:
     ours, logs = run_scripted(LeanGRPOTrainer, tmp_path / "lean", **settings)
@@ -107,8 +118,97 @@ def test_lean_trainer_makes_the_update_trl_makes(tmp_path: Path, settings: dict)
 
 
 def run_scripted_start(folder: Path) -> torch.Tensor:
-    model = AutoModelForCausalLM.from_pretrained(folder / "start")
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+    start = merged_state(AutoModelForCausalLM.from_pretrained(folder / "start"))
+    return torch.cat([w.flatten() for _, w in sorted(start.items())])
+
+
+class Alike(Scripted):
+    """`Scripted`, but in the given steps (from 0) every group's rewards are one."""
+
+    def __init__(self, steps: Sequence[int], reward: float) -> None:
+        self.steps, self.reward = steps, reward
+
+    def __call__(self, prompts: list, trainer: GRPOTrainer) -> dict:
+        made = super().__call__(prompts, trainer)
+        if trainer.state.global_step // trainer.num_iterations in self.steps:
+            made["scored"] = [self.reward] * len(prompts)
+        return made
+
+
+class Snapshots(TrainerCallback):
+    """Weights, the optimizer's state and the next learning rate after every optimizer step."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[list[torch.Tensor], list[torch.Tensor], float]] = []
+
+    def on_step_end(self, args, state, control, model, optimizer, lr_scheduler, **_) -> None:  # type: ignore[no-untyped-def]
+        held = [
+            value for of_weight in optimizer.state_dict()["state"].values() for value in of_weight.values()
+        ]
+        copies = [[t.detach().clone() for t in tensors] for tensors in (model.parameters(), held)]
+        self.taken.append((*copies, lr_scheduler.get_last_lr()[0]))
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) > 0 and all(map(torch.equal, one, other))
+
+
+def snapshots(kind: type[GRPOTrainer], folder: Path, reward: float = 1.0, **settings: object) -> Snapshots:
+    taken = Snapshots()
+    scripted = {"grpo.steps": 3, **settings}
+    scripted_trainer(kind, folder, Alike([1], reward), scripted, taken).train()
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("reward", "settings"),
+    [
+        (1.0, {}),
+        (1 / 3, {"grpo.num_generations": 8, "grpo.micro_batch": 8}),  # their mean in float32 is not 1/3
+        (0.1, {"grpo.scale_rewards": "none", "grpo.loss_type": "grpo"}),
+        (0.9, {"grpo.scale_rewards": "batch", "grpo.num_generations": 3, "grpo.micro_batch": 3}),
+        (0.0, {"grpo.num_iterations": 2}),
+        (-1.0, {"grpo.lora_rank": 4}),
+        (1.0, {"grpo.precision": "bfloat16"}),
+    ],
+)
+def test_a_step_without_signal_moves_neither_weights_nor_optimizer(
+    tmp_path: Path, reward: float, settings: dict
+) -> None:
+    """After a step that gave momentum; the schedule goes on, and the step after moves again."""
+    updates = settings.get("grpo.num_iterations", 1)
+    taken = snapshots(LeanGRPOTrainer, tmp_path, reward, **settings).taken
+    first, second, third = taken[updates - 1 :: updates]
+    assert same(first[0], second[0]) and same(first[1], second[1]) and second[2] < first[2]
+    assert not same(second[0], third[0]) and not same(second[1], third[1])
+
+
+def test_a_kl_term_is_a_signal_and_trls_own_trainer_moves_without_one(tmp_path: Path) -> None:
+    kl = snapshots(LeanGRPOTrainer, tmp_path / "kl", **{"grpo.beta": 0.1}).taken
+    theirs = snapshots(GRPOTrainer, tmp_path / "trl").taken
+    for taken in (kl, theirs):
+        assert not same(taken[0][0], taken[1][0]) and not same(taken[0][1], taken[1][1])
+
+
+def test_bfloat16_makes_nearly_the_update_of_float32_in_float32_weights(tmp_path: Path) -> None:
+    full, _ = run_scripted(LeanGRPOTrainer, tmp_path / "full")
+    start = run_scripted_start(tmp_path / "full")
+    ends, multiplied = {}, {}
+    for kind in (LeanGRPOTrainer, GRPOTrainer):
+        trainer = scripted_trainer(kind, tmp_path / kind.__name__, Scripted(), {"grpo.precision": "bfloat16"})
+        seen: list[torch.dtype] = []
+        layer = trainer.model.base_model.layers[0].mlp.up_proj
+        layer.register_forward_hook(lambda m, i, out, seen=seen: seen.append(out.dtype))
+        trainer.train()
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+        state = [v for of in trainer.optimizer.state_dict()["state"].values() for v in of.values()]
+        assert {v.dtype for v in state} == {torch.float32}
+        multiplied[kind] = set(seen)
+        ends[kind] = torch.cat([w.flatten() for _, w in sorted(merged_state(trainer.model).items())])
+    assert multiplied[LeanGRPOTrainer] == multiplied[GRPOTrainer] == {torch.bfloat16}
+    moved = [end - start for end in (full, ends[LeanGRPOTrainer], ends[GRPOTrainer])]
+    likeness = [float(torch.cosine_similarity(moved[0], other, 0)) for other in moved[1:]]
+    assert 0.8 < likeness[0] < 1 and likeness[0] > likeness[1] - 0.02, likeness
 
 
 def test_lean_trainer_reads_fewer_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,9 @@ styled = rc_context(STYLE)
 CURVES = {
     "reward": "Reward", "gen_acc": "GenAcc of the episodes", "valid_format": "Turns in valid format",
     "searches": "Searches per question", "context_tokens": "Context tokens",
-    "zero_variance": "Groups all alike", "kl": "KL to the start", "entropy": "Entropy",
+    "zero_variance": "Groups all alike", "wasted": "Episodes of replaced questions", "kl": "KL to the start", "entropy": "Entropy",
 }  # fmt: skip
-SHARES = {"gen_acc", "valid_format", "zero_variance"}
+SHARES = {"gen_acc", "valid_format", "zero_variance", "wasted"}
 GROUPS = ("average", "trained", "transfer")  # of sets, in the order in which differences are shown
 WINDOW = 5  # steps in the running mean of a learning curve
 
@@ -152,7 +152,7 @@ def _labels(points: Mapping[str, tuple[float, float]]) -> list[tuple[str, tuple[
 
 @styled
 def learning_curves(curve: Sequence[Mapping[str, Any]], title: str = "training") -> Plot:
-    """Per training step: reward, GenAcc, format, searches, context, dead groups, KL, entropy; those recorded.
+    """Per training step: reward, GenAcc, format, searches, context, dead groups, waste, KL, entropy; those recorded.
 
     Points are steps, the line is their running mean over `WINDOW` steps.
     """

@@ -1,8 +1,9 @@
 """What a training run leaves behind: its curve, a few episodes per step, and checkpoints it can resume from.
 
-curve.jsonl      one line per step (`step_record`, and TRL's figures)
+curve.jsonl      one line per step (`whole_step`, and TRL's figures)
 episodes.jsonl   per step, the best and the worst episode of one group, as text
 checkpoints/     the trainer's state; only a folder marked complete is resumed from
+precision.json   what ``grpo.precision: auto`` was settled as, and why
 kept/step-N/     the searcher after step N, for the steps named in `grpo.keep_steps`
 model/           the trained searcher (safetensors, tokenizer)
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..records import Episode, episode_as_json
+from ..reward import alike
 from ..runs.stages import JsonlLog, atomic_dir, atomic_write
 from .parts import Outcome
 from .trainer import completion_logprobs
@@ -75,11 +77,15 @@ class Report:
     kl: tuple[float, int] | None  # a mean, and the number of tokens it is over
     seconds_rollout: float
     seconds_score: float
+    wasted: int | None = (
+        None  # episodes played for questions that were then replaced; None where none ever are
+    )
 
 
 def whole_step(reports: Sequence[Report], group: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The record of a step and its shown episodes, as of one process that had done it all.
 
+    ``wasted`` is the share of all episodes played that belonged to replaced questions; no other figure is made of those.
     The seconds are the slowest's, for which the others wait.
     """
     record = step_record([p for report in reports for p in report.played], group)
@@ -87,6 +93,9 @@ def whole_step(reports: Sequence[Report], group: int) -> tuple[dict[str, Any], l
     if parts:
         tokens = sum(count for _, count in parts)
         record["kl"] = round(sum(mean * count for mean, count in parts) / max(1, tokens), 6)
+    wasted = [report.wasted for report in reports if report.wasted is not None]
+    if wasted:
+        record["wasted"] = round(sum(wasted) / (sum(wasted) + record["episodes"]), 6)
     record["seconds_rollout"] = round(max(report.seconds_rollout for report in reports), 3)
     record["seconds_score"] = round(max(report.seconds_score for report in reports), 3)
     differing = (r.shown for r in reports if r.shown[0]["reward"] > r.shown[-1]["reward"])
@@ -111,7 +120,7 @@ def step_record(played: Sequence[Played], group: int) -> dict[str, Any]:
     return {
         "episodes": len(played),
         **{name: mean(name) for name in means},
-        "zero_variance": round(sum(max(g) - min(g) < 1e-8 for g in groups) / len(groups), 6),
+        "zero_variance": round(sum(map(alike, groups)) / len(groups), 6),
         "entropy": round(sum(p.surprise for p in played) / max(1, sum(p.tokens for p in played)), 6),
         "completion_tokens": mean("tokens"),
         "cut": mean("cut"),
@@ -166,6 +175,11 @@ def shown_episodes(
         }
         for episode, outcome in ((episodes[i], outcomes[i]) for i in (ranked[0], ranked[-1]))
     ]
+
+
+def episodes_played(curve: Iterable[dict[str, Any]]) -> int:
+    """The episodes of all steps of a curve, those of replaced questions too."""
+    return sum(round(step["episodes"] / (1 - step.get("wasted", 0))) for step in curve)
 
 
 # ------------------------------------------------------------------------------ checkpoints

@@ -12,10 +12,11 @@ from transformers import PrinterCallback, TrainerCallback
 from ..errors import DataError, ProfileError, StageError
 from ..profile import GrpoSpec
 from ..runs.processes import Processes
-from ..runs.stages import Stage, atomic_dir
+from ..runs.stages import JsonlLog, Stage, atomic_dir
 from .adapters import lora_config, save_whole
 from .parts import Parts
-from .recorder import CHECKPOINTS, MODEL, Recorder, latest_checkpoint, updates
+from .precision import settled
+from .recorder import CHECKPOINTS, CURVE, MODEL, Recorder, episodes_played, latest_checkpoint, updates
 from .share import RolloutFunc, Share
 from .trainer import LeanGRPOTrainer, whole_weights
 from .trl import data_order, given_reward, trl_config
@@ -43,7 +44,7 @@ class Training(TrainerCallback):
             )
         self.folder = processes.from_main(lambda: stage.dir)
         self._own, self._spec, self._seed, self._processes = parts, spec, seed, processes
-        self._share = Share(parts, spec, processes)
+        self._share = Share(parts, spec, seed, processes)
         self.parts = self._share.parts
         self._progress = progress and processes.main
         self._checkpoint: Path | None = None
@@ -60,7 +61,8 @@ class Training(TrainerCallback):
 
     def train(self, loop: RolloutFunc) -> None:
         """From the checkpoint, or the start, to the last step."""
-        spec, parts, main = self._spec, self._own, self._processes.main
+        parts, main = self._own, self._processes.main
+        spec = settled(self._spec, parts.model, self.folder, self._processes)
         done = updates(self._checkpoint) // spec.num_iterations if self._checkpoint else 0
         # Sharded, a model can roll out nothing: the parts keep a whole one, brought up to date before each rollout.
         model = copy.deepcopy(parts.model).float() if self._processes.sharded else parts.model
@@ -93,6 +95,11 @@ class Training(TrainerCallback):
             with atomic_dir(self.folder / MODEL) as folder:
                 self._write(folder)
         self._drop_checkpoints()
+
+    def episodes(self) -> int:
+        """All that were played, by what is recorded."""
+        with JsonlLog(self.folder / CURVE) as curve:
+            return episodes_played(curve)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End of a step's update: a model to keep is made whole."""

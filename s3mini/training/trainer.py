@@ -1,4 +1,4 @@
-"""TRL's `GRPOTrainer`, the same update from fewer tokens.
+"""TRL's `GRPOTrainer`, the same update from fewer tokens, and none where there is nothing to learn.
 
 On a CPU most of TRL's update goes into numbers it then multiplies by zero: the language-model head runs on
 every token (prompts, documents and padding included), micro-batches pad to the longest episode of the
@@ -7,11 +7,17 @@ subclass leaves those out and changes no result (``tests/test_grpo.py`` compares
 gradients with TRL's own). Among several processes only the packing is used: gradients are exchanged in the
 wrapped model's own passes, of which each process makes as many. Tensors are named and shaped as in TRL 1.16: B rows, P prompt and C completion columns,
 prompts padded on the left, completions on the right.
+
+One result is another than TRL's, on purpose: **a step without signal moves nothing**. Where every advantage is zero (and there is no
+KL term, which is a signal of its own) so is the gradient, but AdamW would step on by its momentum and shrink the weights
+by its decay. Here weights and optimizer stay as they are, to the bit. The learning rate's schedule goes on: it is laid over the
+steps of the run, not over the updates among them, so that a decay ends where the run ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -84,8 +90,8 @@ def completion_logprobs(
         hidden = model.base_model(input_ids=shifted, use_cache=False).last_hidden_state
         row, column = wanted.nonzero(as_tuple=True)
         target = column + ids.shape[1] - wanted.shape[1]
-        logits = model.get_output_embeddings()(hidden[row, target - start[row] - 1]) / temperature
-        logp = torch.log_softmax(logits.float(), dim=-1)
+        logits = model.get_output_embeddings()(hidden[row, target - start[row] - 1]).float() / temperature
+        logp = torch.log_softmax(logits, dim=-1)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = -(logp.exp() * logp).sum(-1)
         empty = logp.new_zeros(wanted.shape)
@@ -103,6 +109,21 @@ def whole_weights(sharded: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]
     """The weights, by name, of a model in training that is sharded over the processes. To be walked by all of them."""
     for name, weight in sharded.named_parameters():
         yield name, weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+@contextmanager
+def unwrapped(model: torch.nn.Module) -> Iterator[None]:
+    """For the length of a block, ``model`` without the autocast that accelerate hangs over its ``forward``.
+
+    Episodes are sampled in the precision of the weights: autocast would cast all of them anew for every token, and write
+    bfloat16 into a float32 cache.
+    """
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
 
 
 @torch.no_grad()
@@ -131,6 +152,22 @@ class LeanGRPOTrainer(GRPOTrainer):
         self._scored = torch.tensor([list(row) + [0] * (width - len(row)) for row in rows])
         return generated
 
+    def _generate_and_score_completions(self, inputs: list[Batch]) -> Batch:
+        """Advantages of exactly zero where a group is all alike: the mean of equal rewards can differ from them in the
+        last bit (eight times 1/3), and AdamW makes a whole step of the smallest gradient."""
+        made = super()._generate_and_score_completions(inputs)
+        groups = made["advantages"].view(-1, self.num_generations)  # type: ignore[arg-type]  # a default is not None
+        made["advantages"] = groups.masked_fill((groups == groups[:, :1]).all(1, keepdim=True), 0.0).flatten()
+        return made
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The gradient's norm over all processes. Where it is zero the gradient is taken away, and AdamW passes over weights
+        that have none."""
+        norm = super()._clip_grad_norm(model)
+        if (norm.full_tensor() if isinstance(norm, DTensor) else norm) == 0:
+            model.zero_grad(set_to_none=True)
+        return norm
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
@@ -143,8 +180,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         alone = self.accelerator.num_processes == 1 and not self._dist.is_fsdp
         idle = alone and self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
         if idle and model.training and not inputs["advantages"].any():
-            # a zero that reaches every weight, so that the optimizer steps as it would have
-            return sum(p.flatten()[0] * 0.0 for p in model.parameters() if p.requires_grad)
+            return inputs["advantages"].sum().requires_grad_()  # zero, and reaches no weight
         self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         return super()._compute_loss(model, inputs)
 
@@ -160,19 +196,21 @@ class LeanGRPOTrainer(GRPOTrainer):
         **extra: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         scored = self._scored
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters sit inside
         if (
             scored is None
             or scored.shape != (len(input_ids), logits_to_keep)
             or compute_aux_loss
             or input_ids.device.type != "cpu"
             or self._dist.is_fsdp
-            or not isinstance(model, PreTrainedModel)
+            or not isinstance(causal, PreTrainedModel)
         ):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **extra
             )  # fmt: skip
         entropy_gradient = self._entropy_bonus_enabled
-        logps, entropies = completion_logprobs(
-            model, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient
-        )
+        with self.accelerator.autocast():  # which hangs over the model's own ``forward`` alone
+            logps, entropies = completion_logprobs(
+                causal, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient
+            )
         return logps, entropies if compute_entropy else None, None

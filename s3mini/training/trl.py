@@ -41,6 +41,8 @@ def trl_config(
 ) -> Any:
     """TRL's settings: one generation batch and one optimizer step (``num_iterations`` of them) per step.
 
+    An "auto" precision is bfloat16 on GPUs; on a CPU it is to be settled before (`precision.settled`), and float32 else.
+
     Raises:
         ProfileError: the processes cannot share a step's questions evenly.
     """
@@ -70,7 +72,7 @@ def trl_config(
         save_steps=spec.save_steps * spec.num_iterations,
         logging_steps=spec.num_iterations,
         use_cpu=on_cpu,
-        bf16=not on_cpu,
+        bf16=spec.precision == "bfloat16" or (spec.precision == "auto" and not on_cpu),
         gradient_checkpointing=not on_cpu,
         dataloader_pin_memory=not on_cpu,
         report_to="none",
@@ -83,17 +85,34 @@ def trl_config(
 
 
 def data_order(questions: Sequence[Question], seed: int, count: int) -> Any:
-    """TRL's dataset, row by row in the order of training: seeded permutations of the questions, end to end.
-
-    The question's id travels inside the message, the only part of a row that reaches ``rollout_func``.
-    """
+    """TRL's dataset, row by row in the order of training: the first ``count`` of `drawn`."""
     from datasets import Dataset
 
+    return Dataset.from_list([{"prompt": as_prompt(q)} for q in drawn(questions, seed, count)])
+
+
+def as_prompt(question: Question) -> list[dict[str, str]]:
+    """The question's id travels inside the message, the only part of a row that reaches ``rollout_func``."""
+    return [{"role": "user", "content": question.question, "id": question.id}]
+
+
+def drawn(questions: Sequence[Question], seed: int, count: int) -> list[Question]:
+    """Seeded permutations of the questions, end to end, up to ``count``; a larger count only goes on."""
     rng = np.random.default_rng(seed)
     rounds = -(-count // len(questions))
     order = np.concatenate([rng.permutation(len(questions)) for _ in range(rounds)])[:count]
-    chosen = ({"role": "user", "content": questions[i].question, "id": questions[i].id} for i in order)
-    return Dataset.from_list([{"prompt": [message]} for message in chosen])
+    return [questions[i] for i in order]
+
+
+def reserve(questions: Sequence[Question], seed: int, spec: GrpoSpec, step: int) -> list[Question]:
+    """The distinct questions that may replace others in a step (from 1), in the order in which they are taken.
+
+    Each step has its own part of what `drawn` gives after the questions of the whole run. So they are new to the run as
+    long as there are questions, and depend on seed and step alone: a run that goes on after a kill takes the same.
+    """
+    most = spec.resample * spec.questions_per_step
+    first = spec.steps * spec.questions_per_step + (step - 1) * most
+    return list({q.id: q for q in drawn(questions, seed, first + most)[first:]}.values())
 
 
 def given_reward(scored: list[float], **_: Any) -> list[float]:

@@ -242,6 +242,11 @@ def test_learning_curves_draw_what_was_recorded_and_leave_out_what_was_not() -> 
         "GenAcc of the episodes",
         "Searches per question",
     ]
+    replacing = learning_curves([step | {"wasted": 0.25} for step in CURVE], "a run").figure
+    (wasted,) = [
+        axes for axes in replacing.axes if axes.get_title(loc="left") == "Episodes of replaced questions"
+    ]
+    assert set(wasted.get_lines()[0].get_ydata()) == {0.25} and wasted.get_ylim() == (0, 1.05)
     points, line = shown[0].get_lines()
     assert points.get_ydata().tolist() == [step["reward"] for step in CURVE]
     assert line.get_ydata().tolist() == pytest.approx(running_mean([s["reward"] for s in CURVE], 5))

@@ -4,7 +4,7 @@ Run by the launcher, in a root where `rag_toys.make_world` has been::
 
     S3MINI_ROOT=DIR torchrun --nproc_per_node 2 tests/toys/distributed_toys.py RUN [CASE]
 
-CASE: "killed" ends the second process during the third step as ``kill -9`` would, "sharded" shards the model in
+CASE: "alike" has a step without signal, and one with signal for the first process alone; "killed" ends the second process during the third step as ``kill -9`` would, "sharded" shards the model in
 training (FSDP); before that its second process fails on purpose, and both tell what they made of it.
 """
 
@@ -14,12 +14,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
 
 from grpo_toys import grpo_parts, grpo_profile, score_low_ids
 
 from s3mini.errors import ModelError, S3Error
 from s3mini.grpo import train
-from s3mini.profile import Profile
+from s3mini.profile import Profile, changed
 from s3mini.records import Episode
 from s3mini.runs.processes import join
 from s3mini.training.parts import Outcome, Parts
@@ -43,6 +45,19 @@ def shared_parts(profile: Profile) -> Parts:
     parts = grpo_parts(profile)
     parts.model.config._name_or_path = str(profile.resolve("start"))
     return parts
+
+
+class ScorerBySteps:
+    """Signal in the first step, none in the second, in the third only where ``main``."""
+
+    def __init__(self, main: bool) -> None:
+        self.main, self.calls = main, 0
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        self.calls += 1
+        scored = score_low_ids(episodes)
+        alike = self.calls == 2 or (self.calls == 3 and not self.main)
+        return [replace(outcome, reward=1 / 3) for outcome in scored] if alike else scored
 
 
 class DyingScorer:
@@ -100,7 +115,13 @@ def main() -> None:
     parts = shared_parts(profile)
     if case == "killed" and os.environ["RANK"] == "1":
         parts.score = DyingScorer()
+    if case == "alike":
+        profile = changed(profile, {"grpo.beta": 0.0, "grpo.keep_steps": [1, 2], "grpo.num_generations": 6})
+        parts.score = ScorerBySteps(os.environ["RANK"] == "0")
     train(profile, 0, run, progress=False, parts=parts)
+    if case == "alike":
+        weights = b"".join(p.detach().numpy().tobytes() for p in parts.model.parameters())
+        os.write(sys.stdout.fileno(), f"weights {sha256(weights).hexdigest()}\n".encode())
 
 
 if __name__ == "__main__":

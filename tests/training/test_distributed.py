@@ -121,6 +121,21 @@ def test_a_sharded_run_is_the_same_and_failures_are_everybodys(root: Path) -> No
     ]
 
 
+@slow
+def test_two_processes_step_together_or_not_at_all(root: Path) -> None:
+    done = launch(root, "alike", "alike")
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second, last = (
+        weights(folder(root, "alike") / name) for name in ("kept/step-1", "kept/step-2", "model")
+    )
+    assert torch.equal(first, second) and not torch.equal(second, last)
+    recorded = lines(folder(root, "alike") / "curve.jsonl")
+    assert [line["zero_variance"] == 1 for line in recorded] == [False, True, False]
+    assert [line["grad_norm"] == 0 for line in recorded] == [False, True, False]
+    ends = [line for line in done.stdout.splitlines() if line.startswith("weights ")]
+    assert len(ends) == 2 and len(set(ends)) == 1, "no signal of its own, and yet the same step"
+
+
 def test_a_question_is_asked_again_in_another_share(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_module, "ROOT", root)
     rows = data_order(load_questions(shared_profile(), "nq", "train"), 0, 18)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,21 +20,26 @@ from rag_toys import ToyBench, ToyGenerator, make_world, toy_profile
 from toy_model import toy_local
 
 from s3mini import profile as profile_module
-from s3mini.grpo import Loop
+from s3mini.errors import RetrievalError
+from s3mini.grpo import Loop, train
 from s3mini.profile import Profile
 from s3mini.rag import precompute
-from s3mini.records import Document, Question
+from s3mini.records import Document, Episode, Question
 from s3mini.reward import Reward, group_advantages
-from s3mini.training.parts import AnswerScorer
+from s3mini.runs.processes import ALONE, Processes
+from s3mini.training import precision
+from s3mini.training.parts import AnswerScorer, Outcome, Parts
 from s3mini.training.recorder import (
     Played,
+    episodes_played,
     keep_until,
     kl_to_start,
     latest_checkpoint,
     shown_episodes,
     step_record,
 )
-from s3mini.training.trl import data_order, trl_config
+from s3mini.training.share import Share
+from s3mini.training.trl import data_order, drawn, reserve, trl_config
 
 
 @pytest.fixture()
@@ -80,6 +90,204 @@ def test_step_record_by_hand() -> None:
     assert record["zero_variance"] == 0.5 and record["cut"] == 0.25 and record["valid_format"] == 0.5
     assert record["searches"] == 1.0 and record["documents"] == 1.5 and record["context_tokens"] == 10
     assert record["completion_tokens"] == 2.0 and record["entropy"] == pytest.approx(0.5)
+
+
+# ------------------------------------------------------------- questions that are replaced
+
+
+def by_question(episodes: Sequence[Episode]) -> list[Outcome]:
+    """All alike, but for the questions whose number is a multiple of 3."""
+    numbers = [int(e.question.id.rpartition("-")[2]) for e in episodes]
+    return [outcome(float(n % 3 == 0 and i % 2), gbr=0.0) for i, n in enumerate(numbers)]
+
+
+def play(
+    profile: Profile, shares: int = 1, step: int = 1, left: int | None = None
+) -> tuple[list[list[str]], list[dict], list[dict]]:
+    """A step shared by ``shares`` processes (threads here): the ids asked, round by round, and what TRL and curve get."""
+    spec, asked = profile.grpo, [[] for _ in range(shares)]
+    tables: dict[tuple[int, int], list] = {}
+    barrier = threading.Barrier(shares)
+
+    class Thread(Processes):
+        calls = 0
+
+        def everywhere(self, work):  # type: ignore[no-untyped-def]
+            call = Thread.calls_of[self.rank] = Thread.calls_of.get(self.rank, 0) + 1
+            tables[call, self.rank] = work()
+            barrier.wait(60)
+            return [tables[call, rank] for rank in range(shares)]
+
+    Thread.calls_of = {}  # type: ignore[attr-defined]
+    left_behind: list[dict] = []
+
+    class Kept:
+        def leave(self, record: dict, shown: list[dict]) -> None:
+            left_behind.append(record)
+
+    made = [grpo_parts(profile) for _ in range(shares)]  # one after the other: torch's seed is global
+
+    def one(rank: int) -> dict:
+        parts = made[rank]
+        parts = replace(parts, questions=parts.questions[:left], score=by_question, start=None)
+        rows = data_order(parts.questions, 0, spec.steps * spec.questions_per_step)
+        per_step, mine = spec.questions_per_step, spec.questions_per_step // shares
+        first = (step - 1) * per_step + rank * mine
+        prompts = [rows[i]["prompt"] for i in range(first, first + mine) for _ in range(spec.num_generations)]
+        share = Share(parts, spec, 0, Thread(rank, shares))
+
+        def loop(given: Sequence, trainer: object) -> dict:
+            ids = [prompt[-1]["id"] for prompt in given[:: spec.num_generations]]
+            asked[rank].append(ids)
+            return Loop(share.parts, spec, 0)(given, trainer)
+
+        trainer = SimpleNamespace(state=SimpleNamespace(global_step=step - 1))
+        return share.around(loop, Kept() if rank == 0 else None)(prompts, trainer)  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(shares) as pool:
+        completions = list(pool.map(one, range(shares)))
+    rounds = [sum(together, []) for together in zip_longest(*asked, fillvalue=[])]
+    return rounds, completions, left_behind
+
+
+def resampling(**overrides: object) -> Profile:
+    return grpo_profile(
+        **{"grpo.resample": 2, "grpo.questions_per_step": 6, "data.train_limit": 30, **overrides}
+    )
+
+
+def test_alike_questions_make_way_for_fresh_ones_up_to_the_bound(world: Path) -> None:
+    rounds, (completions,), (record,) = play(resampling())
+    assert len(rounds) == 3 and len(rounds[0]) == 6
+    places = list(rounds[0])
+    for fresh in rounds[1:]:
+        alike = [i for i, question in enumerate(places) if int(question.rpartition("-")[2]) % 3]
+        assert len(fresh) == len(alike) > 0, "each alike one, no other, is replaced"
+        for i, question in zip(alike, fresh, strict=True):
+            places[i] = question
+    every = sum(rounds, [])
+    assert len(set(every)) == len(every), "fresh: asked once in the step"
+    # the last question of a place is what TRL updates with, in the rows of the first one
+    signal = [float(int(q.rpartition("-")[2]) % 3 == 0) for q in places]
+    scored = completions["scored"]
+    assert [max(scored[i : i + 4]) for i in range(0, 24, 4)] == signal
+    texts = grpo_parts(resampling())
+    ids = {q.id: q for q in texts.questions}
+    for i, question in enumerate(places):
+        read = texts.tokenizer.decode(completions["prompt_ids"][4 * i])
+        assert (
+            ids[question].question in read
+            and completions["prompt_ids"][4 * i] == completions["prompt_ids"][4 * i + 3]
+        )
+    assert all(len(values) == 24 for values in completions.values())
+    replaced = sum(len(fresh) for fresh in rounds[1:])
+    assert record["episodes"] == 24 and record["wasted"] == round(replaced / (6 + replaced), 6)
+    assert record["zero_variance"] == round(1 - sum(signal) / 6, 6)
+    assert episodes_played([record, {"episodes": 24}]) == 4 * len(every) + 24
+
+
+def test_fresh_questions_depend_on_seed_and_step_alone(world: Path) -> None:
+    assert play(resampling())[:2] == play(resampling())[:2]
+    spec, questions = resampling(**{"grpo.steps": 2}).grpo, [Question(str(i), "?", ("a",)) for i in range(36)]
+    parts = [[q.id for q in reserve(questions, 3, spec, step)] for step in (1, 2)]
+    rows = [q.id for q in drawn(questions, 3, 12)]
+    assert sorted([*rows, *parts[0], *parts[1]]) == sorted(q.id for q in questions), "new to the run"
+    assert parts[0] != [q.id for q in reserve(questions, 4, spec, 1)]
+    assert [row["prompt"][-1]["id"] for row in data_order(questions, 3, 12)] == rows
+
+
+@pytest.mark.parametrize("shares", [2, 3, 6])
+def test_several_processes_replace_what_one_would(world: Path, shares: int) -> None:
+    """Though the alike ones lie unevenly in their shares, and some process may have none."""
+    rounds, (whole,), (record,) = play(resampling())
+    again, parts, (figures,) = play(resampling(), shares)
+    assert again == rounds
+    joined = {key: sum((part[key] for part in parts), []) for key in whole}
+    assert {k: v for k, v in joined.items() if k != "logprobs"} == {
+        k: v for k, v in whole.items() if k != "logprobs"
+    }
+    drop = [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in (record, figures)]
+    assert drop[0] == pytest.approx(drop[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("left", [6, 7, 9])
+def test_when_no_fresh_question_is_left_the_alike_ones_stay(world: Path, left: int) -> None:
+    rounds, (completions,), (record,) = play(resampling(), left=left)
+    every = sum(rounds, [])
+    assert len(every) == len(set(every)) <= left
+    assert record["episodes"] == 24 and all(len(values) == 24 for values in completions.values())
+
+
+def test_without_replacement_nothing_is_asked_twice_and_no_waste_recorded(world: Path) -> None:
+    rounds, _, (record,) = play(resampling(**{"grpo.resample": 0}))
+    assert len(rounds) == 1 and "wasted" not in record
+
+
+def test_a_whole_run_that_replaces_is_killed_and_goes_on_with_the_same(world: Path) -> None:
+    profile = resampling(**{"grpo.steps": 4, "grpo.save_steps": 2, "grpo.questions_per_step": 3})
+    curves, asked = [], []
+    for run in ("straight", "killed"):
+        calls: list[list[str]] = []
+
+        def score(episodes: Sequence[Episode], calls: list = calls, run: str = run) -> list[Outcome]:
+            calls.append([e.question.id for e in episodes])
+            if run == "killed" and len(calls) == 8:  # within the third step's rounds
+                raise RetrievalError("gone")
+            return by_question(episodes)
+
+        def parts() -> Parts:
+            return replace(grpo_parts(profile), score=score)
+
+        if run == "killed":
+            with pytest.raises(RetrievalError):
+                train(profile, 0, run, progress=False, parts=parts())
+        folder = train(profile, 0, run, progress=False, parts=parts())
+        lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+        curves.append([{k: v for k, v in line.items() if not k.startswith("seconds")} for line in lines])
+        asked.append(calls)
+        facts = json.loads((folder / "manifest.json").read_text())["facts"]
+        assert facts["episodes"] == 4 * facts["examples"] == episodes_played(lines)
+    third = next(i for i, ids in enumerate(asked[0]) if ids == asked[1][8])  # where it went on
+    assert asked[1][8:] == asked[0][third:] and 0 < third < 8
+    assert facts["episodes"] == sum(map(len, asked[0])) > 48
+    for line, expected in zip(*curves, strict=True):
+        assert 0 < line["wasted"] < 1 and line == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+# ------------------------------------------------------------------------------ precision
+
+
+@pytest.mark.parametrize(("fast", "chosen"), [(0.5, "bfloat16"), (0.95, "float32"), (2.0, "float32")])
+def test_auto_takes_bfloat16_where_it_is_clearly_faster_and_a_run_ends_as_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: float, chosen: str
+) -> None:
+    spec, model = grpo_profile(**{"grpo.precision": "auto"}).grpo, toy_local(0).model
+    monkeypatch.setattr(precision, "measured", lambda model: {"float32": 1.0, "bfloat16": fast})
+    assert precision.settled(spec, model, tmp_path, ALONE).precision == chosen
+    monkeypatch.setattr(precision, "measured", None)  # what is settled is not measured again
+    assert precision.settled(spec, model, tmp_path, ALONE).precision == chosen
+    assert json.loads((tmp_path / "precision.json").read_text())["seconds"]["bfloat16"] == fast
+    for named in ("float32", "bfloat16"):
+        given = spec.model_copy(update={"precision": named})
+        assert precision.settled(given, model, tmp_path, ALONE) == given
+
+
+def test_measuring_leaves_the_model_as_it_is() -> None:
+    model = toy_local(0).model.train()
+    before = [p.detach().clone() for p in model.parameters()]
+    took = precision.measured(model)
+    assert set(took) == {"float32", "bfloat16"} and all(seconds > 0 for seconds in took.values())
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_episodes_are_sampled_in_the_weights_precision_whatever_the_update_uses(world: Path) -> None:
+    shown = []
+    for kind in ("float32", "bfloat16"):
+        profile = grpo_profile(**{"grpo.steps": 2, "grpo.precision": kind})
+        folder = train(profile, 0, kind, progress=False, parts=grpo_parts(profile))
+        lines = (folder / "episodes.jsonl").read_text().splitlines()
+        shown.append([line for line in lines if json.loads(line)["step"] == 1])
+    assert shown[0] == shown[1]
 
 
 def test_shown_are_best_and_worst_of_the_first_group_that_differs() -> None:
