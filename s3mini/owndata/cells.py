@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
@@ -62,7 +63,7 @@ _TOKEN = re.compile(
     re.X,
 )
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(\s*(?=[\[({'\")]|\d)")
-_QUOTED = re.compile(r"[\[{(\s]*['\"“‘«]")
+_QUOTED = re.compile(r"[\[{(\s]*[bru]?['\"“‘«]")
 _INTERVAL = re.compile(r"\[[^][(){}'\"]*\)")
 _SINGLE = re.compile(r"\(\s*(?:'[^']*'|\"[^\"]*\")\s*\)")  # ("Heroes"): a tuple has a comma
 _OPENING = ("[", "{", "(")
@@ -362,7 +363,7 @@ def written(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, (float, Decimal)) and abs(value) < float("inf"):
+    if isinstance(value, (float, Decimal)) and math.isfinite(value):
         return str(int(value)) if value == int(value) else str(value)
     if isinstance(value, datetime):
         return instant(value.isoformat())

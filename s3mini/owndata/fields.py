@@ -89,7 +89,7 @@ class Fields:
         self.used[f"{role}: {key}"] += 1
         if text is not None and role != "answer":
             try:
-                return cells.read(value, strict=False)
+                return cells.read(str(value), strict=False)
             except cells.NotUnderstood as error:
                 raise DataError(f"{row.place}: field {key!r}: {error}") from error
         return value

@@ -6,7 +6,7 @@ Every row knows its place (``file:line``), which leads each error message. What 
 A file is what it holds, where its ending promises something else of its kind: ``.csv`` and ``.tsv`` are divided by the one
 sign of `DELIMITERS` that divides every record alike (``sep=;`` in the first line decides); JSON lines may be called
 ``.json``, and one list ``.jsonl``; JSON may have each ``orient`` of pandas that names its columns. Columns
-without a name (a data frame's index) are left away. Text is UTF-8; any other encoding is refused, not guessed.
+without a name (a data frame's index) are left away. Backslashes are text: a quote or a sign behind one is refused. Text is UTF-8; any other encoding is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -213,11 +213,6 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
     try:
         delimiter, skipped = _delimiter(text, path, promised)
         lines = text.split("\n")
-        escaped = next((n for n, line in enumerate(lines, 1) if re.search(r'\\"[^",;\t|\n]', line)), None)
-        if escaped is not None:
-            raise DataError(
-                f'{path}:{escaped}: a quote after a backslash (write it twice, "", in a quoted cell)'
-            )
         records = _records("\n" * skipped + text.partition("\n")[2] if skipped else text, delimiter)
         _, begin, columns = next(records, (0, 0, []))
         columns = [column.strip() for column in columns]
@@ -232,6 +227,8 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
             if len(row) != len(columns):
                 counts = f"{len(row)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
                 bad(DataError(f"{place}: {counts}: put cells that hold {delimiter!r} in quotes"))
+            elif any('\\"' in cell for cell in row) and '\\""' not in "\n".join(lines[begin - 1 : end]):
+                bad(DataError(f'{place}: a quote after a backslash (write it twice, "", in a quoted cell)'))
             elif end > begin and _lines_are_rows(lines[begin - 1 : end], delimiter, len(columns)):
                 remedy = "put every cell in quotes, those inside it twice"
                 bad(DataError(f"{place}: a quote joins whole rows, up to line {end}: is it text? ({remedy})"))

@@ -9,6 +9,7 @@ though shown: ``<nav>``, which is no document.
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ HIDDEN = frozenset(
 )
 FALLBACKS = frozenset("audio canvas iframe object video".split())  # their content shows where they cannot
 PARAGRAPHS = frozenset(
-    "article aside blockquote body dl fieldset figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr html main "
+    "article aside blockquote body dl fieldset figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr html main nav "
     "menu ol p pre section table ul".split()
 )
 LINES = frozenset(
@@ -32,25 +33,26 @@ CELLS = frozenset("td th".split())
 BOXES = frozenset(
     "audio button canvas embed iframe img input meter object progress rt select svg textarea video".split()
 )
+LATIN1 = frozenset(
+    "iso-8859-1 iso8859-1 latin-1 latin1 l1 ascii us-ascii".split()
+)  # to a browser: windows-1252
 _DISPLAY = re.compile(r"(?:^|;)\s*display\s*:\s*([\w-]+)", re.I)
 _GONE = re.compile(r"(?:^|;)\s*display\s*:\s*none\b", re.I)
 _UNSEEN = re.compile(r"(?:^|;)\s*visibility\s*:\s*(?:hidden|collapse)\b", re.I)
 _WIDTHLESS = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _BLANKS = re.compile(r"[ \t\n\r\f]+")
-_STRAY = re.compile(rb"</(?:p|br)\s*>", re.I)  # a browser makes an element of one that closes nothing
+_STRAY = re.compile(r"</(?:p|br)\s*>", re.I)  # a browser makes an element of one that closes nothing
 
 
 def page_text(raw: bytes, path: Path) -> tuple[str, str]:
-    """Title and visible text of a page; the encoding is the page's own.
+    """Title and visible text of a page.
 
     Raises:
         DataError: bytes that its encoding does not have.
     """
     from bs4 import BeautifulSoup
 
-    page = BeautifulSoup(_STRAY.sub(rb"\g<0><br>", raw), "html.parser")
-    if page.contains_replacement_characters:
-        raise DataError(f"{path}: bytes that are no text in the page's encoding (convert it to UTF-8)")
+    page = BeautifulSoup(_STRAY.sub(r"\g<0><br>", _decoded(raw, path)), "html.parser")
     titles = [title for title in page("title") if not title.find_parent("svg")]
     title = " ".join(_WIDTHLESS.sub("", titles[0].get_text()).split()) if titles else ""
     pieces: list[str] = []
@@ -59,9 +61,28 @@ def page_text(raw: bytes, path: Path) -> tuple[str, str]:
     return title, re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
+def _decoded(raw: bytes, path: Path) -> str:
+    """The page's text by its mark, else by the encoding it declares, else UTF-8: Beautiful Soup itself would guess one."""
+    from bs4.dammit import EncodingDetector
+
+    declared = EncodingDetector.find_declared_encoding(raw, is_html=True) or "utf-8"
+    declared = (
+        "windows-1252" if declared in LATIN1 else "utf-8" if declared.startswith("utf-16") else declared
+    )
+    marked = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((name for mark, name in marked.items() if raw.startswith(mark)), declared)
+    try:
+        return raw.decode(encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
+        remedy = 'convert the page to UTF-8, or declare its encoding: <meta charset="…">'
+        raise DataError(f"{path}:{line}: no text in the encoding {encoding} ({remedy})") from error
+
+
 def _show(root: Any, pieces: list[str]) -> None:
     """Append what is shown below ``root``: a walk without recursion, pages nest as deep as they like."""
-    from bs4 import CData, NavigableString, Tag
+    from bs4 import NavigableString, Tag
+    from bs4.element import PreformattedString
 
     stack: list[Any] = [(child, False, False) for child in reversed(list(root.children))]
     while stack:
@@ -69,7 +90,7 @@ def _show(root: Any, pieces: list[str]) -> None:
         if isinstance(node, str) and not isinstance(node, NavigableString):
             pieces.append(node)  # what comes after an element
         elif not isinstance(node, Tag):
-            if type(node) is NavigableString or (type(node) is CData and root.is_xml):
+            if not isinstance(node, PreformattedString):  # comments, declarations
                 text = _WIDTHLESS.sub("", str(node))
                 pieces.append(text if pre else _BLANKS.sub(" ", text))
         else:
