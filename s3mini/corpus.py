@@ -40,9 +40,11 @@ def stop(error: DataError) -> None:
     raise error
 
 
-def json_lines(path: Path, bad: Bad = stop) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def json_lines(
+    path: Path, bad: Bad = stop, loads: Callable[[str], Any] = json.loads
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield ``(byte, "file:line", object)`` for every non-blank line: where it begins in the unpacked file, its place
-    (which leads each error message), its content. ``bad`` is told of a malformed one.
+    (which leads each error message), its content by ``loads``. ``bad`` is told of a malformed one.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder, not a .jsonl file (give the file itself)")
@@ -58,7 +60,7 @@ def json_lines(path: Path, bad: Bad = stop) -> Iterator[tuple[int, str, dict[str
                     line = _decode(raw, place, first=number == 1)
                     if line.strip():
                         empty = False
-                        yield offset, place, _parse(line, place)
+                        yield offset, place, _parse(line, place, loads)
                 except DataError as error:
                     empty = False
                     bad(error)
@@ -78,14 +80,16 @@ def _decode(raw: bytes, place: str, first: bool) -> str:
         raise DataError(f"{place}: invalid UTF-8 at {where} (convert it with iconv -t UTF-8)") from error
 
 
-def _parse(line: str, place: str) -> dict[str, Any]:
+def _parse(line: str, place: str, loads: Callable[[str], Any] = json.loads) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = loads(line)
     except json.JSONDecodeError as error:
         what = f"{error.msg} at column {error.colno}"
         raise DataError(f"{place}: malformed JSON: {what} (write one JSON object a line)") from error
     except RecursionError as error:
         raise DataError(f"{place}: JSON nested too deeply (write a flat object on each line)") from error
+    except ValueError as error:  # a number of thousands of digits, or what ``loads`` refuses
+        raise DataError(f"{place}: malformed JSON: {error}") from error
     if not isinstance(record, dict):
         raise DataError(f"{place}: a {type(record).__name__}, not a JSON object (write {{…}} on each line)")
     return record

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..corpus import encodable, split_contents
 from ..errors import DataError
-from .files import Row
+from . import cells
+from .files import COMMON, Row
 
-# The first that a row has is taken, in lower case.
-COMMON = {
-    "id": "id _id doc_id docid document_id passage_id question_id qid uid uuid".split(),
-    "text": "text contents content body passage document article page_content chunk".split(),
-    "title": "title headline heading name subject".split(),
-    "question": "question query q prompt input".split(),
-    "answer": "golden_answers answers answer gold_answers expected_answer expected ground_truth target a".split(),
-    "split": ["split"],
-}
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("dev", "val", "valid", "validation"), "dev"),
@@ -54,12 +43,22 @@ class Fields:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "used"}
 
     def key(self, row: Row, role: str) -> str | None:
-        """The field of a row that plays ``role``: the one named, else the first common name that it has."""
+        """The field of a row that plays ``role``: the one named, else the first common name that it has.
+
+        Raises:
+            DataError: that name stands twice, in capitals and not.
+        """
         named: str | None = getattr(self, role)
         if named is not None:
             return named
-        known = {str(key).strip().lower(): key for key in reversed(list(row.values))}
-        return next((known[name] for name in COMMON[role] if name in known), None)
+        known: dict[str, list[str]] = {}
+        for key in row.values:
+            known.setdefault(str(key).strip().lower(), []).append(key)
+        keys = next((known[name] for name in COMMON[role] if name in known), [None])
+        if len(keys) > 1:
+            both = " and ".join(map(repr, keys))
+            raise DataError(f"{row.place}: {both} both look like the {role} (name one with --{role}-field)")
+        return keys[0]
 
     def value(self, row: Row, role: str, needed: bool = False) -> Any:
         """What plays ``role`` in a row; None where it has nothing, or NaN.
@@ -73,11 +72,26 @@ class Fields:
             there = ", ".join(map(str, row.values)) or "none"
             what = f"no field {key!r}" if key is not None else f"no field that looks like the {role}"
             raise DataError(f"{row.place}: {what}; there is: {there} (name the one with --{role}-field)")
-        if value is None or (isinstance(value, float) and math.isnan(value)) or value == "":
+        text = value.strip() if isinstance(value, str) and row.printed else None
+        if cells.missing(value) or value == "" or text in cells.MISSING:
+            if needed and text:
+                remedy = "fill it in, or give --skip-bad" + f'; an answer of that name: ["{text}"]' * (
+                    role == "answer"
+                )
+                raise DataError(
+                    f"{row.place}: field {key!r} is {text!r}: tables write that for nothing ({remedy})"
+                )
             if needed:
                 raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
+            if text:
+                self.used[f"{role}: {key}, {text!r} read as nothing"] += 1
             return None
         self.used[f"{role}: {key}"] += 1
+        if text is not None and role != "answer":
+            try:
+                return cells.read(str(value), strict=False)
+            except cells.NotUnderstood as error:
+                raise DataError(f"{row.place}: field {key!r}: {error}") from error
         return value
 
     def title_and_text(self, row: Row) -> tuple[str, str]:
@@ -105,19 +119,26 @@ class Fields:
         return None if value is None else one_line(self._text(row, role, value))
 
     def answers(self, row: Row) -> tuple[str, ...]:
-        """The accepted answers, each once: a list, a text that holds a list, or one divided by ``separator``.
+        """The accepted answers, each once, as `cells.answers` reads them.
 
         Raises:
-            DataError: none, or something that is not text.
+            DataError: none, or something that is not understood.
         """
         value = self.value(row, "answer", needed=True)
-        if isinstance(value, str):
-            value = _listed(value) or value.split(self.separator)
-        parts = value if isinstance(value, list) else [value]
-        filled = [part for part in parts if part is not None and (not isinstance(part, str) or part.strip())]
-        if not filled:
+        key = self.key(row, "answer")
+        try:
+            texts = cells.answers(value, self.separator, row.printed)
+        except cells.NotUnderstood as error:
+            parts = value
+            if isinstance(value, str):
+                with suppress(cells.NotUnderstood):
+                    parts = cells.read(value)
+            if isinstance(parts, Mapping):
+                self._text(row, "answer", parts)  # raises, and names the parts
+            raise DataError(f"{row.place}: field {key!r}: {error}") from error
+        if not texts:
             raise DataError(f"{row.place}: no answer (fill it in, or give --skip-bad)")
-        return tuple(dict.fromkeys(one_line(self._text(row, "answer", part)) for part in filled))
+        return tuple(dict.fromkeys(one_line(self._text(row, "answer", text)) for text in texts))
 
     def split_of(self, row: Row) -> str | None:
         """train, dev or test, None where the row does not say.
@@ -132,17 +153,13 @@ class Fields:
 
     def _text(self, row: Row, role: str, value: Any) -> str:
         key = self.key(row, role)
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        elif isinstance(value, float) and value.is_integer():
-            value = str(int(value))  # a column of numbers with a gap is read as floats
-        elif isinstance(value, (int, float)):
-            value = str(value)
         if isinstance(value, Mapping):
             below = ", ".join(f"{key}.{name}" for name in value) or "nothing"
             raise DataError(f"{row.place}: field {key!r} is nested; name a part with --{role}-field: {below}")
-        if not isinstance(value, str):
-            raise DataError(f"{row.place}: field {key!r} is a {type(value).__name__}, not text (write text)")
+        try:
+            value = cells.written(value)
+        except cells.NotUnderstood as error:
+            raise DataError(f"{row.place}: field {key!r} {error}") from error
         if not value.strip():
             raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
         return encodable(value, f"field {str(key)!r}", row.place)
@@ -154,23 +171,13 @@ def _lookup(values: Mapping[str, Any], key: str) -> Any:
         return values[key]
     value: Any = values
     for part in key.split("."):
+        if isinstance(value, str):  # an object that a table could only print
+            with suppress(cells.NotUnderstood):
+                value = cells.read(value)
         if not isinstance(value, Mapping) or part not in value:
             return _MISSING
         value = value[part]
     return value
-
-
-def _listed(text: str) -> list[Any] | None:
-    """``["a", "b"]``, as JSON or Python write it, in a cell of a table."""
-    if not re.fullmatch(r"\s*\[.*\]\s*", text, flags=re.S):
-        return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value = read(text.strip())
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return value if isinstance(value, list) else None
-    return None
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,12 @@
-"""Other people's files as rows: JSON lines, JSON, CSV, TSV, parquet, text, Markdown, HTML, or a folder of them.
+"""Other people's files as rows: JSON lines, JSON, CSV, TSV, parquet, Arrow, text, Markdown, HTML, or a folder of them.
 
 Every row knows its place (``file:line``), which leads each error message. What cannot be read is handed to
 ``bad``, which stops (the default) or counts; nothing is left out in silence.
+
+A file is what it holds, where its ending promises something else of its kind: ``.csv`` and ``.tsv`` are divided by the one
+sign of `DELIMITERS` that divides every record alike (``sep=;`` in the first line decides); JSON lines may be called
+``.json``, and one list ``.jsonl``; JSON may have each ``orient`` of pandas that names its columns. Columns
+without a name (a data frame's index) are left away. Backslashes are text: a quote or a sign behind one is refused. Text is UTF-8; any other encoding is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +24,35 @@ from typing import Any
 
 from ..corpus import Bad, json_lines, stop
 from ..errors import DataError
+from . import cells
+from .html import page_text
 
+# The first that a row has is taken, in lower case.
+COMMON = {
+    "id": "id _id doc_id docid document_id passage_id question_id qid uid uuid".split(),
+    "text": "text contents content body passage document article page_content chunk".split(),
+    "title": "title headline heading name subject".split(),
+    "question": "question query q prompt input".split(),
+    "answer": "golden_answers answers answer gold_answers expected_answer expected ground_truth target a".split(),
+    "split": ["split"],
+}
+ROW_NAMES = frozenset(COMMON["text"] + COMMON["question"])  # what a row of ours has under one of its names
+DELIMITERS = ",;\t|"
 LONGEST_CELL = 1 << 30  # characters; the csv module refuses more than 131,072 unless told
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record: where it stands, a name to fall back on where it brings no id, and its fields."""
+    """One record: where it stands, a name to fall back on where it brings no id, and its fields.
+
+    ``printed``: from a table without types, so that every value is a text, whatever it was before (`cells`).
+    """
 
     place: str
     name: str
     values: Mapping[str, Any]
+    printed: bool = False
 
 
 def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) -> Iterator[Row]:
@@ -103,14 +126,12 @@ def _plain(path: Path, name: str, bad: Bad) -> Iterator[Row]:
 
 
 def _html(path: Path, name: str, bad: Bad) -> Iterator[Row]:
-    """A page's title and visible text; the encoding is the page's own."""
-    from bs4 import BeautifulSoup
-
-    page = BeautifulSoup(path.read_bytes(), "html.parser")
-    title = page.title.get_text() if page.title else ""
-    for element in page(["script", "style", "template", "title", "nav"]):
-        element.decompose()
-    yield _titled(path, name, title, page.get_text("\n"))
+    try:
+        title, text = page_text(path.read_bytes(), path)
+    except DataError as error:
+        bad(error)
+        return
+    yield _titled(path, name, title, text)
 
 
 def _titled(path: Path, name: str, title: str, text: str) -> Row:
@@ -121,70 +142,184 @@ def _titled(path: Path, name: str, title: str, text: str) -> Row:
 
 
 def _json_lines(path: Path, name: str, bad: Bad) -> Iterator[Row]:
-    for _, place, values in json_lines(path, bad):
+    if path.suffix.lower() != ".gz" and _first_byte(path) == b"[":  # one list, which is no line of JSON lines
+        yield from _json(path, name, bad)
+        return
+    for _, place, values in json_lines(path, bad, cells.loads):
         yield Row(place, f"{name}:{place.rpartition(':')[2]}", values)
 
 
-def _csv(path: Path, name: str, bad: Bad, delimiters: str = ",;\t") -> Iterator[Row]:
+def _first_byte(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+
+
+def _records(text: str, delimiter: str) -> Iterator[tuple[int, int, list[str]]]:
+    """First line, last line and cells of every record that is not blank; quotes as RFC 4180 has them.
+
+    Raises:
+        csv.Error: a quote is open or misplaced.
+    """
+    reader = csv.reader(
+        io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True, skipinitialspace=True
+    )
+    begin = 1
+    for row in reader:
+        if row:
+            yield begin, reader.line_num, row
+        begin = reader.line_num + 1
+
+
+def _delimiter(text: str, path: Path, promised: str) -> tuple[str, int]:
+    """What divides a table, and the lines before its header.
+
+    Raises:
+        DataError: two signs divide every record alike.
+    """
+    said = re.match(r'"?sep=([^"\n])"?(?:\n|$)', text)
+    if said is not None:
+        return said[1], 1
+
+    def width(delimiter: str) -> int:
+        try:
+            return len(next(_records(text, delimiter), (0, 0, [""]))[2])
+        except csv.Error:
+            return 1
+
+    def fits(delimiter: str) -> bool:
+        try:
+            return len({len(row) for _, _, row in _records(text, delimiter)}) == 1
+        except csv.Error:
+            return False
+
+    dividing = [delimiter for delimiter in DELIMITERS if width(delimiter) > 1]
+    if len(dividing) < 2:
+        return (dividing or [promised])[0], 0
+    alike = [delimiter for delimiter in dividing if fits(delimiter)]
+    if len(alike) == 1 or (promised == "\t" and promised in alike):
+        return (promised if promised in alike else alike[0]), 0
+    if not alike and promised in dividing:
+        return promised, 0  # its records that do not fit are told one by one
+    signs = " and ".join(map(repr, alike or dividing))
+    raise DataError(
+        f"{path}:1: {signs} both divide the columns (write 'sep=;', with the right one, as first line)"
+    )
+
+
+def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
     text = _decoded(path.read_bytes(), path)
-    head = text.lstrip().partition("\n")[0]
-    delimiter = max(delimiters, key=head.count)  # the first, where no line is divided
     before = csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
+    begin = end = 0
     try:
-        columns = [column.strip() for column in next((row for row in reader if row), [])]
+        delimiter, skipped = _delimiter(text, path, promised)
+        lines = text.split("\n")
+        records = _records("\n" * skipped + text.partition("\n")[2] if skipped else text, delimiter)
+        _, begin, columns = next(records, (0, 0, []))
+        columns = [column.strip() for column in columns]
         if not columns:
             raise DataError(f"{path}: the file is empty (the first line names the columns)")
-        twice = next((c for c in columns if columns.count(c) > 1), None)
+        twice = next((c for c in columns if c and columns.count(c) > 1), None)
         if twice is not None:
-            raise DataError(f"{path}:{reader.line_num}: two columns are called {twice!r} (rename one)")
-        begin = reader.line_num + 1
-        for cells in reader:
-            line, begin = begin, reader.line_num + 1
-            if len(cells) == len(columns):
-                yield Row(f"{path}:{line}", f"{name}:{line}", dict(zip(columns, cells, strict=True)))
-            elif cells:
-                counts = f"{len(cells)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
-                bad(DataError(f"{path}:{line}: {counts}: put cells that hold {delimiter!r} in quotes"))
+            raise DataError(f"{path}:{begin}: two columns are called {twice!r} (rename one)")
+        end = begin
+        for begin, end, row in records:
+            place = f"{path}:{begin}"
+            if len(row) != len(columns):
+                counts = f"{len(row)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
+                bad(DataError(f"{place}: {counts}: put cells that hold {delimiter!r} in quotes"))
+            elif any('\\"' in cell for cell in row) and '\\""' not in "\n".join(lines[begin - 1 : end]):
+                bad(DataError(f'{place}: a quote after a backslash (write it twice, "", in a quoted cell)'))
+            elif end > begin and _lines_are_rows(lines[begin - 1 : end], delimiter, len(columns)):
+                remedy = "put every cell in quotes, those inside it twice"
+                bad(DataError(f"{place}: a quote joins whole rows, up to line {end}: is it text? ({remedy})"))
+            else:
+                values = {column: cell for column, cell in zip(columns, row, strict=True) if column}
+                yield Row(place, f"{name}:{begin}", values, printed=True)
     except csv.Error as error:
-        raise DataError(
-            f"{path}:{reader.line_num}: {error} (a quote is open or misplaced: write quotes inside a cell twice)"
-        ) from error
+        remedy = "a quote is open or misplaced: write quotes inside a cell twice"
+        raise DataError(f"{path}:{end + 1}: {error} ({remedy})") from error
     finally:
         csv.field_size_limit(before)
 
 
-def _parquet(path: Path, name: str, bad: Bad) -> Iterator[Row]:
-    import pyarrow
-    from pyarrow import parquet
+def _lines_are_rows(lines: list[str], delimiter: str, columns: int) -> bool:
+    """Whether each line of a record is a row by itself, so that its quote may be text, as .tsv files have it.
 
+    Only where prose does not hold the delimiter, as it holds commas.
+    """
+    return delimiter in "\t|" and columns > 1 and all(line.count(delimiter) == columns - 1 for line in lines)
+
+
+def _arrow(path: Path, name: str, bad: Bad) -> Iterator[Row]:
+    """Parquet, or Arrow's own files and streams (``.feather``, ``.arrow``)."""
+    import pyarrow
+    from pyarrow import ipc, parquet
+
+    kind = "parquet" if path.suffix.lower() == ".parquet" else "Arrow"
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+        with pyarrow.OSFile(str(path)) as file:
+            if kind == "parquet":
+                opened = parquet.ParquetFile(file)
+                schema, batches = opened.schema_arrow, opened.iter_batches(batch_size=1024)
+            else:
+                reader = ipc.open_file(file) if file.read(6) == b"ARROW1" else ipc.open_stream(_begin(file))
+                of_file = isinstance(reader, ipc.RecordBatchFileReader)
+                schema = reader.schema
+                batches = map(reader.get_batch, range(reader.num_record_batches)) if of_file else iter(reader)
+            twice = next((n for n in schema.names if schema.names.count(n) > 1), None)
+            if twice is not None:
+                raise DataError(f"{path}: two columns are called {twice!r} (rename one)")
+            for batch in batches:
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(f"{path}:row {number}", f"{name}:{number}", values)
-    except (pyarrow.ArrowException, OSError) as error:
+                    shown = {field.name: _shortest(values[field.name], field.type) for field in schema}
+                    yield Row(f"{path}:row {number}", f"{name}:{number}", shown)
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         place, cause = f"{path}:row {number + 1}", str(error).partition("\n")[0]
-        raise DataError(f"{place}: no parquet file, or a damaged one ({cause}); write it again") from error
+        raise DataError(f"{place}: no {kind} file, or a damaged one ({cause}); write it again") from error
+
+
+def _begin(file: Any) -> Any:
+    file.seek(0)
+    return file
+
+
+def _shortest(value: Any, kind: Any) -> Any:
+    """A value of an Arrow type whose numbers of 32 or 16 bits are the shortest that mean them: 0.1, not 0.1000000015."""
+    import numpy as np
+    from pyarrow import types
+
+    if value is None or not (types.is_nested(kind) or types.is_floating(kind)):
+        return value
+    if types.is_float16(kind) or types.is_float32(kind):
+        return float(str((np.float32 if types.is_float32(kind) else np.float16)(value)))
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        return [_shortest(item, kind.value_type) for item in value]
+    return value
 
 
 def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
-    """A list of objects, or one object whose only list of objects is it (``{"data": […]}``)."""
+    """A list of objects, in one of the forms of `_items`; JSON lines, where that is what it holds."""
     try:
-        content = json.loads(_decoded(path.read_bytes(), path))
+        text = _decoded(path.read_bytes(), path)
+        content = cells.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            yield from _json_lines(path, name, bad)
+            return
         place, remedy = f"{path}:{error.lineno}", "one object a line goes into a .jsonl file"
         raise DataError(f"{place}: malformed JSON: {error.msg} ({remedy})") from error
+    except cells.NotUnderstood as error:
+        raise DataError(f"{path}: {error}") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply (give a list of flat objects)") from error
-    if isinstance(content, dict):
-        lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-        content = lists[0] if len(lists) == 1 else None
-    if not isinstance(content, list):
+    items = content if isinstance(content, list) else _items(content)
+    if items is None:
         raise DataError(f"{path}: no list of objects (write [{{…}}, {{…}}], or one object a line as .jsonl)")
-    for number, values in enumerate(content, 1):
+    for number, values in enumerate(items, 1):
         place = f"{path}:item {number}"
         if isinstance(values, dict):
             yield Row(place, f"{name}:{number}", values)
@@ -192,12 +327,46 @@ def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
             bad(DataError(f"{place}: a {type(values).__name__}, not an object (write {{…}} for each item)"))
 
 
+def _items(content: Any) -> list[Any] | None:
+    """The rows in one object, None where it is not plain what they are.
+
+    Itself, where a text stands under a common name (``{"question": "…"}``); pandas' ``split``, ``index`` and
+    ``columns``, and columns as lists (``to_dict("list")``); the only list of objects in it (``{"data": […]}``, ``table``).
+    """
+    if not isinstance(content, dict) or not content:
+        return None
+    values = list(content.values())
+    if any(isinstance(content[key], str) for key in content if key.strip().lower() in ROW_NAMES):
+        return [content]
+    names, rows = content.get("columns"), content.get("data")
+    if isinstance(names, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
+        if len(set(map(str, names))) < len(names) or any(len(row) != len(names) for row in rows):
+            return None
+        return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    if all(isinstance(value, dict) for value in values):
+        inner = list(dict.fromkeys(key for value in values for key in value))
+        as_rows, as_columns = _named(inner), _named(content)
+        if as_rows == as_columns:
+            return None
+        return values if as_rows else [{key: value.get(i) for key, value in content.items()} for i in inner]
+    if _named(content) and all(isinstance(value, list) for value in values):
+        if len(set(map(len, values))) > 1:
+            return None
+        return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
+    lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return lists[0] if len(lists) == 1 else None
+
+
+def _named(keys: Any) -> bool:
+    return any(str(key).strip().lower() in ROW_NAMES for key in keys)
+
+
 READERS: dict[str, Callable[[Path, str, Bad], Iterator[Row]]] = {
     **dict.fromkeys((".jsonl", ".jsonl.gz", ".ndjson"), _json_lines),
     ".json": _json,
     ".csv": _csv,
-    ".tsv": partial(_csv, delimiters="\t"),
-    ".parquet": _parquet,
+    ".tsv": partial(_csv, promised="\t"),
+    **dict.fromkeys((".parquet", ".feather", ".arrow"), _arrow),
     **dict.fromkeys((".txt", ".md", ".markdown"), _plain),
     **dict.fromkeys((".html", ".htm"), _html),
 }

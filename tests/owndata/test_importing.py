@@ -110,6 +110,19 @@ def test_answers_in_every_shape(
     assert record["metadata"] == {"source": f"{asked}:1"}
 
 
+def test_squad_written_to_csv(profile: Profile, tmp_path: Path) -> None:
+    documents, asked = lines(tmp_path / "d.jsonl", ROWS), tmp_path / "q.csv"
+    cell = "{'text': ['Sool'], 'answer_start': [18]}"
+    asked.write_text(f'question,answers\nwhich?,"{cell}"\nwho?,"{cell[:-3]}"\n')
+    with pytest.raises(
+        DataError, match=r"q\.csv:3: field 'answers': brackets that never close .*write it whole"
+    ):
+        bring(profile, documents, asked)
+    bring(profile, documents, asked, skip_bad=True)
+    record = json.loads((profile.build / "import" / "questions" / "mine" / "test.jsonl").read_text())
+    assert record["golden_answers"] == ["Sool"]
+
+
 def test_parquet_answers_and_gaps(profile: Profile, tmp_path: Path) -> None:
     documents = lines(tmp_path / "d.jsonl", ROWS)
     asked = parquet(
