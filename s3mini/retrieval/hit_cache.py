@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from ..records import Hit
 from .base import Retriever, check_queries
@@ -52,6 +52,11 @@ class CachedRetriever:
     @property
     def fingerprint(self) -> str:
         return self.inner.fingerprint
+
+    @property
+    def malformed(self) -> Container[str]:
+        """Boolean queries that were searched as plain words."""
+        return getattr(self.inner, "malformed", ())
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`."""

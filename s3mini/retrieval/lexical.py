@@ -85,6 +85,7 @@ class LexicalRetriever:
         self._documents = by_id(documents)
         self._threads = threads or cores()
         self._parser: Any = _query_parser() if boolean else None
+        self.malformed: set[str] = set()  # queries that could not be parsed, for whoever counts them
         self.name = "bm25-boolean" if boolean else "bm25"
         self.fingerprint = digest(kind=self.name, corpus=corpus, k1=spec.k1, b=spec.b)
 
@@ -113,6 +114,7 @@ class LexicalRetriever:
         try:
             return self._parser.parse(_QUOTED.sub(lambda m: f"({' AND '.join(m[1].split())})", text))
         except Exception:  # Java's ParseException: unbalanced, or an operator without its operand
+            self.malformed.add(text)
             return text
 
     def _hit(self, score: float, identifier: str) -> Hit:
