@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +79,8 @@ class Bench:
         from .models import open_model
         from .reward import Judge
 
-        return Judge(open_model(self.profile.judge), self.profile.judge.wordings)
+        spec = self.profile.judge
+        return Judge(open_model(spec), spec.wordings, spec.max_new_tokens)
 
     def retriever(self, kind: str | None = None) -> Retriever:
         """The profile's retriever of a kind, see `kind_of_index`.
@@ -152,6 +154,11 @@ class Bench:
 
     # ------------------------------------------------------------------------------ answers
 
+    @property
+    def replies(self) -> Counter[str]:
+        """The generator's replies so far, see `generator.answer_questions`."""
+        return self.once("replies", Counter)
+
     def answer(self, questions: Sequence[Question], collected: Sequence[Collected]) -> list[str]:
         """The generator's answers from the contexts; what brings an answer of its own keeps it."""
         from .generator import answer_questions
@@ -163,6 +170,7 @@ class Bench:
             [questions[i] for i in asked],
             [collected[i].context for i in asked],
             self.profile.generator.wordings,
+            tally=self.replies,
         )
         answers = dict(zip(asked, replies, strict=True))
         return [answers[i] if answer is None else answer for i, answer in enumerate(own)]

@@ -216,7 +216,8 @@ def read_questions(path: str | Path) -> list[Question]:
         identifier = _text(record, "id", place, wanted)
         _unique(seen, identifier, place)
         question = _text(record, "question", place, wanted)
-        questions.append(Question(identifier, question, _answers(record, place), _metadata(record, place)))
+        answers, metadata = _answers(record, place), _metadata(record, place)
+        questions.append(Question(identifier, question, answers, metadata, place))
     return questions
 
 

@@ -5,6 +5,9 @@ to the retriever in one de-duplicated call, the observations are appended. Infer
 training share this loop. Token ids are concatenated and never encoded again; the model's segments and the
 environment's are each encoded on their own, so what the model sampled is exactly what training sees.
 
+A chat template is applied once, to open an episode: it is all one assistant's turn. What a template does to earlier
+turns (some drop their reasoning) never happens, and a template that opens the reasoning itself is heard as the model.
+
 An episode's end is marked by the tokenizer's end token, as an environment token when the model did not
 write it. A truncated episode (``end == "length"``) gets none, so TRL counts it as truncated; only one whose
 prompt alone is too long holds that single token, since TRL cannot take an empty completion.
@@ -21,10 +24,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .errors import ModelError, RetrievalError
-from .models.base import Sample, Sampler, chat_ids
+from .models.base import Sample, Sampler
+from .models.chat import block_ids, chat_ids, opening
 from .protocols.base import History, Protocol
 from .records import Episode, Hit, Question, Turn
 from .retrieval.base import Retriever
+from .runs.omissions import MALFORMED, SHORTENED, TURN_CUT
 
 LONGEST_QUERY = 2000
 """Characters that are searched for: a model that repeats itself writes more, which servers refuse."""
@@ -37,6 +42,7 @@ class _Rollout:
     history: History
     prompt: tuple[int, ...]
     seed: int
+    lead: str = ""  # what the template itself has begun the first turn with
     ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -51,6 +57,12 @@ class _Rollout:
         self.ids += sample.ids
         self.mask += [1] * len(sample.ids)
         self.logprobs += sample.logprobs
+
+    def noted(self, problem: str, holds: bool = True) -> None:
+        """Add to the last turn's problem."""
+        turns = self.history.turns
+        if holds:
+            turns[-1] = replace(turns[-1], problem="; ".join(filter(None, [turns[-1].problem, problem])))
 
     def saw(self, ids: Sequence[int]) -> None:
         self.ids += ids
@@ -121,6 +133,7 @@ class Engine:
         """The first retrieval and the prompts."""
         k = self.protocol.start_k
         starts = self._search([q.stem for q in questions], k) if k else [()] * len(questions)
+        lead = opening(self.tokenizer)
         prompts = chat_ids(
             self.tokenizer,
             [
@@ -134,7 +147,7 @@ class Engine:
                 key = f"{seed}\0{question.id}\0{seen[question.id]}".encode()
                 seen[question.id] += 1
                 stream = int.from_bytes(blake2b(key, digest_size=8).digest(), "little")
-                rollouts.append(_Rollout(History(question, hits), tuple(prompt), stream))
+                rollouts.append(_Rollout(History(question, hits), tuple(prompt), stream, lead))
         return rollouts
 
     def _advance(self, rollouts: Sequence[_Rollout], temperature: float, bar: tqdm) -> None:
@@ -150,18 +163,24 @@ class Engine:
         while live:
             budgets = [min(self.max_turn_tokens, room - fits[i].length) for i in live]
             samples = session.sample(live, budgets, temperature, self.protocol.stop)
-            read = [(i, self._read(fits[i], sample)) for i, sample in zip(live, samples, strict=True)]
+            read = [
+                (i, self._read(fits[i], sample, budget))
+                for i, sample, budget in zip(live, samples, budgets, strict=True)
+            ]
             asking = [(i, query) for i, query in read if query is not None]
             found = self._search([query for _, query in asking], self.protocol.k)
             for (i, query), hits in zip(asking, found, strict=True):
                 turns = fits[i].history.turns
                 turns[-1] = replace(turns[-1], query=query, shown=hits)
+                fits[i].noted(f"{SHORTENED} to {LONGEST_QUERY} characters", len(query) > LONGEST_QUERY)
+                fits[i].noted(MALFORMED, query in getattr(self.retriever, "malformed", ()))
             ongoing = [i for i in live if not fits[i].end]
             shown = self.protocol.observe([fits[i].history for i in ongoing]) if ongoing else []
-            blocks = self.tokenizer(shown, add_special_tokens=False)["input_ids"] if shown else []
+            blocks = block_ids(self.tokenizer, shown)
             for i, ids in zip(ongoing, blocks, strict=True):
                 if fits[i].length + len(ids) >= room:
                     fits[i].end = "length"  # the block does not fit: it was found, and counts as context
+                    fits[i].noted("no room for what was found")
                 else:
                     session.append(i, ids)
                     fits[i].saw(ids)
@@ -169,17 +188,19 @@ class Engine:
             bar.update(len(live) - len(still))
             live = still
 
-    def _read(self, rollout: _Rollout, sample: Sample) -> str | None:
+    def _read(self, rollout: _Rollout, sample: Sample, budget: int) -> str | None:
         """Record one turn as the protocol reads it; returns the query to run, if any."""
         history = rollout.history
+        text = sample.text if history.turns else rollout.lead + sample.text
         rollout.wrote(sample)
-        action = self.protocol.parse(sample.text, history)
+        action = self.protocol.parse(text, history)
         selected, query, notes = None, action.query, [action.problem]
         if action.selected is not None:
             selected = tuple(history.block[i - 1].document.id for i in action.selected)
         if sample.stopped is None and not action.complete:
             rollout.end, query = "length", None
-            notes.append(f"cut at {len(sample.ids)} tokens")
+            whole = budget == self.max_turn_tokens
+            notes.append(f"{TURN_CUT if whole else 'no room left: cut'} at {len(sample.ids)} tokens")
         elif not action.valid:
             rollout.end, query = "invalid", None
         elif query is not None and history.searches >= self.protocol.turns:
@@ -190,7 +211,7 @@ class Engine:
         elif query is None:
             rollout.end = "turns"  # neither done nor asking: nothing more can happen
         problem = "; ".join(filter(None, notes))
-        history.turns.append(Turn(sample.text, None, action.complete, selected, (), action.valid, problem))
+        history.turns.append(Turn(text, None, action.complete, selected, (), action.valid, problem))
         return query
 
     def _search(self, queries: Sequence[str], k: int) -> list[tuple[Hit, ...]]:

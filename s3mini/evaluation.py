@@ -28,11 +28,13 @@ from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError
 from .methods import METHODS, Method
+from .models.base import is_cut
 from .profile import Profile, changed, load_profile
 from .protocols.base import everything
 from .records import Collected, Question, episode_as_json, episode_from_json
 from .results import WITHOUT_SELECTION, Answer, Results, summarise
 from .runs.answering import ANSWERS, Executor, answer_missing, in_process
+from .runs.omissions import omissions
 from .runs.stages import JsonlLog, Stage, atomic_write
 
 
@@ -152,7 +154,7 @@ def answer_set(
         size = bench.profile.generator.batch_size
         records = answer_missing(stage, questions, size, work, bench, executor, bar)
         if not stage.done:
-            stage.finish(questions=len(questions))
+            stage.finish(questions=len(questions), omitted=omissions(records))
     return records
 
 
@@ -170,10 +172,14 @@ def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, s
     for i, score in zip(open_ones, bench.score(answers, asked), strict=True):
         collected[i] = replace(collected[i], score=score)
     seconds = (time.perf_counter() - started) / len(questions)
-    return [
+    records = [
         _record(bench, question, found, found.seconds or seconds)
         for question, found in zip(questions, collected, strict=True)
     ]
+    for i, answer in zip(open_ones, answers, strict=True):
+        if is_cut(answer):
+            records[i]["cut"] = True
+    return records
 
 
 def _record(bench: Bench, question: Question, found: Collected, seconds: float) -> Answer:

@@ -32,8 +32,9 @@ from .bench import protocol_class
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
 from .runs.machine import cap_threads
+from .runs.omissions import EPISODE_CUT
 from .runs.processes import join
-from .runs.stages import Stage
+from .runs.stages import JsonlLog, Stage
 from .training.parts import Parts, identity, open_parts
 from .training.trl import as_completions, shortened
 
@@ -77,6 +78,7 @@ def train(
         processes.share(spec.questions_per_step, "grpo.questions_per_step")  # before anything is opened
         cap_threads(profile.threads)
         opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name, processes.sharded))
+        from .training.recorder import CURVE
         from .training.run import Training
 
         training = Training(stage, opened, spec, seed, processes, progress)
@@ -85,8 +87,18 @@ def train(
             training.save()
         if processes.main:
             episodes = training.episodes()
-            stage.finish(steps=spec.steps, episodes=episodes, examples=episodes // spec.num_generations)
+            cut = {"omitted": told} if (told := cut_in(stage.dir / CURVE)) else {}
+            stage.finish(
+                steps=spec.steps, episodes=episodes, examples=episodes // spec.num_generations, **cut
+            )
     return stage.path
+
+
+def cut_in(curve: Path) -> dict[str, int]:
+    """The omissions of a run's curve: its episodes that a limit of length ended, if any."""
+    with JsonlLog(curve) as steps:
+        count = round(sum(step["cut"] * step["episodes"] for step in steps.records))
+    return {EPISODE_CUT: count} if count else {}
 
 
 class Loop:

@@ -25,10 +25,12 @@ from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError, StageError
 from .generator import answer_questions
+from .models.base import is_cut
 from .profile import Profile
 from .records import Question, Score
 from .reward import normalize
 from .runs.answering import Executor, Record, answer_missing, in_process
+from .runs.omissions import NO_HIT, omissions
 from .runs.stages import Stage
 
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
@@ -164,23 +166,29 @@ def _answer_part(
         )
         answers = [RagAnswer.from_json(record) for record in records]
         if not stage.done:
-            stage.finish(**_facts(bench, answers))
+            stage.finish(**_facts(answers), omitted=_omitted(records))
     return answers
 
 
 def _answer_batch(bench: Bench, questions: Sequence[Question], kind: str) -> list[Record]:
     blocks = bench.retriever(kind).search([q.stem for q in questions], bench.profile.rag.k)
     contexts = [[hit.document for hit in hits] for hits in blocks]
-    answers = answer_questions(bench.generator, questions, contexts, bench.profile.generator.wordings)
+    spoken = bench.profile.generator.wordings
+    answers = answer_questions(bench.generator, questions, contexts, spoken, tally=bench.replies)
+    scores = bench.score(answers, questions)
     return [
         RagAnswer(question.id, question.question, tuple(d.id for d in documents), score).as_json()
-        for question, documents, score in zip(
-            questions, contexts, bench.score(answers, questions), strict=True
-        )
+        | ({"cut": True} if is_cut(answer) else {})
+        for question, documents, answer, score in zip(questions, contexts, answers, scores, strict=True)
     ]
 
 
-def _facts(bench: Bench, answers: Sequence[RagAnswer]) -> dict[str, Any]:
+def _omitted(records: Sequence[Record]) -> dict[str, int]:
+    nothing = sum(not record["context"] for record in records)
+    return omissions(records) | ({NO_HIT: nothing} if nothing else {})
+
+
+def _facts(answers: Sequence[RagAnswer]) -> dict[str, Any]:
     judged = [answer for answer in answers if answer.score.judge is not None]
     return {
         "questions": len(answers),

@@ -34,17 +34,23 @@ class Question:
 
     ``metadata`` may hold ``gold_ids`` (ids of the documents that prove the answer), ``set`` and
     ``split``; the mini world also stores ``hops`` and ``evidence``. Of multiple choice it holds ``options``, in the
-    order of their letters, and ``stem``.
+    order of their letters, and ``stem``. ``place`` is where it was read, ``file:line``.
     """
 
     id: str
     question: str
     golden_answers: tuple[str, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False, repr=False)
 
     @property
     def gold_ids(self) -> tuple[str, ...]:
         return tuple(self.metadata.get("gold_ids", ()))
+
+    @property
+    def where(self) -> str:
+        """For error messages: its place, else its id."""
+        return self.place or f"question {self.id!r}"
 
     @property
     def stem(self) -> str:

@@ -38,6 +38,7 @@ class Answer(TypedDict):
     context_tokens: int
     seconds: float
     episode: dict[str, Any] | None  # None where the method runs none
+    cut: NotRequired[bool]  # the generator's limit ended its reply
 
 
 AnswersBySet = Mapping[str, Sequence[Answer]]

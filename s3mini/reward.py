@@ -27,7 +27,7 @@ import numpy as np
 import regex
 
 from .errors import DataError, ModelError
-from .models.base import ChatModel
+from .models.base import ChatModel, is_cut
 from .protocols.parsing import strip_reasoning
 from .protocols.wordings import Wordings, judge_messages
 from .records import Document, Question, Score
@@ -159,6 +159,8 @@ class Judge:
         self.unreadable += len(bad)
         if bad:
             tally = f"{self.unreadable} of {self.asked} judge replies are neither yes nor no, e.g. {bad[0]!r}"
+            if cut := sum(map(is_cut, bad)):
+                tally += f" ({cut} cut at {self.max_new_tokens} tokens: raise judge.max_new_tokens)"
             if self.unreadable > 1 + self.max_unreadable * self.asked:
                 raise ModelError(f"{tally}: check the judge model and its wordings ({self.wordings!r})")
             warnings.warn(f"{tally}; counted as no", stacklevel=4)

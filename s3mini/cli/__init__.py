@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from ..errors import S3Error
+from ..runs import omissions
 from .base import app
 
 # Their commands, in the order of --help.
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if told is None:
             raise
         _fail(str(told))
+    finally:
+        for line in omissions.told():
+            typer.echo(f"note: {line}", err=True)
 
 
 def _fail(message: str) -> None:

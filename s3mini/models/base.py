@@ -9,19 +9,16 @@ sampling belong to exactly the tokens that training sees.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ModelError
+from .chat import Conversation
+from .chat import chat_ids as chat_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from .stops import Stops
-
-Conversation = Sequence[Mapping[str, str]]
-"""Messages with their ``role`` (system, user, assistant) and ``content``, as chat templates take them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +99,23 @@ class Sampler(Protocol):
         ...
 
 
+class Reply(str):
+    """A reply's text. ``cut``: the token budget ended it, not the model."""
+
+    cut: bool
+
+    def __new__(cls, text: str, cut: bool = False) -> Reply:
+        """The text, marked."""
+        made = super().__new__(cls, text)
+        made.cut = cut
+        return made
+
+
+def is_cut(reply: str) -> bool:
+    """Whether the token budget ended a reply; a plain string tells of none."""
+    return getattr(reply, "cut", False)
+
+
 class ChatModel(Protocol):
     """A model that answers conversations."""
 
@@ -111,35 +125,33 @@ class ChatModel(Protocol):
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> list[str]:
+    ) -> Sequence[str]:
         """One reply per conversation, in order: the whole text, reasoning kept, special tokens dropped.
 
-        Equal conversations are answered once when greedy.
+        Equal conversations are answered once when greedy. A `Reply` says whether the budget cut it.
 
         Raises:
-            ModelError: a conversation and its reply do not fit the model, or the engine failed.
+            TooLong: a conversation and its reply do not fit the model.
+            ModelError: the engine failed.
         """
         ...
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[list[int]]:
-    """Token ids of each conversation under the chat template, the assistant's turn opened.
+class TooLong(ModelError):
+    """A conversation and its reply do not fit the model; ``index`` says which of those given."""
 
-    Contents must have passed ``wordings.neutralise``: the template's own control tokens are the only ones.
-    """
-    if not conversations:
-        return []
-    texts = tokenizer.apply_chat_template(
-        [list(map(dict, c)) for c in conversations], tokenize=False, add_generation_prompt=True
-    )
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 def check_fits(name: str, prompts: Sequence[Sequence[int]], budget: int, positions: int) -> None:
-    """Raise `ModelError` where the longest prompt and ``budget``, its reply's, exceed ``positions`` tokens."""
-    longest = max(map(len, prompts), default=0) + budget
+    """Raise `TooLong` where the longest prompt and ``budget``, its reply's, exceed ``positions`` tokens."""
+    index = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=0)
+    longest = len(prompts[index]) + budget if prompts else 0
     if longest > positions:
-        raise ModelError(
+        raise TooLong(
             f"{name}: a conversation needs {longest} tokens with its reply, the limit is "
-            f"{positions}: raise max_length, or give fewer or shorter documents"
+            f"{positions}: raise max_length, or give fewer or shorter documents",
+            index,
         )

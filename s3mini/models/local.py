@@ -19,17 +19,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..errors import ModelError
 from ..profile import ModelSpec
-from .base import Conversation, chat_ids, check_fits
+from .base import Conversation, Reply, check_fits
+from .chat import chat_ids, opening
 from .session import LocalSession
 from .stops import Stops
-from .tokenizer import cannot_load, end_ids, open_tokenizer, source_of
+from .tokenizer import cannot_load, end_ids, open_tokenizer, settle_end, source_of
 
 
 class LocalModel:
     """A causal language model and its tokenizer, as ``ChatModel`` and ``Sampler``.
 
     They are a spec's, as `load_model` reads them, or others in its place (a model in training, a toy in a test).
-    ``positions`` is the most tokens a row may have.
+    ``positions`` is the most tokens a row may have. The tokenizer's end token is set right, see `tokenizer.settle_end`.
 
     Raises:
         ModelError: an unsupported architecture.
@@ -48,6 +49,7 @@ class LocalModel:
         bounds = (spec.max_length, getattr(model.config, "max_position_embeddings", None), window)
         self.positions = min(bound for bound in bounds if bound)
         self.end_ids = end_ids(tokenizer, model.generation_config)
+        settle_end(tokenizer, self.end_ids)
         self.stops = Stops(tokenizer, self.end_ids)
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> LocalSession:
@@ -60,20 +62,21 @@ class LocalModel:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> list[str]:
+    ) -> list[Reply]:
         """One reply per conversation; see ``models.base.ChatModel``. ``spec.batch_size`` rows run at a time."""
         budget = max_new_tokens or self.spec.max_new_tokens
         prompts = chat_ids(self.tokenizer, conversations)
         check_fits(self.spec.path, prompts, budget, self.positions)
         jobs = [(tuple(ids), seed + i if temperature else 0) for i, ids in enumerate(prompts)]
         order = sorted(dict.fromkeys(jobs), key=lambda job: len(job[0]))  # rows of like length share a batch
-        replies: dict[tuple[tuple[int, ...], int], str] = {}
+        lead = opening(self.tokenizer)
+        replies: dict[tuple[tuple[int, ...], int], Reply] = {}
         for begin in range(0, len(order), self.spec.batch_size):
             chunk = order[begin : begin + self.spec.batch_size]
             session = self.start([ids for ids, _ in chunk], [stream for _, stream in chunk])
             samples = session.sample(range(len(chunk)), budget, temperature)
             for job, sample in zip(chunk, samples, strict=True):
-                replies[job] = self.stops.decode(sample.ids, keep_special=False).strip()
+                replies[job] = Reply(self.stops.reply(sample.ids, lead), cut=sample.stopped is None)
         return [replies[job] for job in jobs]
 
 

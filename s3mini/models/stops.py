@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..protocols.wordings import TAGS
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -16,12 +18,18 @@ class Stops:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
         self.tokenizer, self.end_ids = tokenizer, end_ids
+        added = tokenizer.added_tokens_decoder.items()
+        self._dropped = end_ids | {i for i, token in added if token.special and token.content not in TAGS}
         self._pieces: list[str] | None = None
         self._finders: dict[tuple[str, ...], Finder] = {}
 
-    def decode(self, ids: Sequence[int], keep_special: bool = True) -> str:
-        """Text of ids; control tokens are shown or dropped."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=not keep_special))
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, control tokens shown."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def reply(self, ids: Sequence[int], lead: str = "") -> str:
+        """Text of a whole reply, ``lead`` before it: special tokens dropped, but for the tags that mark its reasoning."""
+        return (lead + self.decode([i for i in ids if i not in self._dropped])).strip()
 
     def shown(self, ids: Sequence[int], stopped: str | None) -> str:
         """Text of a turn's ids, without the end token that stopped it."""

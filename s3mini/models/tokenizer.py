@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from ..profile import ROOT, ModelSpec
+from .chat import turn_end
 
 
 def source_of(spec: ModelSpec) -> str:
@@ -21,7 +22,7 @@ def open_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer at ``source``.
 
     Raises:
-        ModelError: none loadable there, or one without a chat template.
+        ModelError: none loadable there, or one without a chat template or a fast form.
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -29,6 +30,8 @@ def open_tokenizer(source: str) -> PreTrainedTokenizerBase:
         raise cannot_load(source, error) from error
     if tokenizer.chat_template is None:
         raise ModelError(f"{source}: the tokenizer has no chat template; choose an instruct model")
+    if not tokenizer.is_fast:  # which alone says what text a token came of
+        raise ModelError(f"{source}: the tokenizer has no fast form (tokenizer.json); convert it to one")
     return tokenizer
 
 
@@ -39,14 +42,32 @@ def cannot_load(source: str, error: Exception) -> ModelError:
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> frozenset[int]:
-    """The tokens that end a turn: the tokenizer's end token and those of the generation settings."""
-    ends: Any = getattr(generation, "eos_token_id", None)
-    return frozenset({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+    """The tokens that end a turn: those of the generation settings, and what the chat template ends a turn with.
+
+    The tokenizer's own end token counts where the generation settings name none: a converted model may declare the token
+    that *starts* a turn (SmolLM2's GGUF), and a model's many ends (Llama 3's) find no place there.
+    """
+    named: Any = getattr(generation, "eos_token_id", None)
+    ends: Any = set(named if isinstance(named, list) else [named]) - {None} or {tokenizer.eos_token_id}
+    return frozenset((ends | {turn_end(tokenizer)}) - {None})
+
+
+def settle_end(tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> None:
+    """Make the tokenizer's end token the one that ends a turn: episodes are closed by it, and saved models declare it."""
+    end = turn_end(tokenizer)
+    if end is None and ends and tokenizer.eos_token_id not in ends:
+        end = min(ends)
+    if end is not None and end != tokenizer.eos_token_id:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
 
 
 def generation_config(source: str) -> GenerationConfig | None:
-    """The generation settings at ``source``; None where the model comes without."""
+    """The generation settings at ``source``, or as its configuration implies them; None where it comes without both."""
     try:
         return GenerationConfig.from_pretrained(source)
+    except (OSError, ValueError):
+        pass
+    try:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, trust_remote_code=False))
     except (OSError, ValueError):
         return None

@@ -10,18 +10,13 @@ import random
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ..protocols.wordings import BRIEF
+from ..protocols.wordings import BRIEF, TAGS
 from ..world.build import YEARS, build_world
 from ..world.names import NAME_PATTERN, NAMES
 from ..world.questions import ask
 from ..world.relations import HERBAL, RELATIONS
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-TAGS = (
-    "<think>", "</think>", "<information>", "</information>", "<query>", "</query>", "<search_complete>",
-    "</search_complete>", "<important_info>", "</important_info>", "<search>", "</search>", "<answer>", "</answer>",
-    "<|begin_search_query|>", "<|end_search_query|>", "<|begin_search_result|>", "<|end_search_result|>",
-)  # fmt: skip
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -5,7 +5,8 @@ pretraining; ``full`` prompts are for instruction-tuned models. The *format* of 
 the same in both, so protocols, pretraining data and evaluation all render through this module.
 
 Text from documents, queries and questions is data: `neutralise` breaks anything in it that could be
-read as a tag or a control token, so a passage holding ``</information>`` changes nothing.
+read as a tag or as a control token of the usual families, so a passage holding ``</information>`` changes
+nothing. Where the tokenizer is known, `models.chat` makes sure of all its others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,20 @@ from ..records import Document
 Wordings = Literal["brief", "full"]
 Message = dict[str, str]
 
-_MARKUP = re.compile(r"<(?=[/|A-Za-z])")
+TAGS = (
+    "<think>", "</think>", "<information>", "</information>", "<query>", "</query>", "<search_complete>",
+    "</search_complete>", "<important_info>", "</important_info>", "<search>", "</search>", "<answer>", "</answer>",
+    "<|begin_search_query|>", "<|end_search_query|>", "<|begin_search_result|>", "<|end_search_result|>",
+)  # fmt: skip
+"""The protocols' own: all begin as `neutralise` breaks them, so that none comes from outside."""
+
+# <tag>, <|im_end|>, <<SYS>>, DeepSeek's <｜User｜>
+_MARKUP = re.compile(r"<(?=[/|｜A-Za-z])")
+# Llama 2's and Mistral's; a closed list, since text from outside has brackets of its own
+_BRACKETED = re.compile(
+    r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|THINK|ARGS|CALL_ID|IMG(?:_BREAK|_END)?"
+    r"|PREFIX|MIDDLE|SUFFIX|g?MASK|CLS|SEP|PAD|UNK)\])"
+)
 
 BRIEF = {
     "generator": "answer",
@@ -77,8 +91,8 @@ FULL = {
 
 
 def neutralise(text: str) -> str:
-    """Break every ``<`` that could open a tag or control token; all other text is left as it is."""
-    return _MARKUP.sub("‹", text)
+    """Break every ``<`` or ``[`` that could open a tag or control token; all other text is left as it is."""
+    return _BRACKETED.sub("⟦", _MARKUP.sub("‹", text))
 
 
 def render_documents(documents: Sequence[Document], first: int = 1) -> str:

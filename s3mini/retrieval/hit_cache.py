@@ -1,7 +1,7 @@
 """A cache of searches in front of any retriever: episodes of one question ask much the same queries."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from ..records import Hit
 from .base import Retriever, check_queries
@@ -50,6 +50,11 @@ class CachedRetriever:
     @property
     def fingerprint(self) -> str:
         return self.inner.fingerprint
+
+    @property
+    def malformed(self) -> Container[str]:
+        """Boolean queries that were searched as plain words."""
+        return getattr(self.inner, "malformed", ())
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`."""

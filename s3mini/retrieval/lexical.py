@@ -87,6 +87,7 @@ class LexicalRetriever:
             java, analysis = import_pyserini("pyserini.pyclass"), import_pyserini("pyserini.analysis")
             parser = java.autoclass("org.apache.lucene.queryparser.classic.QueryParser")
             self._parser = parser("contents", analysis.get_lucene_analyzer())
+        self.malformed: set[str] = set()  # queries that could not be parsed, for whoever counts them
         self.name = "bm25-boolean" if boolean else "bm25"
         self.fingerprint = digest(kind=self.name, corpus=corpus, k1=spec.k1, b=spec.b)
 
@@ -115,6 +116,7 @@ class LexicalRetriever:
         try:
             return self._parser.parse(_QUOTED.sub(lambda m: f"({' AND '.join(m[1].split())})", text))
         except Exception:  # Java's ParseException: unbalanced, or an operator without its operand
+            self.malformed.add(text)
             return text
 
     def _hit(self, score: float, identifier: str) -> Hit:

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from ..errors import StageError
 from ..profile import Profile
+from . import omissions
 from .machine import machine, versions
 
 log = logging.getLogger("s3mini")
@@ -324,6 +325,8 @@ class Stage:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            omissions.note(self.name, self.manifest.get("facts", {}).get("omitted"))
         if self._started is None:
             return
         told = disk_error(error, self.path) if isinstance(error, OSError) else None

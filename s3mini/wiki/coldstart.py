@@ -158,7 +158,7 @@ class ScriptedSession(Session):
         return [self._turn(row, stop) for row in budgets]
 
     def _turn(self, row: int, stop: tuple[str, ...]) -> Sample:
-        shown = self.stops.decode(self.ids[row], False)
+        shown = self.stops.decode(self.ids[row])
         question = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1]
         draw = Draw(shown, question, self.script.titles, self.random[row])
         text = TURNS[self.script.protocol](draw, self.searches[row], self.script.select)

@@ -14,17 +14,24 @@ penalty, say): every sampling parameter that the endpoint takes is sent each tim
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ModelError
 from ...profile import ModelSpec
-from ..base import Conversation, chat_ids, check_fits
+from ..base import Conversation, Reply, check_fits
+from ..chat import chat_ids, merged, opening
 from .endpoint import Endpoint
 from .stateless import PLAIN, PLAIN_VLLM, Ask, StatelessSampler, StatelessSession, Written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_NO_SYSTEM = re.compile(
+    r"HTTP 4\d\d: .*(system.{0,20}(role|message|prompt)|roles must alternate)", re.I | re.S
+)
 
 
 class ServedModel(StatelessSampler):
@@ -44,14 +51,16 @@ class ServedModel(StatelessSampler):
     ) -> None:
         self.spec, self.tokenizer, self.positions = spec, tokenizer, spec.max_length
         self.endpoint = Endpoint(spec)
+        self._system_role = True  # until a black box refuses it
         self.name = self.endpoint.url
         self.path = "/chat/completions" if spec.api == "chat" else "/completions"
         if spec.api == "tokens":
             from ..stops import Stops
-            from ..tokenizer import end_ids, generation_config, open_tokenizer, source_of
+            from ..tokenizer import end_ids, generation_config, open_tokenizer, settle_end, source_of
 
             self.tokenizer = tokenizer or open_tokenizer(source_of(spec))
             self.end_ids = ends or end_ids(self.tokenizer, generation_config(source_of(spec)))
+            settle_end(self.tokenizer, self.end_ids)
             self.stops = Stops(self.tokenizer, self.end_ids)
 
     def reply(
@@ -60,15 +69,17 @@ class ServedModel(StatelessSampler):
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> list[str]:
+    ) -> list[Reply]:
         """One reply per conversation; see ``models.base.ChatModel`` and, for failures, `endpoint.Endpoint.ask`."""
         budget = max_new_tokens or self.spec.max_new_tokens
         bodies: list[dict[str, Any]]
+        lead = ""
         if self.spec.api == "chat":
-            bodies = [{"messages": list(map(dict, talk)), **PLAIN} for talk in conversations]
+            talks = conversations if self._system_role else [merged(talk) for talk in conversations]
+            bodies = [{"messages": list(map(dict, talk)), **PLAIN} for talk in talks]
         else:
             assert self.tokenizer is not None
-            prompts = chat_ids(self.tokenizer, conversations)
+            prompts, lead = chat_ids(self.tokenizer, conversations), opening(self.tokenizer)
             check_fits(self.spec.path, prompts, budget, self.positions)
             ends = {"stop_token_ids": sorted(self.end_ids), "return_token_ids": True}
             bodies = [{"prompt": ids, **PLAIN_VLLM, **ends} for ids in prompts]
@@ -77,8 +88,20 @@ class ServedModel(StatelessSampler):
             body |= {"max_tokens": budget, "temperature": temperature, "seed": own, "stream": False}
         keys = [json.dumps(body, sort_keys=True) for body in bodies]
         distinct = dict(zip(keys, bodies, strict=True))
-        choices = dict(zip(distinct, self._ask(list(distinct.values())), strict=True))
-        return [self._text(choices[key]) for key in keys]
+        try:
+            choices = self._ask(list(distinct.values()))
+        except ModelError as error:
+            if self.spec.api != "chat" or not self._system_role or not _NO_SYSTEM.search(str(error)):
+                raise
+            self._system_role = False  # its template has none (Gemma's, Mistral's first)
+            return self.reply(conversations, max_new_tokens, temperature, seed)
+        read = [self._text(choice, lead) for choice in choices]
+        lost = [i for i, reply in enumerate(read) if reply.cut and not reply]
+        if 2 * len(lost) > len(read):
+            told = f"no text in {len(lost)} of {len(read)} replies, cut at {budget} tokens; a model may spend them on "
+            raise self._malformed(f"{told}reasoning: raise max_new_tokens", choices[lost[0]])
+        replies = dict(zip(distinct, read, strict=True))
+        return [replies[key] for key in keys]
 
     def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The one choice of each answer, ended as a reply may end."""
@@ -98,16 +121,15 @@ class ServedModel(StatelessSampler):
             f"{self.name}{self.path}: {what} in the answer of {self.spec.path!r}: {json.dumps(answer)[:300]}"
         )
 
-    def _text(self, choice: Mapping[str, Any]) -> str:
+    def _text(self, choice: Mapping[str, Any], lead: str) -> Reply:
+        cut = choice["finish_reason"] == "length"
         if self.spec.api == "tokens":
-            return self.stops.decode(self._ids(choice), keep_special=False).strip()
+            return Reply(self.stops.reply(self._ids(choice), lead), cut)
         message = choice.get("message")
         text = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(text, str) or not text.strip():
-            cut = choice["finish_reason"] == "length"
-            hint = "; it may have spent them on reasoning: raise max_new_tokens" if cut else ""
-            raise self._malformed(f"no text{hint}", choice)
-        return text.strip()
+        if not cut and (not isinstance(text, str) or not text.strip()):
+            raise self._malformed("no text", choice)
+        return Reply(text.strip() if isinstance(text, str) else "", cut)
 
     def _ids(self, choice: Mapping[str, Any]) -> list[int]:
         ids = choice.get("token_ids")

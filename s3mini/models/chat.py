@@ -1,0 +1,162 @@
+"""Conversations and the environment's text as token ids, whatever family the model is of.
+
+Families differ in chat template and control tokens. What holds for all of them:
+
+- Where a template has no system role (it refuses it, as Gemma's, or drops it), the system text opens the user's message.
+- Text from outside never becomes a control token. `protocols.wordings.neutralise` breaks the usual forms, for servers
+  whose tokenizer is not known; whatever control token of the tokenizer in use a message holds all the same is
+  broken here. The protocols' own tags are the only ones that may stand. Text without any is encoded as it is.
+- A template writes its own BOS: nothing is added to it.
+- It is applied once, to open an episode; all later tokens are appended as ids. What a template does to earlier
+  turns (DeepSeek-R1's and Qwen3's drop their reasoning) therefore never happens.
+- A template may open the reply's reasoning itself (DeepSeek-R1's): that ``<think>`` is the reply's, see `opening`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError
+from ..protocols.wordings import TAGS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Conversation = Sequence[Mapping[str, str]]
+"""Messages with their ``role`` (system, user, assistant) and ``content``, as chat templates take them."""
+
+_MARKUP = re.compile(
+    r"[^\w\s]\S*\w\S*[^\w\s]"
+)  # "<tool_call>", "[IMG]"; not the words and blanks that some add
+_OPENED = re.compile(r"<think>\s*\Z")
+_ASKED, _SAID = "s3mini-asked", "s3mini-said"  # stand in templates for texts whose place is looked for
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[list[int]]:
+    """Token ids of each conversation under the chat template, the assistant's turn opened.
+
+    Raises:
+        ModelError: the template refuses a conversation.
+    """
+    if not conversations:
+        return []
+    if not has_system_role(tokenizer):
+        conversations = [merged(talk) for talk in conversations]
+    rows = _encoded(tokenizer, [rendered(tokenizer, talk) for talk in conversations])
+    control = control_tokens(tokenizer)
+    own: dict[tuple[str, ...], list[int]] = {}
+    for i, talk in enumerate(conversations):
+        roles = tuple(message["role"] for message in talk)
+        if roles not in own:  # the template's own, whatever is said
+            (bare,) = _encoded(tokenizer, [rendered(tokenizer, [{**m, "content": _SAID} for m in talk])])
+            own[roles] = [token for token in bare if token in control]
+        if [token for token in rows[i] if token in control] != own[roles]:
+            broken = [{**m, "content": _broken(tokenizer, control, m["content"])} for m in talk]
+            (rows[i],) = _encoded(tokenizer, [rendered(tokenizer, broken)])
+    return rows
+
+
+def block_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each of the environment's texts, which follow what a model has written."""
+    if not texts:
+        return []
+    control = control_tokens(tokenizer)
+    texts = [
+        text if control.keys().isdisjoint(ids) else _broken(tokenizer, control, text)
+        for text, ids in zip(texts, _encoded(tokenizer, texts), strict=True)
+    ]
+    return _encoded(tokenizer, texts)
+
+
+def opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The ``<think>`` with which the template itself begins every reply; "" where it leaves that to the model."""
+    found = _OPENED.search(rendered(tokenizer, [{"role": "user", "content": _ASKED}]))
+    return found[0] if found else ""
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The control token that the template writes behind an assistant's message, if it writes one."""
+    talk = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
+    try:
+        text = rendered(tokenizer, talk, open_turn=False)
+    except ModelError:
+        return None
+    (ids,) = _encoded(tokenizer, [text.rpartition(_SAID)[2].strip()])
+    return ids[0] if ids and ids[0] in control_tokens(tokenizer) else None
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """Tokens that are no text: the special ones and other markup, but for the protocols' tags."""
+    return {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if (token.special or _MARKUP.fullmatch(token.content)) and token.content not in TAGS
+    }
+
+
+def has_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template shows what the system says."""
+    talk = [{"role": "system", "content": _SAID}, {"role": "user", "content": _ASKED}]
+    try:
+        return _SAID in rendered(tokenizer, talk)
+    except ModelError:
+        return False
+
+
+def merged(talk: Conversation) -> Conversation:
+    """The conversation without a system role: its text opens the first user's message."""
+    if len(talk) < 2 or talk[0]["role"] != "system":
+        return talk
+    return [{**talk[1], "content": f"{talk[0]['content']}\n\n{talk[1]['content']}"}, *talk[2:]]
+
+
+def rendered(tokenizer: PreTrainedTokenizerBase, talk: Conversation, open_turn: bool = True) -> str:
+    """A conversation under the chat template, as text.
+
+    Raises:
+        ModelError: the template refuses it.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(map(dict, talk)), tokenize=False, add_generation_prompt=open_turn
+            )
+        )
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in talk)
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its chat template refuses a conversation of {roles}: {error}"
+        ) from error
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _broken(tokenizer: PreTrainedTokenizerBase, control: Mapping[int, str], text: str) -> str:
+    """``text``, every control token in it taken apart until none is left; the rest as it was."""
+    while True:
+        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = [
+            (begin, end)
+            for token, (begin, end) in zip(read["input_ids"], read["offset_mapping"], strict=True)
+            # Any character that a vocabulary lacks becomes its unknown token: that one is no control token.
+            if token in control
+            and (token != tokenizer.unk_token_id or control[token] == text[begin:end].strip())
+        ]
+        if not spans:
+            return text
+        for begin, end in reversed(spans):
+            text = text[:begin] + _apart(text[begin:end]) + text[end:]
+
+
+def _apart(token: str) -> str:
+    """Its parts with blanks between: "<｜User｜>" as "< ｜ User ｜ >"; a word by letters, a lone letter not at all."""
+    token = token.strip()
+    parts = re.findall(r"\w+|\W", token)
+    return " ".join(parts if len(parts) > 1 else list(token) if len(token) > 1 else [])
