@@ -115,7 +115,7 @@ def test_squad_written_to_csv(profile: Profile, tmp_path: Path) -> None:
     cell = "{'text': ['Sool'], 'answer_start': [18]}"
     asked.write_text(f'question,answers\nwhich?,"{cell}"\nwho?,"{cell[:-3]}"\n')
     with pytest.raises(
-        DataError, match=r"q\.csv:3: field 'answers': brackets that never close .*write it whole"
+        DataError, match=r"q\.csv:3: field 'answers': brackets that never close: .*write it whole"
     ):
         bring(profile, documents, asked)
     bring(profile, documents, asked, skip_bad=True)
