@@ -30,6 +30,7 @@ from .records import Question, Score
 from .reward import normalize
 from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.stages import Stage
+from .unicode import canonical
 
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
 
@@ -75,7 +76,7 @@ class RagCache:
             DataError: the id is taken by another question.
         """
         known = self._answers.setdefault(answer.id, answer)
-        if known.question != answer.question:
+        if canonical(known.question) != canonical(answer.question):
             raise DataError(
                 f"two questions share the id {answer.id!r}: {known.question!r} and {answer.question!r} "
                 "(make ids unique across sets and splits)"
@@ -86,7 +87,7 @@ class RagCache:
 
     def __contains__(self, question: Question) -> bool:
         found = self._answers.get(question.id)
-        return found is not None and found.question == question.question
+        return found is not None and canonical(found.question) == canonical(question.question)
 
     def __getitem__(self, question: Question) -> RagAnswer:
         """The answer to a question.

@@ -19,6 +19,7 @@ from ...corpus import split_contents
 from ...errors import RetrievalError
 from ...records import Document, Hit
 from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, is_local, on_the_way, refusal, retry_after
+from ...unicode import canonical
 from ..base import check_queries, digest
 from .wire import FINGERPRINT, Health, Scored, ScoredPassage, first_problem
 
@@ -139,14 +140,18 @@ class RemoteRetriever:
         if not title.strip() and not text.strip():
             raise self._broken(f"{place}.document: neither title nor text")
         if given is None:
-            identifier = self._by_contents.get(contents) if self._known is not None else digest(text=contents)
+            identifier = (
+                self._by_contents.get(canonical(contents))
+                if self._known is not None
+                else digest(text=contents)
+            )
         else:
             identifier = str(given)
         document = Document(identifier or "", title, text)
         if self._known is None:
             return document
         own = self._known.get(document.id)
-        if own != document:
+        if own is None or canonical(own.contents) != canonical(document.contents):
             shown = repr(given) if given is not None else f"{contents[:40]!r} …"
             raise RetrievalError(
                 f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "
@@ -156,7 +161,7 @@ class RemoteRetriever:
 
     @cached_property
     def _by_contents(self) -> dict[str, str]:
-        return {document.contents: name for name, document in (self._known or {}).items()}
+        return {canonical(document.contents): name for name, document in (self._known or {}).items()}
 
     def _broken(self, what: str) -> RetrievalError:
         return RetrievalError(
