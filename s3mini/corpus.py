@@ -6,6 +6,7 @@ Formats are the ones the field uses, so wiki-18 and FlashRAG files work as they 
 * questions, one line each: ``{"id": "test_0", "question": …, "golden_answers": […], "metadata": {…}}``
   in ``<questions>/<set>/<split>.jsonl``
 
+Texts stay as they are written; which forms are the same text, `unicode` decides.
 Every malformed line is a `DataError` reading ``file:line: what is wrong (remedy)``; none is skipped.
 """
 
@@ -20,10 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from .choices import options_of
 from .errors import DataError
 from .profile import Profile
 from .records import Document, Question
 from .runs.stages import atomic_write
+from .unicode import blank
 
 Item = TypeVar("Item", Document, Question)
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -105,7 +108,7 @@ def _text(record: dict[str, Any], key: str, place: str, wanted: str) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise DataError(f"{place}: field {key!r} is a {type(value).__name__}, not text (expected {wanted})")
-    if not value.strip():
+    if blank(value):
         raise DataError(f"{place}: field {key!r} is empty (fill it in, or remove the line)")
     return encodable(value, f"field {key!r}", place)
 
@@ -177,7 +180,7 @@ def parse_document(line: bytes, place: str, first: bool = False) -> Document:
 def _document(record: dict[str, Any], place: str) -> Document:
     identifier = _text(record, "id", place, "id and contents")
     title, text = split_contents(_text(record, "contents", place, 'contents: "\\"Title\\"\\nText"'))
-    if not title.strip() and not text.strip():
+    if blank(title) and blank(text):
         raise DataError(f"{place}: field 'contents' has neither title nor text (fill it in)")
     return Document(identifier, title, text)
 
@@ -207,7 +210,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """All questions of a FlashRAG-style file, in order.
 
     Raises:
-        DataError: with ``file:line``, as `iter_corpus`; also a question without accepted answers.
+        DataError: with ``file:line``, as `iter_corpus`; also a question without accepted answers, or with malformed options.
     """
     seen: dict[str, str] = {}
     questions = []
@@ -218,6 +221,7 @@ def read_questions(path: str | Path) -> list[Question]:
         question = _text(record, "question", place, wanted)
         answers, metadata = _answers(record, place), _metadata(record, place)
         questions.append(Question(identifier, question, answers, metadata, place))
+        options_of(questions[-1], place)
     return questions
 
 
@@ -228,7 +232,7 @@ def _answers(record: dict[str, Any], place: str) -> tuple[str, ...]:
     if not isinstance(answers, list) or not answers:
         raise DataError(f"{place}: field 'golden_answers' must be a non-empty list of texts")
     for answer in answers:
-        if not isinstance(answer, str) or not answer.strip():
+        if not isinstance(answer, str) or blank(answer):
             raise DataError(f"{place}: field 'golden_answers' holds {answer!r} (each must be non-empty text)")
         encodable(answer, "field 'golden_answers'", place)
     return tuple(answers)

@@ -32,6 +32,7 @@ from .reward import normalize
 from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.omissions import NO_HIT, omissions
 from .runs.stages import Stage
+from .unicode import canonical
 
 BATCHES_PER_FLUSH = 2  # enough prompts to sort by length, few enough to lose
 
@@ -77,7 +78,7 @@ class RagCache:
             DataError: the id is taken by another question.
         """
         known = self._answers.setdefault(answer.id, answer)
-        if known.question != answer.question:
+        if canonical(known.question) != canonical(answer.question):
             raise DataError(
                 f"two questions share the id {answer.id!r}: {known.question!r} and {answer.question!r} "
                 "(make ids unique across sets and splits)"
@@ -88,7 +89,7 @@ class RagCache:
 
     def __contains__(self, question: Question) -> bool:
         found = self._answers.get(question.id)
-        return found is not None and found.question == question.question
+        return found is not None and canonical(found.question) == canonical(question.question)
 
     def __getitem__(self, question: Question) -> RagAnswer:
         """The answer to a question.

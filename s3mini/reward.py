@@ -8,7 +8,9 @@ Each measure is one small function. Departures from the paper and its public cod
   ``GenAcc - GenAcc_RAG``. Under GRPO both give the same advantages: see `group_advantages`.
 - A text made only of what normalisation removes ("The The", "!!!") keeps it, instead of becoming an
   empty string that is contained in every answer.
-- Typographic punctuation (“ ” ’ – …) is removed as ASCII punctuation is.
+- Forms of one text count as that text (`unicode`); punctuation above ASCII is removed as ASCII's is.
+- A span is also accepted as DPR itself accepts it, on the text as it was written: see `span_match`.
+- Of multiple choice the option chosen is scored (`choices`), by all measures alike; no judge is asked.
 - Answers are scored in batches, and the judge is asked once per distinct (answer, accepted answers).
 - A judge that does not reply yes or no is counted and reported, then an error: never a quiet zero.
 """
@@ -26,11 +28,13 @@ from typing import Literal
 import numpy as np
 import regex
 
+from .choices import chosen_letter, options_of, right_options
 from .errors import DataError, ModelError
 from .models.base import ChatModel, is_cut
 from .protocols.parsing import strip_reasoning
 from .protocols.wordings import Wordings, judge_messages
 from .records import Document, Question, Score
+from .unicode import blank, canonical, folded
 
 ARTICLES = frozenset({"a", "an", "the"})
 # A word is letters, digits and marks; any other visible character stands alone (DPR's tokenizer).
@@ -44,28 +48,27 @@ def _is_punctuation(character: str) -> bool:
 
 
 def normalize(text: str) -> str:
-    """Lower-case, drop punctuation and articles, squeeze white space, in Unicode form NFD.
+    """Fold forms and case (`unicode.folded`), drop punctuation and articles, squeeze white space; in NFD.
 
     The normalisation of SQuAD v1.1 (Rajpurkar et al. 2016), with DPR's NFD; used by every measure below.
     Accents stay: "Bronte" is not "Brontë". A text of punctuation or articles only keeps them.
     Idempotent.
     """
-    lowered = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).lower())
+    lowered = folded(text)
     words = "".join(c for c in lowered if not _is_punctuation(c)).split()
     kept = [word for word in words if word not in ARTICLES] or words or lowered.split()
     return unicodedata.normalize("NFD", " ".join(kept))
 
 
 def tokens(text: str) -> list[str]:
-    """Tokens of the normalised text, split as DPR's uncased tokenizer does (Karpukhin et al. 2020)."""
-    normal = normalize(text)
-    return _TOKEN.findall(normal) or normal.split()
+    """Tokens of a text as DPR's tokenizer splits it (Karpukhin et al. 2020), in NFD, as spelt."""
+    return _TOKEN.findall(unicodedata.normalize("NFD", text)) or text.split()
 
 
 def _accepted(golden_answers: Sequence[str], where: str = "") -> Sequence[str]:
     if isinstance(golden_answers, str):
         raise DataError(f"golden_answers is one string, {golden_answers!r}: give a list of answers{where}")
-    if not golden_answers or not all(answer.strip() for answer in golden_answers):
+    if not golden_answers or any(map(blank, golden_answers)):
         raise DataError(f"no golden answer, or an empty one{where}: every question needs a non-empty answer")
     return golden_answers
 
@@ -98,19 +101,26 @@ def f1_score(answer: str, golden_answers: Sequence[str]) -> float:
 
 
 def span_match(answer: str, golden_answers: Sequence[str]) -> bool:
-    """Whether a golden answer's tokens occur in the answer's, side by side and in order.
+    """Whether a golden answer's tokens occur in the answer's, side by side and in order: "art" is not in "party".
 
-    Token-wise as DPR's ``has_answer``, on normalised text (paper, section 3): "art" is not in "party".
+    Two readings, either of which accepts: the paper's (section 3), DPR's tokens of both texts normalised, in which
+    "U.S." is "US"; and DPR's own ``has_answer``, of both as they were written but for form and case, in which
+    "Paris/Lutetia" holds Paris. In the second a golden answer of articles alone ("A", a blood group) must stand
+    in its own case, or every text would hold it. In neither is "twenty-one" the same as "twenty one".
 
     Raises:
         DataError: no golden answers, or a blank one.
     """
-    said = tokens(answer)
-    for gold in _accepted(golden_answers):
-        wanted = tokens(gold)
-        if any(said[i : i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1)):
-            return True
-    return False
+
+    def occurs(read: Callable[[str], str], gold: str) -> bool:
+        said, wanted = tokens(read(answer)), tokens(read(gold))
+        return any(said[i : i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1))
+
+    return any(
+        occurs(normalize, gold)
+        or occurs(canonical if ARTICLES.issuperset(tokens(folded(gold))) else folded, gold)
+        for gold in _accepted(golden_answers)
+    )
 
 
 @dataclass
@@ -183,10 +193,11 @@ def score_answers(
 
     The judge is asked in one batch, only where the span match fails (paper, section 3) unless
     ``judge_all``, and never about an empty answer, which contains nothing. Without a judge GenAcc is
-    the span match alone. Of a question with ``metadata["options"]`` the letter chosen is scored.
+    the span match alone. Of a question with ``metadata["options"]`` the option chosen is scored: every measure, the
+    judge's verdict with them, says whether it is an accepted one.
 
     Raises:
-        DataError: a question without golden answers, or counts that differ.
+        DataError: a question without golden answers or with malformed options, or counts that differ.
         ModelError: the judge could not be read.
     """
     if len(answers) != len(questions):
@@ -196,44 +207,32 @@ def score_answers(
     for question in questions:
         _accepted(question.golden_answers, f" (question {question.id!r})")
     golds = [question.golden_answers for question in questions]
-    given = answers
-    answers = [_read_choice(answer, question) for answer, question in zip(given, questions, strict=True)]
-    spans = [span_match(answer, gold) for answer, gold in zip(answers, golds, strict=True)]
+    chosen = [_chosen_right(answer, question) for answer, question in zip(answers, questions, strict=True)]
+    spans = [
+        span_match(answer, gold) if right is None else right
+        for answer, gold, right in zip(answers, golds, chosen, strict=True)
+    ]
     verdicts: list[bool | None] = [None] * len(answers)
     if judge is not None:
         wanted = [i for i, span in enumerate(spans) if judge_all or not span]
-        asked = [i for i in wanted if answers[i].strip()]
+        asked = [i for i in wanted if answers[i].strip() and chosen[i] is None]
         for i in wanted:
-            verdicts[i] = False
+            verdicts[i] = bool(chosen[i])
         replies = judge([answers[i] for i in asked], [golds[i] for i in asked])
         for i, verdict in zip(asked, replies, strict=True):
             verdicts[i] = verdict
     return [
-        Score(said, exact_match(answer, gold), f1_score(answer, gold), span, verdict)
-        for said, answer, gold, span, verdict in zip(given, answers, golds, spans, verdicts, strict=True)
+        Score(answer, exact_match(answer, gold), f1_score(answer, gold), span, verdict)
+        if right is None
+        else Score(answer, float(right), float(right), span, verdict)
+        for answer, gold, right, span, verdict in zip(answers, golds, chosen, spans, verdicts, strict=True)
     ]
 
 
-_LETTER = re.compile(r"\W*(?i:(?:the )?(?:correct )?answer(?: is)?\W*)?([A-Z])(?:\W*$|[).:]\s)")
-
-
-def chosen_letter(answer: str, options: Sequence[str]) -> str:
-    """The letter of the option an answer chooses: "B", "(B) vesol", "The answer is B.", or "vesol" alone.
-
-    Empty where it chooses none, or names several (multiple choice, as MIRAGE is scored).
-    """
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(options)]
-    lead = _LETTER.match(answer)
-    if lead and lead[1] in letters:
-        return lead[1]
-    named = [letter for letter, option in zip(letters, options, strict=True) if span_match(answer, [option])]
-    return named[0] if len(named) == 1 else ""
-
-
-def _read_choice(answer: str, question: Question) -> str:
-    """What is scored: the letter chosen, where the question has options and the answer chooses one of them."""
-    options = question.metadata.get("options")
-    return (chosen_letter(answer, options) or answer) if options else answer
+def _chosen_right(answer: str, question: Question) -> bool | None:
+    """Whether the answer chooses an accepted option; None where the question has no options."""
+    options = options_of(question)
+    return chosen_letter(answer, options) in right_options(question) if options else None
 
 
 def gbr(gen_acc: float, rag_gen_acc: float) -> float:
@@ -302,7 +301,8 @@ def recall(question: Question, documents: Sequence[Document]) -> float:
     if question.gold_ids:
         ids = {document.id for document in documents}
         return sum(i in ids for i in question.gold_ids) / len(question.gold_ids)
-    return float(any(span_match(document.contents, question.golden_answers) for document in documents))
+    texts = [*right_options(question).values()] or question.golden_answers
+    return float(any(span_match(document.contents, texts) for document in documents))
 
 
 def alike(rewards: Sequence[float]) -> bool:

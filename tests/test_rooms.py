@@ -10,9 +10,10 @@ import s3mini
 
 ROOT = Path(s3mini.__file__).parent
 FLOORS = """
-errors
+errors unicode
 profile
 records
+choices
 runs
 corpus
 protocols

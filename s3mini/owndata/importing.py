@@ -23,6 +23,7 @@ from ..errors import DataError
 from ..profile import Profile
 from ..records import Document, Question
 from ..runs.stages import Stage, atomic_write
+from ..unicode import folded
 from .fields import Fields, one_line
 from .files import Row, read_rows
 from .passages import WORDS, Cutter
@@ -217,7 +218,7 @@ def _read_questions(path: Path, fields: Fields, skips: Skips) -> list[tuple[Ques
 
 
 def _same(text: str) -> str:
-    return one_line(text).casefold()
+    return one_line(folded(text))
 
 
 def _split(questions: list[tuple[Question, str | None]], path: Path, seed: int) -> dict[str, list[Question]]:

@@ -12,6 +12,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from ..unicode import blank
+
 _THINK = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z_]+>", re.IGNORECASE)
 _FORGED = re.compile(r"</?\s*information\b", re.IGNORECASE)
@@ -71,8 +73,9 @@ def parse_query(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Text on one line: control characters dropped, whitespace folded."""
-    return " ".join(_CONTROL.sub(" ", text).split())
+    """Text on one line: control characters dropped, whitespace folded; empty where nothing of it can be seen."""
+    line = " ".join(_CONTROL.sub(" ", text).split())
+    return "" if blank(line) else line
 
 
 def _unwrap(text: str) -> str:

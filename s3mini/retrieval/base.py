@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
+from ..unicode import canonical
 from .store import ids_json
 
 Scored = tuple[float, Any]
@@ -39,7 +40,8 @@ class Retriever(Protocol):
         """The best k documents of each query, in the queries' order, by (score desc, document id asc).
 
         ``k`` above the corpus size returns every document (a lexical index: every document that shares a term
-        with the query). Queries may repeat; lone surrogates and null characters are replaced.
+        with the query). Queries may repeat; all forms of one text (`unicode`) are one query. Lone surrogates and
+        null characters are replaced.
 
         Raises:
             ValueError: ``k`` below 1.
@@ -49,17 +51,21 @@ class Retriever(Protocol):
 
 
 def check_queries(queries: Sequence[str], k: int) -> list[str]:
-    """``queries`` as the engines can take them; raises as `Retriever.search` says."""
+    """``queries`` as the engines can take them, in canonical form (`unicode`): what caches go by, too.
+
+    Raises as `Retriever.search` says.
+    """
     if isinstance(queries, str):
         raise TypeError("search takes a list of queries; wrap a single query in a list")
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    for position, query in enumerate(queries):
-        if not query.strip():
+    # A model can write "\ud800" in a JSON query: half a character, which neither Java nor a tokenizer takes.
+    texts = [canonical(q.encode("utf-8", "replace").decode("utf-8").replace("\0", " ")) for q in queries]
+    for position, text in enumerate(texts):
+        if not text.strip():
             told = f"query {position} of {len(queries)} is empty: an empty query has no answer"
             raise RetrievalError(f"{told}; drop it before searching")
-    # A model can write "\ud800" in a JSON query: half a character, which neither Java nor a tokenizer takes.
-    return [q.encode("utf-8", "replace").decode("utf-8").replace("\0", " ") for q in queries]
+    return texts
 
 
 def rank(scored: Sequence[tuple[float, str]], tolerance: float = 0.0) -> list[tuple[float, str]]:

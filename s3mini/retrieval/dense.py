@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from ..errors import RetrievalError
 from ..records import Document, Hit
 from ..runs.stages import atomic_write
+from ..unicode import canonical
 from .base import check_queries, digest, fetch_settled, rank, same_documents
 from .encoder import Encoder, Vectors
 from .flat import GPU_K, IDS, INDEX, DType, join, open_flat, parts, sharded, stored, to_gpus, use_gpu
@@ -94,7 +95,7 @@ def build_dense(
 
 
 def _encode(file: Path, part: Sequence[Document], encoder: Encoder, dtype: DType) -> None:
-    vectors = encoder.passages([document.contents for document in part])
+    vectors = encoder.passages([canonical(document.contents) for document in part])
     if not np.isfinite(vectors).all():
         bad = part[int((~np.isfinite(vectors)).any(1).argmax())].id
         raise RetrievalError(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..errors import RetrievalError
 from ..records import Document
 from ..runs.stages import atomic_write
+from ..unicode import canonical
 from .base import check_size, unreadable
 from .encoder import Encoder, Vectors
 from .store import ids_json
@@ -250,9 +251,11 @@ def check_adopted(
         raise RetrievalError(f"{path}: vectors of {dtype}; set retrieval.dense.dtype={dtype} to adopt them")
     rows = sorted({int(row) for row in np.linspace(0, len(documents) - 1, looks)})
     looked: Vectors = stored(index)[rows].astype(np.float32)
-    own = encoder.passages([documents[row].contents for row in rows])
+    texts = [documents[row].contents for row in rows]
+    own, plain = encoder.passages(texts), encoder.passages([canonical(text) for text in texts])
     lengths = np.linalg.norm(looked, axis=1)
-    alike = (looked * own).sum(1) / np.maximum(lengths, 1e-9)
+    # made elsewhere, of the text as it stands; made here, of its canonical form
+    alike = np.maximum((looked * own).sum(1), (looked * plain).sum(1)) / np.maximum(lengths, 1e-9)
     worst = int(alike.argmin())
     if not alike[worst] >= SAME or abs(lengths - 1).max() > 1e-2:
         raise RetrievalError(

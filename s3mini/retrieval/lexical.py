@@ -15,6 +15,7 @@ from ..profile import LexicalSpec
 from ..records import Document, Hit
 from ..runs.machine import cores
 from ..runs.stages import atomic_dir
+from ..unicode import canonical
 from .base import check_queries, check_size, digest, fetch_settled, foreign, in_batches, rank
 from .java import import_pyserini
 from .store import by_id
@@ -37,7 +38,7 @@ def build_lexical(folder: Path, documents: Sequence[Document], progress: bool = 
         writer = indexers.LuceneIndexer(str(temporary), threads=cores())
         try:
             for _, part in in_batches(documents, _BATCH, "indexing", progress):
-                writer.add_batch_dict([{"id": d.id, "contents": d.contents} for d in part])
+                writer.add_batch_dict([{"id": d.id, "contents": canonical(d.contents)} for d in part])
         finally:
             writer.close()
         (temporary / "write.lock").unlink(missing_ok=True)

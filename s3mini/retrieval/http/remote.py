@@ -17,6 +17,7 @@ from ...corpus import split_contents
 from ...errors import RetrievalError
 from ...records import Document, Hit
 from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, is_local, on_the_way, refusal, retry_after
+from ...unicode import canonical
 from ..base import check_queries, digest
 from .wire import FINGERPRINT, Health, Scored, ScoredPassage, first_problem
 
@@ -134,8 +135,8 @@ class RemoteRetriever:
             raise self._broken(f"{place}.document: neither title nor text")
         if self._known is None:
             return Document(digest(text=contents) if given is None else str(given), title, text)
-        own = self._known.get(self._by_contents.get(contents, "") if given is None else str(given))
-        if own is None or (own.title, own.text) != (title, text):
+        own = self._known.get(self._by_contents.get(canonical(contents), "") if given is None else str(given))
+        if own is None or canonical(own.contents) != canonical(Document("", title, text).contents):
             shown = repr(given) if given is not None else f"{contents[:40]!r} …"
             raise RetrievalError(
                 f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "
@@ -145,7 +146,7 @@ class RemoteRetriever:
 
     @cached_property
     def _by_contents(self) -> dict[str, str]:
-        return {document.contents: name for name, document in (self._known or {}).items()}
+        return {canonical(document.contents): name for name, document in (self._known or {}).items()}
 
     def _broken(self, what: str) -> RetrievalError:
         return RetrievalError(

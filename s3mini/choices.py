@@ -1,0 +1,234 @@
+"""Multiple choice: which option a reply chooses, read from the reply as it was written.
+
+    reply --options' texts and letters become marks--> marks --drop what is negated--> readings --> one option, or none
+
+The readings go from the most specific to the least; the first one that the reply offers decides, and only if it names
+a single option:
+
+1. a field made for the answer: ``\\boxed{B}``, ``<answer>B</answer>``, ``{"answer": "B"}`` (the last one);
+2. "final answer: B";
+3. "the answer is B", "I choose B", "B is correct", on the last line that says so;
+4. "so B", "therefore (B)", likewise;
+5. a last line that is nothing but an option;
+6. an option that opens the reply: "B. Because …", "Yes, …";
+7. the only option that the reply names at all.
+
+What an option's text holds is no letter ("Hepatitis B"), the text of an option inside a longer one's is that longer
+one, a letter is one only where its neighbours allow it ("a vesol" has none), and options listed in order, as in the
+question, choose nothing. Nothing below the marks knows one letter from another. A letter with another option's text
+("(A) vesol" where vesol is B) names two options, which is none. Differs from MIRAGE's own reading, which takes the
+first letter in brackets and else a fixed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase as LETTERS
+
+import regex
+
+from .errors import DataError
+from .records import Question
+from .unicode import blank, canonical, folded
+
+_MARK = 0xE000  # of the private use area: option i becomes the character _MARK + i
+_M = "[\ue000-\ue019]"
+_GAP = "[^\\w\\n\ue000-\ue019]"
+_WORD = r"[\p{L}\p{N}\p{M}]"
+_TOKEN = regex.compile(rf"{_WORD}+|[^\p{{Z}}\p{{C}}]")
+_FLAGS = regex.IGNORECASE | regex.MULTILINE
+_BEFORE = (
+    "options? choices? answers? letters? alternatives? is are was be as choose chose pick select with for say think so "
+    "and or nor not but both either neither than of therefore thus hence probably likely definitely clearly certainly "
+    "maybe perhaps eliminate exclude reject out cannot except unlike only"
+).replace(" ", "|")
+_AFTER = (
+    "is isn't are aren't was were would should does doesn't don't and or nor because since but seems fits matches cannot "
+    "can't"
+).replace(" ", "|") + "|rather than|instead of"
+_LETTER = (  # {0}: the letters there are
+    rf"(?<=(?:^|[^\w\s]|\b(?:{_BEFORE})|'s|n't)\s*)(?<!\w')(?<!\w\w-)(?<![A-Za-z]\.)(?<!\w)([{{0}}])"
+    rf"(?=[])}}}}*_\"'`$<]|[ \t]*(?:$|[.,;:!?/&|=>+]|-(?!\w\w))|[ \t]+(?:{_AFTER})\b|(?-i:(?<=[A-Z])[ \t]+\())"
+    rf"(?!\w|\.\w\b)(?:{_GAP}+(?:(?:the|an?)[ \t]+)?(?={_M}))?"
+)
+_PIECE = rf"({_M}(?:(?!\.\s){_GAP}|\b(?:and|or|nor|vs)\b(?:{_GAP}|\b(?:the|an?|options?)\b)*|{_M})*)"
+_LIST = rf"{_M}(?:(?:,{_GAP}*{_M})*(?:,?{_GAP}*\b(?:and|or|nor)\b|[/&])(?:(?!\.\s){_GAP}|\boption\b)*{_M})*"
+_SMALL = r"\b(?:the|an?|be|is|it|it's|either|both|option|options|choice|choices|answer|letter|correct|likely|also)\b"
+_BAD = r"(?:wrong|incorrect|false|unlikely|inappropriate|implausible|impossible|excluded|eliminated|contraindicated)\b"
+_DENIED = [
+    regex.compile(pattern, _FLAGS)
+    for pattern in (
+        r"(?:\b(?:not|neither|never|cannot|rather than|instead of|except(?: for)?|exclud\w+|eliminat\w+|reject\w*"
+        rf"|rul\w+ out|unlike|disregard\w*)\b|n't\b)(?:(?!\.\s){_GAP}|{_SMALL})*(?:{_LIST})",
+        rf"{_PIECE}(?:are|were|aren't|do|don't)\b\W+(?:\w+\W+){{0,2}}?(?:not|{_BAD}|ruled out|fit)",
+        rf"({_M}){_GAP}*(?:(?:it|this|that|which|option|seems|is|was|looks|appears|the|clearly|also|to|be|very|most)\W+)*"
+        rf"(?:not\W(?<=\b(?:is|was|it|which|clearly|also)\W+not\W)|{_BAD}|least|ruled out"
+        r"|(?:is|was|does|did|would|could|should|ca)n't|(?:does|did|would|could|should|can) ?not)",
+    )
+]
+_LINK = (
+    rf"(?:{_GAP}|\s|\b(?:is|are|was|be|would|should|must|will|has|to|have|therefore|thus|hence|clearly|likely|most|probably"
+    r"|definitely|the|an?|option|choice|letter|answer|indeed|then|here|this|that|question|for|of|it|it's|i|s|correct)\b)*"
+)
+_ANSWER = (
+    r"answer|(?:correct|best|right) (?:option|choice|one|response|letter|statement)|my (?:choice|pick|guess)"
+)
+_CHOOSE = r"choose|chose|pick|picked|select|selected|go(?:ing)? with|go for|opt for|vote for|settle on"
+_LABEL = rf"(?:{_GAP}|\b(?:the|final|correct|option|choice|answer|letter|is)\b)*"
+_FIELDS = regex.compile(
+    r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}|<answer>(.*?)(?:</answer>|\Z)"
+    r"""|["'](?:\w*answer|(?:\w+_)?(?:choice|option|letter)|prediction)["']\s*:\s*("[^"]*"|'[^']*'|\[[^]]*\]|[^,}\n]*)""",
+    regex.IGNORECASE | regex.DOTALL,
+)
+_SAYINGS = [
+    [regex.compile(pattern, _FLAGS) for pattern in patterns]
+    for patterns in (
+        [rf"\bfinal (?:answer|choice|decision|option)\b{_LINK}{_PIECE}"],
+        [
+            rf"\b(?:{_ANSWER}|{_CHOOSE})\b{_LINK}{_PIECE}",
+            rf"{_PIECE}(?:is|are|must be|would be|seems|appears)\b\W+(?:\w+\W+){{0,2}}?"
+            r"(?:correct|right|true|best|answer|appropriate|likely)\b",
+            r"\banswer\b\W+(?:is\W+)?()(?:unknown|none|unclear|uncertain|insufficient)\b",
+        ],
+        [rf"\b(?:so|therefore|thus|hence|consequently|conclusion|overall)\b{_LINK}{_PIECE}"],
+    )
+]
+_LONE = regex.compile(rf"^{_LABEL}{_PIECE}$", _FLAGS)
+_OPENS = regex.compile(rf"^{_LABEL}{_PIECE}(?:(?<=(?![ \t]){_GAP}[ \t]*)|(?=\.)|$|because\b|since\b)", _FLAGS)
+_SECOND_THOUGHT = regex.compile(
+    r"\b(?:wait|actually|correction|scratch that|on second thought|sorry)\b", _FLAGS
+)
+_NO = r"(?!\s+(?!(?:it|this|that|there|they|he|she|we|because|since|as|is|and|or|not)\b)\w)"
+
+
+def options_of(question: Question, where: str = "") -> list[str]:
+    """The question's options in the order of their letters; empty where it has none.
+
+    Raises:
+        DataError: ``metadata["options"]`` is no list of texts, or no accepted answer is one of their letters or texts.
+    """
+    options = question.metadata.get("options")
+    if options is None:
+        return []
+    if isinstance(options, Mapping) and sorted(options) == list(LETTERS[: len(options)]):
+        options = [options[letter] for letter in sorted(options)]
+    place = f"{where or f'question {question.id!r}'}: metadata.options"
+    if not isinstance(options, list | tuple) or not 2 <= len(options) <= len(LETTERS):
+        raise DataError(f"{place} must be a list of 2 to {len(LETTERS)} texts, in the order of their letters")
+    if bad := [option for option in options if not isinstance(option, str) or blank(option)]:
+        raise DataError(f"{place} holds {bad[0]!r} (each must be non-empty text)")
+    if not _right(question.golden_answers, options):
+        answers = ", ".join(question.golden_answers)
+        raise DataError(
+            f"{place}: the accepted answer {answers!r} is none of them (give its letter, or its text)"
+        )
+    return list(options)
+
+
+def right_options(question: Question) -> dict[str, str]:
+    """The accepted options, letter to text; empty where the question has no options. Raises as `options_of`."""
+    return _right(question.golden_answers, options_of(question))
+
+
+def _right(golden_answers: Sequence[str], options: Sequence[str]) -> dict[str, str]:
+    lettered = dict(zip(LETTERS, options, strict=False))
+    by_letter = {canonical(gold).strip().upper() for gold in golden_answers} & lettered.keys()
+    texts = {folded(gold).strip() for gold in golden_answers}
+    return {
+        letter: option
+        for letter, option in lettered.items()
+        if (letter in by_letter if by_letter else folded(option).strip() in texts)
+    }
+
+
+def chosen_letter(reply: str, options: Sequence[str]) -> str:
+    """The letter of the one option that a reply chooses (see the module); empty where it chooses none, or several.
+
+    >>> [chosen_letter(reply, ["ulnar", "median"]) for reply in ("a", "(B) median", "A is wrong, so B", "A and B")]
+    ['A', 'B', 'B', '']
+    """
+    chosen = _read(_marked(canonical(reply), options))
+    return LETTERS[ord(chosen.pop()) - _MARK] if len(chosen) == 1 else ""
+
+
+def _read(text: str) -> set[str]:
+    """The marks that the most specific reading of a marked text names."""
+    fields = ["".join(group or "" for group in field.groups()) for field in _FIELDS.finditer(text)]
+    if fields:
+        return next((marks for field in reversed(fields) if (marks := _marks(field))), set())
+    lines = [line for line in _SECOND_THOUGHT.sub("\n", text).split("\n") if line.strip()]
+    whole = "\n".join(lines)
+    for patterns in _SAYINGS:
+        said = [one for pattern in patterns for one in pattern.finditer(whole)]
+        if said:
+            # "the answer is" may stand a line above its answer
+            last = max(whole.count("\n", 0, one.start(1)) for one in said)
+            return _marks(*(one[1] for one in said if whole.count("\n", 0, one.start(1)) == last))
+    if lines and _LONE.search(lines[-1]):
+        return _marks(*(lone[1] for line in lines if (lone := _LONE.search(line))))
+    opens = _marks(*(one[1] for one in _OPENS.finditer(whole)))
+    return opens if lines and len(opens) == 1 and _OPENS.match(lines[0]) else _marks(whole)
+
+
+def _marks(*texts: str) -> set[str]:
+    return {mark for text in texts for mark in regex.findall(_M, text)}
+
+
+def _marked(text: str, options: Sequence[str]) -> str:
+    """The text with each option that it names, by text or letter, as one mark; without those it denies."""
+    text = regex.sub(_M, " ", text)
+    spans = _named(text, options, exactly=True) or _named(text, options, exactly=False)
+    pieces, end = [], 0
+    for start, stop, option in spans:
+        pieces += [text[end:start], chr(_MARK + option)]
+        end = max(end, stop)
+    text = "".join([*pieces, text[end:]])
+    letters = LETTERS[: len(options)]
+    inside = {pair for words in map(_words, options) for pair in zip(words, words[1:], strict=False)}
+
+    def mark(found: regex.Match[str]) -> str:
+        after = _words(found.string[found.end(1) : found.end(1) + 60])[:1]
+        spoken = found[1] in "Ii" and found.string[found.end(1) :][:1].isspace() and after  # the pronoun
+        if spoken or ((found[1].lower(), *after) in inside and after[0] not in _AFTER.split("|")):
+            return str(found[0])
+        return chr(_MARK + letters.index(found[1].upper()))
+
+    text = regex.sub(_LETTER.format(letters), mark, text, flags=_FLAGS)
+    between = rf"(?:{_GAP}|\s|\b(?:the|an?)\b)*"
+    text = regex.sub(rf"({_M})(?:{between}\1)+", r"\1", text)
+    text = regex.sub(between.join(chr(_MARK + i) for i in range(len(options))), " ", text)
+    for denied in _DENIED:
+        text = denied.sub(lambda found: regex.sub(_M, "¬", found[0]), text)
+    return text
+
+
+def _named(text: str, options: Sequence[str], exactly: bool) -> list[tuple[int, int, int]]:
+    """Where options are named by their texts (start, end, option), but for those inside a longer one's text.
+
+    ``exactly``: with their punctuation, so that <5 is not >5.
+    """
+    spans = []
+    for number, option in enumerate(options):
+        tokens = _TOKEN.findall(canonical(option)) if exactly else _words(option)
+        if len(tokens) > 1 and tokens[0].lower() in ("a", "an", "the"):
+            tokens = tokens[1:]
+        if not tokens or (len(tokens) == 1 and tokens[0].upper() in [*LETTERS[: len(options)]]):
+            continue  # an option "B" is told by its letter
+        pattern = regex.escape(tokens[0])
+        for one, other in zip(tokens, tokens[1:], strict=False):
+            apart = regex.match(_WORD, one[-1]) and regex.match(_WORD, other[0])
+            pattern += (r"\W+" if not exactly else r"\s+" if apart else r"\s*") + regex.escape(other)
+        pattern = rf"(?<!{_WORD}){pattern}(?!{_WORD})" + (
+            _NO if tokens[0].lower() == "no" == tokens[-1].lower() else ""
+        )
+        found = regex.finditer(pattern, text, flags=regex.IGNORECASE | regex.FULLCASE)
+        spans += [(*one.span(), number) for one in found]
+    return sorted(
+        (start, end, number)
+        for start, end, number in spans
+        if not any(s <= start and end <= e and e - s > end - start for s, e, _ in spans)
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _TOKEN.findall(folded(text)) if regex.match(_WORD, word)]
