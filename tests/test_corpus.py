@@ -23,12 +23,13 @@ from s3mini.corpus import (
 from s3mini.errors import DataError, StageError
 from s3mini.profile import Profile, load_profile
 from s3mini.records import Document, Question
+from s3mini.unicode import blank
 
 DOC = '{"id": "0", "contents": "\\"A\\"\\nText a."}'
 ASK = '{"id": "q0", "question": "Who?", "golden_answers": ["Ada"]}'
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-word = text.filter(str.strip)
+word = text.filter(lambda t: not blank(t))
 title = text.filter(lambda t: "\n" not in t)
 
 

@@ -27,6 +27,7 @@ from s3mini.retrieval import (
 from s3mini.retrieval.base import check_queries, rank, settled
 from s3mini.retrieval.dense import TIE, build_dense, calibrate
 from s3mini.retrieval.lexical import build_lexical
+from s3mini.unicode import blank
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,8 @@ def test_k_above_the_corpus(dense: DenseRetriever, lexical: LexicalRetriever) ->
 def test_refused_queries(retriever: Retriever) -> None:
     with pytest.raises(RetrievalError, match="query 1 of 3 is empty"):
         retriever.search(["river", " \n", "tea"], 3)
+    with pytest.raises(RetrievalError, match="query 0 of 1 is empty"):
+        retriever.search(["\u200b\0\u00a0"], 3)  # nothing that can be seen
     with pytest.raises(ValueError, match="k must be at least 1"):
         retriever.search(["river"], 0)
     with pytest.raises(TypeError, match="list of queries"):
@@ -179,6 +182,50 @@ def test_refused_queries(retriever: Retriever) -> None:
 )
 def test_odd_queries_are_served(retriever: Retriever, query: str) -> None:
     assert retriever.search([query], 3)[0]
+
+
+FORMS = [
+    ("Café Zürich’s tea – “naïve”", 'Cafe\u0301 Zu\u0308rich\'s tea - "nai\u0308ve"'),
+    ("\ufb01fth Quorn\u00a0Marsh", "fifth Quorn Marsh"),
+    ("Ｋａｒｓｔ ｃｉｔｙ", "Karst city"),
+    ("Kar\u00adst ci\u200bty", "Karst city"),
+    ("Straße ΟΔΟΣ CO₂", "STRASSE Οδος CO2"),
+    ("İstanbul", "Istanbul"),
+]
+"""Forms of one text, in pairs."""
+
+
+@pytest.mark.parametrize(("left", "right"), FORMS)
+def test_forms_of_one_query_have_one_answer(retriever: Retriever, left: str, right: str) -> None:
+    if (left, right) == FORMS[4]:  # case: the dense engine folds it as its own tokenizer does
+        right = right.replace("STRASSE", "Strasse").replace("Οδος", "ΟΔΟΣ")
+    cached = CachedRetriever(retriever)
+    assert retriever.search([left], 5) == retriever.search([right], 5) == cached.search([left, right], 5)[1:]
+    assert cached.search([right, left], 5)[0] == cached.search([left], 5)[0]
+    assert cached.searched == 1
+
+
+@pytest.mark.parametrize("engine", ["lexical", "dense"])
+def test_forms_of_one_document_are_found_alike(tmp_path: Path, engine: str) -> None:
+    found = []
+    for side in (0, 1):
+        texts = [pair[side] for pair in FORMS]
+        documents = [*DOCUMENTS, *(Document(f"f{i}", "Form", text) for i, text in enumerate(texts))]
+        folder = tmp_path / str(side)
+        made: Retriever
+        if engine == "lexical":
+            build_lexical(folder, documents, progress=False)
+            made = LexicalRetriever(folder, documents)
+        else:
+            build_dense(folder, documents, Encoder(SPEC), progress=False)
+            made = DenseRetriever(folder, documents, Encoder(SPEC))
+        asked = [pair[0] for pair in FORMS] + [pair[1] for pair in FORMS]
+        blocks = made.search(asked, 1)
+        expected = [f"f{i}" for i in (0, 1, 2, 2, 4, 5)] * 2
+        assert [ids(hits)[0] for hits in blocks] == expected
+        assert blocks[0][0].document.text == texts[0]  # shown as it was written
+        found.append([round(hit.score, 3) for hits in blocks for hit in hits])
+    assert found[0] == found[1]
 
 
 def test_more_words_than_lucene_allows_by_default(lexical: LexicalRetriever) -> None:
@@ -225,11 +272,12 @@ def test_settled() -> None:
     assert not settled([3.0, 1.0 + 1e-7, 1.0], 2, 1e-6)
 
 
-@given(st.lists(st.text(min_size=1).filter(str.strip), max_size=4))
+@given(st.lists(st.text(min_size=1).filter(lambda q: not blank(q.replace("\0", " "))), max_size=4))
 def test_checked_queries_can_be_encoded(queries: list[str]) -> None:
     for query in check_queries(queries, 1):
         assert "\0" not in query and query.encode("utf-8")
     assert check_queries(["a\0b\ud800"], 1) == ["a b?"]
+    assert check_queries(["Zu\u0308ri\u00adch’s\u00a0tea"], 1) == ["Zürich's tea"]
 
 
 def test_calibration_only_chooses_a_way(dense: DenseRetriever) -> None:
