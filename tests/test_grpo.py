@@ -333,7 +333,10 @@ def test_killed_run_goes_on_and_ends_as_if_it_had_not_been(world: Path) -> None:
         assert line == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert torch.allclose(weights(parts), weights(whole), atol=1e-4)
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["resumed"] and manifest["facts"] == {"steps": 6, "episodes": 48, "examples": 12}
+    assert manifest["resumed"]
+    assert manifest["facts"] == {
+        "steps": 6, "episodes": 48, "examples": 12, "omitted": {"episodes cut": 42}  # the toy policy hardly ever ends
+    }  # fmt: skip
 
 
 def test_a_dead_retriever_stops_the_run_and_is_no_reward(world: Path) -> None:

@@ -64,6 +64,7 @@ from s3mini.retrieval.java import start_java
 def told(*_):
     raise SystemExit(7)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
 signal.signal(signal.SIGTERM, told)
 start_java()
 os.kill(os.getpid(), int(sys.argv[1]))

@@ -100,9 +100,7 @@ class WordRetriever:
 
 class WordBench(Bench):
     def retriever(self, kind: str | None = None) -> WordRetriever:
-        if "words" not in self._retrievers:
-            self._retrievers["words"] = WordRetriever(list(self.documents.values()))
-        return self._retrievers["words"]  # type: ignore[return-value]
+        return self.once("words", lambda: WordRetriever(list(self.documents.values())))
 
 
 @pytest.fixture
