@@ -34,50 +34,55 @@ from .unicode import blank, canonical, folded
 _MARK = 0xE000  # of the private use area: option i becomes the character _MARK + i
 _M = "[\ue000-\ue019]"
 _GAP = "[^\\w\\n\ue000-\ue019]"
+_REST = "[^\\w\ue000-\ue019]"  # a gap, or a line's end
 _WORD = r"[\p{L}\p{N}\p{M}]"
 _TOKEN = regex.compile(rf"{_WORD}+|[^\p{{Z}}\p{{C}}]")
 _FLAGS = regex.IGNORECASE | regex.MULTILINE
+# Every repetition below is bounded or possessive: a model may write anything, and reading it must take no time.
 _BEFORE = (
     "options? choices? answers? letters? alternatives? is are was be as choose chose pick select with for say think so "
-    "and or nor not but both either neither than of therefore thus hence probably likely definitely clearly certainly "
-    "maybe perhaps eliminate exclude reject out cannot except unlike only"
+    "and or nor not but both either neither than of over therefore thus hence probably likely definitely clearly "
+    "certainly maybe perhaps eliminate exclude reject out cannot except unlike only"
 ).replace(" ", "|")
 _AFTER = (
-    "is isn't are aren't was were would should does doesn't don't and or nor because since but seems fits matches cannot "
-    "can't"
+    "is isn't are aren't was were would should does doesn't don't and or nor because since but over seems fits matches "
+    "cannot can't"
 ).replace(" ", "|") + "|rather than|instead of"
 _LETTER = (  # {0}: the letters there are
-    rf"(?<=(?:^|[^\w\s]|\b(?:{_BEFORE})|'s|n't)\s*)(?<!\w')(?<!\w\w-)(?<![A-Za-z]\.)(?<!\w)([{{0}}])"
-    rf"(?=[])}}}}*_\"'`$<]|[ \t]*(?:$|[.,;:!?/&|=>+]|-(?!\w\w))|[ \t]+(?:{_AFTER})\b|(?-i:(?<=[A-Z])[ \t]+\())"
-    rf"(?!\w|\.\w\b)(?:{_GAP}+(?:(?:the|an?)[ \t]+)?(?={_M}))?"
+    rf"(?=[{{0}}])(?<=(?:^|[^\w\s]|\b(?:{_BEFORE})|'s|n't)\s{{{{0,4}}}})"
+    rf"(?<!\w')(?<!\w\w-)(?<![A-Za-z]\.)(?<!</?)(?<!\w)([{{0}}])"
+    rf"(?=[^\w\s]|[ \t]*(?:$|[])}}}}.,;:!?/&|=>+-])|[ \t]+(?:{_AFTER})\b|(?-i:(?<=[A-Z])[ \t]+\())"
+    rf"(?!\w|\.\w\b|-\w\w)(?:{_GAP}{{{{1,9}}}}+(?:(?:the|an?)[ \t]+)?(?={_M}))?"
 )
-_PIECE = rf"({_M}(?:(?!\.\s){_GAP}|\b(?:and|or|nor|vs)\b(?:{_GAP}|\b(?:the|an?|options?)\b)*|{_M})*)"
-_LIST = rf"{_M}(?:(?:,{_GAP}*{_M})*(?:,?{_GAP}*\b(?:and|or|nor)\b|[/&])(?:(?!\.\s){_GAP}|\boption\b)*{_M})*"
+_PIECE = rf"({_M}(?>(?!\.\s){_GAP}|\b(?:and|or|nor|vs)\b(?:{_GAP}|\b(?:the|an?|options?)\b){{0,9}}+|{_M}){{0,200}}+)"
+_LIST = rf"{_M}(?>(?:,{_GAP}{{0,9}}+{_M}){{0,30}}(?:,?{_GAP}{{0,9}}+\b(?:and|or|nor)\b|[/&])(?:(?!\.\s){_GAP}|\boption\b){{0,9}}+{_M})?"
 _SMALL = r"\b(?:the|an?|be|is|it|it's|either|both|option|options|choice|choices|answer|letter|correct|likely|also)\b"
 _BAD = r"(?:wrong|incorrect|false|unlikely|inappropriate|implausible|impossible|excluded|eliminated|contraindicated)\b"
 _DENIED = [
     regex.compile(pattern, _FLAGS)
     for pattern in (
-        r"(?:\b(?:not|neither|never|cannot|rather than|instead of|except(?: for)?|exclud\w+|eliminat\w+|reject\w*"
-        rf"|rul\w+ out|unlike|disregard\w*)\b|n't\b)(?:(?!\.\s){_GAP}|{_SMALL})*(?:{_LIST})",
-        rf"{_PIECE}(?:are|were|aren't|do|don't)\b\W+(?:\w+\W+){{0,2}}?(?:not|{_BAD}|ruled out|fit)",
-        rf"({_M}){_GAP}*(?:(?:it|this|that|which|option|seems|is|was|looks|appears|the|clearly|also|to|be|very|most)\W+)*"
-        rf"(?:not\W(?<=\b(?:is|was|it|which|clearly|also)\W+not\W)|{_BAD}|least|ruled out"
+        r"(?:\b(?:not|neither|never|cannot|over|rather than|instead of|except(?: for)?|exclud\w+|eliminat\w+|reject\w*"
+        rf"|rul\w+ out|unlike|disregard\w*)\b|n't\b)(?>(?![.,;!?]\s){_GAP}|{_SMALL}){{0,40}}+(?:{_LIST})",
+        rf"{_PIECE}(?:are|were|aren't|do|don't)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?(?:not|{_BAD}|ruled out|fit)",
+        rf"({_M})(?:(?![.,]\s){_GAP}){{0,9}}+(?:, (?=which\b))?(?>(?:which|option|seems|is|was|looks|appears|the|clearly|also|to|be|very|most)"
+        rf"\b{_GAP}++){{0,9}}+(?:(?<=\b(?:is|was|seems|looks|which|clearly|also) )not\b|{_BAD}|least|ruled out"
         r"|(?:is|was|does|did|would|could|should|ca)n't|(?:does|did|would|could|should|can) ?not)",
+        rf"({_M}){_GAP}{{0,9}}+{_BAD}(?=[ \t]*(?:$|[.;,]))",
     )
 ]
 _LINK = (
-    rf"(?:{_GAP}|\s|\b(?:is|are|was|be|would|should|must|will|has|to|have|therefore|thus|hence|clearly|likely|most|probably"
-    r"|definitely|the|an?|option|choice|letter|answer|indeed|then|here|this|that|question|for|of|it|it's|i|s|correct)\b)*"
+    rf"(?>{_REST}|\b(?:is|are|was|be|would|should|must|will|has|to|have|therefore|thus|hence|clearly|likely|most|probably"
+    r"|definitely|the|an?|option|choice|letter|answer|indeed|then|here|this|that|question|for|of|it|i|s|correct)\b){0,60}+"
 )
 _ANSWER = (
     r"answer|(?:correct|best|right) (?:option|choice|one|response|letter|statement)|my (?:choice|pick|guess)"
 )
 _CHOOSE = r"choose|chose|pick|picked|select|selected|go(?:ing)? with|go for|opt for|vote for|settle on"
-_LABEL = rf"(?:{_GAP}|\b(?:the|final|correct|option|choice|answer|letter|is)\b)*"
+_LABEL = rf"(?>{_GAP}|\b(?:the|final|correct|option|choice|answer|letter|is)\b){{0,60}}+"
 _FIELDS = regex.compile(
-    r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}|<answer>(.*?)(?:</answer>|\Z)"
-    r"""|["'](?:\w*answer|(?:\w+_)?(?:choice|option|letter)|prediction)["']\s*:\s*("[^"]*"|'[^']*'|\[[^]]*\]|[^,}\n]*)""",
+    r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*+)\}|<answer>(.*?)(?:</answer>|\Z)"
+    r"""|["'](?:\w{0,30}answer|(?:\w{1,30}_)?(?:choice|option|letter)|prediction)["']\s*+:\s*+"""
+    r"""("[^"]*"|'[^']*'|\[[^]]*\]|[^,}\n]*)""",
     regex.IGNORECASE | regex.DOTALL,
 )
 _SAYINGS = [
@@ -86,9 +91,9 @@ _SAYINGS = [
         [rf"\bfinal (?:answer|choice|decision|option)\b{_LINK}{_PIECE}"],
         [
             rf"\b(?:{_ANSWER}|{_CHOOSE})\b{_LINK}{_PIECE}",
-            rf"{_PIECE}(?:is|are|must be|would be|seems|appears)\b\W+(?:\w+\W+){{0,2}}?"
+            rf"{_PIECE}(?:is|are|must be|would be|seems|appears)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?"
             r"(?:correct|right|true|best|answer|appropriate|likely)\b",
-            r"\banswer\b\W+(?:is\W+)?()(?:unknown|none|unclear|uncertain|insufficient)\b",
+            r"\banswer\b\W{1,9}(?:is\W{1,9})?()(?:unknown|none|unclear|uncertain|insufficient)\b",
         ],
         [rf"\b(?:so|therefore|thus|hence|consequently|conclusion|overall)\b{_LINK}{_PIECE}"],
     )
@@ -185,16 +190,20 @@ def _marked(text: str, options: Sequence[str]) -> str:
     text = "".join([*pieces, text[end:]])
     letters = LETTERS[: len(options)]
     inside = {pair for words in map(_words, options) for pair in zip(words, words[1:], strict=False)}
+    of_texts = {first for first, _ in inside} | {"i"}  # and the pronoun
 
     def mark(found: regex.Match[str]) -> str:
-        after = _words(found.string[found.end(1) : found.end(1) + 60])[:1]
-        spoken = found[1] in "Ii" and found.string[found.end(1) :][:1].isspace() and after  # the pronoun
-        if spoken or ((found[1].lower(), *after) in inside and after[0] not in _AFTER.split("|")):
-            return str(found[0])
-        return chr(_MARK + letters.index(found[1].upper()))
+        letter = found[1].lower()
+        if letter in of_texts:
+            rest = found.string[found.end(1) : found.end(1) + 60]
+            for word in _words(rest)[:1]:
+                spoken = letter == "i" and rest[0].isspace()
+                if spoken or ((letter, word) in inside and not regex.fullmatch(_AFTER, word)):
+                    return str(found[0])
+        return chr(_MARK + letters.index(letter.upper()))
 
     text = regex.sub(_LETTER.format(letters), mark, text, flags=_FLAGS)
-    between = rf"(?:{_GAP}|\s|\b(?:the|an?)\b)*"
+    between = rf"(?>{_REST}|\b(?:the|an?)\b){{0,20}}+"
     text = regex.sub(rf"({_M})(?:{between}\1)+", r"\1", text)
     text = regex.sub(between.join(chr(_MARK + i) for i in range(len(options))), " ", text)
     for denied in _DENIED:

@@ -37,6 +37,8 @@ not $tY but $tX|$tY is wrong, so $tX|$Y: $tY is wrong; $X: $tX is right|We can r
 The answer is $Y.\nThe answer is $X.|The answer is $Y. Wait, actually the answer is $X.|The answer is $Y.\nFinal answer: $X
 The answer is: \n\n$X|The correct answer is $X.\n\nExplanation: $Y treats, $Z does not.|Maybe $Y, maybe $Z.\n\nAnswer: $X
 $Y. It is wrong because it does.\n$X. It is right since it does.\nAnswer: $X|$X (the one that treats)
+$Y is not the answer; the answer is $X|I choose $X over $Y|<b>$X</b>|The answer is $X ($tX), not $Y ($tY).|Not $Y. Not $Z. So $X.|($X )
+$X。|$Y. False\n$X. True\n$Z. False|I'm not sure, but $X|$tX, not $tY|Answer: [$X]|My final answer is option $X.|> $X|$Y, which is wrong; $X
 A patient with B-cells took $tX.|Let's see. The answer to this question is $X.|It is a rather rare $tX|Vitamin D and $tX
 """
 CHOOSES_NONE = r"""
@@ -117,7 +119,7 @@ def test_no_option_is_chosen_that_is_not_named(template: str) -> None:
         ),
         (
             ["yes", "no", "maybe"],
-            "Yes=A|no=B|Maybe.=C|No, it is not=B|Yes, there is no evidence against=A|There is no difference="
+            "Yes=A|no=B|Maybe.=C|No, it is not=B|No. It is not effective=B|Yes, there is no evidence against=A|There is no difference="
             "|There is no difference, so the answer is maybe=C|B=B|The answer is no.=B|A=A|yes or no=|yes/no/maybe="
             '|(C) maybe=C|No significant difference was found. The answer is maybe.=C|not sure=|{"answer": "no"}=B',
         ),
@@ -181,3 +183,24 @@ def test_malformed_options_are_told_by_their_place(tmp_path: Path, golds, option
     file.write_text(json.dumps(line) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"test.jsonl:1: metadata.options.*{told}"):
         read_questions(file)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "A and ",
+        "(A) is ",
+        "not A, ",
+        "so the answer is it ",
+        "A.\n",
+        '"answer',
+        "<answer>",
+        "a ",
+        "\\boxed{",
+        "A or the ",
+        "*",
+    ],
+)
+def test_a_reply_that_repeats_itself_is_read_in_no_time(piece: str) -> None:
+    """A pattern that tries its repetitions in every way would never come back."""
+    assert chosen_letter(piece * 500 + "\nFinal answer: (C)", NAMES) in ("", "C")

@@ -247,6 +247,14 @@ def test_cache_misses_and_clashes_are_errors() -> None:
     assert issubclass(StageError, S3Error)
 
 
+def test_forms_of_one_question_are_one_question() -> None:
+    cache = RagCache([answer("1", "Cafe\u0301’s\u00a0owner?", True)])
+    assert cache.lookup(Question("1", "Café's owner?", ("x",))) == 1.0
+    cache.add(answer("1", "Café's own\u00ader?", True))
+    with pytest.raises(StageError, match="no answer"):
+        cache.lookup(Question("1", "Cafe's owner?", ("x",)))
+
+
 def test_records_survive_the_disk() -> None:
     for made in (answer("1", "q “x”?", True, ("d1", "d2")), answer("2", "r?", False)):
         assert RagAnswer.from_json(json.loads(json.dumps(made.as_json()))) == made

@@ -73,6 +73,7 @@ def test_doctests() -> None:
         (r'{"query": "the \"Blue\" book"}', 'the "Blue" book'),
         (r'{"query": "caf\u00e9 \ud800"}', "café"),
         ('{"query": 1984}', "1984"),
+        (r'{"query": "\u200b\u00a0"}', ""),
         ('{"query": ""}', ""),
         ('{"query": null}', ""),
         ("{}", ""),

@@ -256,6 +256,11 @@ def test_profile_names_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(RetrievalError, match="serves bm25, dense retrieval is asked for"):
             Bench(profile).retriever("dense")
         assert Bench(profile).retriever().name == "bm25"  # the profile's own is whatever the server has
+        own = toy.documents[7]
+        toy.documents[7] = Document(
+            "d07", own.title, own.text.replace(" ", "\u00a0")
+        )  # the same in another form
+        assert found.inner.search([query], 1)[0][0].document == own  # type: ignore[attr-defined]
         toy.documents[7] = Document("d07", "Town7", "Another text.")
         with pytest.raises(RetrievalError, match="document 'd07' .* is not that of the profile's corpus"):
             open_retriever(profile, cache=False).search(["which river at Town7?", "x at Town6"], 1)
