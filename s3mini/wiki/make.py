@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..bench import Bench
-from ..corpus import fingerprint, load_questions
+from ..corpus import fingerprint
 from ..models.local import load_model
 from ..models.stops import Stops
 from ..models.tokenizer import end_ids
-from ..profile import ModelSpec, Profile
+from ..profile import ROOT, ModelSpec, Profile
 from ..runs.stages import Stage
+from ..training.parts import training_questions
 from .coldstart import TURNS, scripted_episodes, sequences
 from .fetch import PARTS, bare, fetch
 from .reader import reader_sequences
@@ -19,6 +20,25 @@ from .teach import ADAPTERS, Sequences, merge, teach
 
 EPISODES = {"s3": 112, "search-r1": 32, "ircot": 24, "search-o1": 24, "deepretrieval": 16, "cot": 8}
 """Scripted episodes of each protocol that the cold start shows."""
+SHIPPED = "data/wiki/taught"
+
+
+def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
+    """Fetch what the wheels hold (`fetch`) and add the shipped adapters to the model: ``build/<profile>/models/<name>/model``.
+
+    Returns:
+        The folders: of the wheels' parts, then of the whole models.
+    """
+    folders = [fetch(profile)]
+    base = folders[0] / "model"
+    for adapters in sorted(file.parent for file in shipped.glob(f"*/{ADAPTERS}")):
+        inputs = {"model": fingerprint(base), "adapters": fingerprint(adapters)}
+        with Stage(profile, f"models/{adapters.name}", inputs, {}) as stage:
+            if not stage.done:
+                merge(base, adapters, stage.dir / "model")
+                stage.finish(adapters=str(adapters.relative_to(shipped)))
+        folders.append(stage.path)
+    return folders
 
 
 def make_reader(profile: Profile, seed: int = 0) -> Path:
@@ -36,7 +56,7 @@ def _scripted(bench: Bench, seed: int) -> list[Sequences]:
     model = load_model(base_spec(profile))
     stops = Stops(model.tokenizer, end_ids(model.tokenizer, model.model.generation_config))
     titles = frozenset(bare(document.title) for document in bench.documents.values())
-    questions = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
+    questions = training_questions(profile)
     taught: list[Sequences] = []
     for number, name in enumerate(TURNS):
         chosen = questions[number :: max(1, len(questions) // EPISODES[name])][: EPISODES[name]]
