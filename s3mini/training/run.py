@@ -82,6 +82,7 @@ class Training(TrainerCallback):
                 callbacks=[self, *([recorder] if recorder else [])],
                 peft_config=lora_config(spec),
             )
+            self._trainer.share_prompts = self._spec.share_prompts
             self._trainer.remove_callback(PrinterCallback)
             self._trainer.train(resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None)
             if recorder and len(recorder.curve) != spec.steps:
