@@ -37,6 +37,7 @@ class Answer(TypedDict):
     generator_tokens: int
     context_tokens: int
     seconds: float
+    seconds_collecting: float  # of these, until the context stood
     episode: dict[str, Any] | None  # None where the method runs none
     cut: NotRequired[bool]  # the generator's limit ended its reply
 

@@ -118,6 +118,29 @@ def test_selection_is_judged_on_the_same_episodes(run: Run) -> None:
     )
 
 
+def test_a_methods_own_answers_are_read_from_the_episodes_it_played(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.bench._searcher = {"search-r1": run.root / "model"}
+    played: list[str] = []
+    play = ToyEvaluation.episodes
+
+    def counted(bench: ToyEvaluation, protocol: str, trained: bool, questions: Sequence[Question]) -> list:
+        played.extend(q.id for q in questions)
+        return [replace(e, answer="River") for e in play(bench, protocol, trained, questions)]
+
+    monkeypatch.setattr(ToyEvaluation, "episodes", counted)
+    run(["search-r1", "search-r1-own"])
+    assert len(played) == len(set(played)) == 2 * TESTED, "each once, for both rows"
+    ret, own = (load_answers(run.profile, name, "nq") for name in ("search-r1", "search-r1-own"))
+    assert [r["episode"] for r in own] == [r["episode"] for r in ret]
+    assert {r["answer"] for r in own} == {"River"} and {r["answer"] for r in ret} != {"River"}
+    assert all(o["seconds"] == r["seconds_collecting"] <= r["seconds"] for o, r in zip(own, ret, strict=True))
+    run.profile.build.joinpath("results.json").unlink()
+    run(["search-r1-own"])
+    assert len(played) == 2 * TESTED, "found again"
+
+
 def test_results_file_has_the_promised_shape(run: Run) -> None:
     run()
     results = json.loads((run.profile.build / "results.json").read_text())
