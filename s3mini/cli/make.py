@@ -45,9 +45,11 @@ def pretrain(
 def coldstart(profile_name: ProfileName = "wiki", seed: Seed = 0, settings: Settings = None) -> None:
     """Teach an instruct model the protocols' formats, without judgement: what GRPO begins with (profile wiki)."""
     profile = opened(profile_name, settings)
-    from ..wiki.make import make_searcher
+    from ..wiki.make import examine, make_searcher
 
     typer.echo(f"adapters, curve and whole model: {make_searcher(profile, seed)}")
+    path = examine(profile, seed)
+    typer.echo(f"its examination: {path}\n{path.read_text(encoding='utf-8')}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from ..models.local import load_model
 from ..models.stops import Stops
 from ..models.tokenizer import end_ids
 from ..profile import ROOT, ModelSpec, Profile
-from ..runs.stages import Stage
+from ..runs.stages import Stage, atomic_write
 from ..training.parts import training_questions
+from ..training.trl import drawn
 from .coldstart import TURNS, scripted_episodes, sequences
 from .fetch import PARTS, bare, fetch
 from .reader import reader_sequences
@@ -49,6 +51,24 @@ def make_reader(profile: Profile, seed: int = 0) -> Path:
 def make_searcher(profile: Profile, seed: int = 0) -> Path:
     """Teach the protocols' formats (`wiki.coldstart`); returns the folder of the adapters, as `make_reader`."""
     return _taught(profile, "searcher", seed, lambda bench: _scripted(bench, seed))
+
+
+def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
+    """Examine the taught searcher (`exam.examine_searcher`) on training questions of both sets; returns its ``exam.json``."""
+    from .exam import examine_searcher
+
+    taught = make_searcher(profile, seed) / "model"
+    spec = profile.searcher.model_copy(update={"path": str(taught)})
+    questions = drawn(training_questions(profile), seed, count)
+    inputs = {"model": fingerprint(taught), "corpus": fingerprint(profile.resolve(profile.data.corpus))}
+    settings = {"questions": [q.id for q in questions], "seed": seed}
+    with Stage(profile, f"taught/exam-seed{seed}", inputs, settings) as stage:
+        if not stage.done:
+            bench = Bench(profile.model_copy(update={"searcher": spec}), seed)
+            report = examine_searcher(bench, load_model(spec), questions, seed=seed)
+            atomic_write(stage.dir / "exam.json", json.dumps(report, indent=1) + "\n")
+            stage.finish(**report)
+    return stage.path / "exam.json"
 
 
 def _scripted(bench: Bench, seed: int) -> list[Sequences]:

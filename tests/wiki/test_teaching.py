@@ -19,6 +19,7 @@ from s3mini.protocols import REGISTRY
 from s3mini.records import Document, Hit, Question
 from s3mini.wiki import teach as teaching
 from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
+from s3mini.wiki.exam import examine_searcher
 from s3mini.wiki.make import parts
 from s3mini.wiki.reader import evidence, shelves, target
 from s3mini.wiki.teach import ADAPTERS, CURVE, Sequences, merge, teach
@@ -60,6 +61,27 @@ def test_scripted_turns_are_right_in_format_and_drawn(name: str) -> None:
         assert s.ids == (*e.prompt_ids, *e.completion_ids) and len(s.own) == len(s.ids)
         assert sum(s.own[: len(e.prompt_ids)]) == 0 and s.own[-1] == 1
         assert s.own[len(e.prompt_ids) : -1] == e.env_mask[:-1]
+
+
+def test_the_exam_counts_successes_by_question() -> None:
+    local = toy_local()
+
+    class Scripts:
+        """Opens engines like a bench; every searcher is a script, and every search shows the leads."""
+
+        def engine(self, protocol: str, searcher: object, tokenizer: object, reader: object) -> Engine:
+            stops = Stops(local.tokenizer, local.end_ids)
+            script = Script(protocol, local.tokenizer, stops, TITLES, select=2, seed=0)
+            return Engine(script, local.tokenizer, Leads(), REGISTRY[protocol](), 2000, 20000)
+
+    shown = [Question(f"q{i}", "What is it?", ("Tarn",), {"gold_ids": ["0", "1"]}) for i in range(3)]
+    nowhere = [Question("n", "What is it?", ("Tarn",), {"gold_ids": ["0", "99"]})]
+    report = examine_searcher(Scripts(), local, shown + nowhere, samples=4)  # type: ignore[arg-type]
+    assert report["n"] == 4 and report["valid"].keys() == {*TURNS, "s3, sampled"}
+    assert set(report["valid"].values()) == {1.0}
+    for name in ("greedy", "sampled", "pass"):
+        assert report[name]["mean"] == 0.75 and report[name]["n"] == 4, name
+    assert report["differ"]["mean"] == 0.0
 
 
 def test_every_protocol_has_its_turns() -> None:
