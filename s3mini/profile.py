@@ -58,7 +58,8 @@ class LexicalSpec(_Spec):
 
 
 class RetrievalSpec(_Spec):
-    kind: Literal["dense", "lexical", "remote", "milvus"] = "dense"  # what the searcher and rag use
+    # What the searcher and rag use; random and empty are controls: no query finds anything of use.
+    kind: Literal["dense", "lexical", "remote", "milvus", "random", "empty"] = "dense"
     url: str | None = None  # for "remote"; for "milvus" a cluster, or a file of milvus-lite
     timeout: float = Field(60.0, gt=0)  # seconds to wait for one answer of the server
     patience: float = Field(300.0, ge=0)  # seconds to go on trying when there is none
