@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..protocols.wordings import TAGS
@@ -44,17 +44,17 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Convers
         return []
     if not has_system_role(tokenizer):
         conversations = [merged(talk) for talk in conversations]
-    rows = _encoded(tokenizer, [rendered(tokenizer, talk) for talk in conversations])
+    rows = _encoded(tokenizer, rendered(tokenizer, conversations))
     control = control_tokens(tokenizer)
     own: dict[tuple[str, ...], list[int]] = {}
     for i, talk in enumerate(conversations):
         roles = tuple(message["role"] for message in talk)
         if roles not in own:  # the template's own, whatever is said
-            (bare,) = _encoded(tokenizer, [rendered(tokenizer, [{**m, "content": _SAID} for m in talk])])
+            (bare,) = _encoded(tokenizer, rendered(tokenizer, [[{**m, "content": _SAID} for m in talk]]))
             own[roles] = [token for token in bare if token in control]
         if [token for token in rows[i] if token in control] != own[roles]:
             broken = [{**m, "content": _broken(tokenizer, control, m["content"])} for m in talk]
-            (rows[i],) = _encoded(tokenizer, [rendered(tokenizer, broken)])
+            (rows[i],) = _encoded(tokenizer, rendered(tokenizer, [broken]))
     return rows
 
 
@@ -72,7 +72,8 @@ def block_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> str:
     """The ``<think>`` with which the template itself begins every reply; "" where it leaves that to the model."""
-    found = _OPENED.search(rendered(tokenizer, [{"role": "user", "content": _ASKED}]))
+    (text,) = rendered(tokenizer, [[{"role": "user", "content": _ASKED}]])
+    found = _OPENED.search(text)
     return found[0] if found else ""
 
 
@@ -80,7 +81,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The control token that the template writes behind an assistant's message, if it writes one."""
     talk = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
     try:
-        text = rendered(tokenizer, talk, open_turn=False)
+        (text,) = rendered(tokenizer, [talk], open_turn=False)
     except ModelError:
         return None
     (ids,) = _encoded(tokenizer, [text.rpartition(_SAID)[2].strip()])
@@ -100,7 +101,7 @@ def has_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template shows what the system says."""
     talk = [{"role": "system", "content": _SAID}, {"role": "user", "content": _ASKED}]
     try:
-        return _SAID in rendered(tokenizer, talk)
+        return _SAID in rendered(tokenizer, [talk])[0]
     except ModelError:
         return False
 
@@ -112,25 +113,26 @@ def merged(talk: Conversation) -> Conversation:
     return [{**talk[1], "content": f"{talk[0]['content']}\n\n{talk[1]['content']}"}, *talk[2:]]
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, talk: Conversation, open_turn: bool = True) -> str:
-    """A conversation under the chat template, as text.
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, talks: Sequence[Conversation], open_turn: bool = True
+) -> list[str]:
+    """Conversations under the chat template, as text.
 
     Raises:
-        ModelError: the template refuses it.
+        ModelError: the template refuses one.
     """
     from jinja2 import TemplateError
 
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(map(dict, talk)), tokenize=False, add_generation_prompt=open_turn
-            )
+        texts: Any = tokenizer.apply_chat_template(
+            [list(map(dict, talk)) for talk in talks], tokenize=False, add_generation_prompt=open_turn
         )
     except TemplateError as error:
-        roles = ", ".join(message["role"] for message in talk)
+        roles = "; ".join({", ".join(message["role"] for message in talk) for talk in talks})
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template refuses a conversation of {roles}: {error}"
         ) from error
+    return list(texts)
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from family_toys import FAMILIES, GEMMA, family_tokenizer
@@ -23,7 +23,7 @@ from s3mini.protocols import S3Protocol
 from s3mini.protocols.wordings import TAGS, context_messages, judge_messages, neutralise, render_information
 from s3mini.records import Document
 
-tokenizer_of = lru_cache(maxsize=None)(family_tokenizer)
+tokenizer_of = cache(family_tokenizer)
 SPECIAL = sorted(
     {token for family in FAMILIES.values() for token in (*family.special, *family.plain)} | set(TAGS)
 )
