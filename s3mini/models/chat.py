@@ -128,7 +128,7 @@ def rendered(
             [list(map(dict, talk)) for talk in talks], tokenize=False, add_generation_prompt=open_turn
         )
     except TemplateError as error:
-        roles = "; ".join({", ".join(message["role"] for message in talk) for talk in talks})
+        roles = "; ".join(sorted({", ".join(message["role"] for message in talk) for talk in talks}))
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template refuses a conversation of {roles}: {error}"
         ) from error

@@ -16,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rag_toys import ToyBench, ToyGenerator, make_world
 from test_episodes import ASK, DONE, QUESTIONS, Library, Scripted, engine
-from toy_model import toy_local
+from toy_model import toy_local, toy_model
 
 from s3mini.corpus import load_questions
 from s3mini.errors import ModelError
 from s3mini.evaluation import evaluate
 from s3mini.generator import answer_questions
 from s3mini.models.base import Reply
-from s3mini.profile import Profile
+from s3mini.models.local import LocalModel
+from s3mini.profile import ModelSpec, Profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Hit, Question, episode_as_json
 from s3mini.reward import Judge
@@ -123,11 +124,6 @@ def test_a_small_last_block_does_not_stop_a_long_run() -> None:
 
 def test_a_local_model_whose_template_opens_the_reasoning_is_seen_through() -> None:
     """DeepSeek-R1's reply holds no <think> of its own: cut, it would pass for an answer."""
-    from toy_model import toy_model
-
-    from s3mini.models.local import LocalModel
-    from s3mini.profile import ModelSpec
-
     tokenizer = family_tokenizer("deepseek-r1")
     spec = ModelSpec(path="r1", max_length=1024, max_new_tokens=4)
     local = LocalModel(spec, toy_model(len(tokenizer)), tokenizer)
