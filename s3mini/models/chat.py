@@ -78,14 +78,22 @@ def opening(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The control token that the template writes behind an assistant's message, if it writes one."""
+    """The control token that the template writes behind an assistant's message, if it writes one.
+
+    A template may write there whatever the tokenizer declares as its end (``eos_token``; Llama 2's, Mistral's). Where it
+    begins turns with that same token, that says nothing: None.
+    """
     talk = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
     try:
         (text,) = rendered(tokenizer, [talk], open_turn=False)
+        (bare,) = rendered(tokenizer, [talk], open_turn=False, eos_token="")
     except ModelError:
         return None
-    (ids,) = _encoded(tokenizer, [text.rpartition(_SAID)[2].strip()])
-    return ids[0] if ids and ids[0] in control_tokens(tokenizer) else None
+    tail, own_tail = (shown.rpartition(_SAID)[2].strip() for shown in (text, bare))
+    ids, own = _encoded(tokenizer, [tail, bare])
+    if not ids or ids[0] not in control_tokens(tokenizer) or (tail != own_tail and ids[0] in own):
+        return None
+    return ids[0]
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -114,9 +122,12 @@ def merged(talk: Conversation) -> Conversation:
 
 
 def rendered(
-    tokenizer: PreTrainedTokenizerBase, talks: Sequence[Conversation], open_turn: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    talks: Sequence[Conversation],
+    open_turn: bool = True,
+    **variables: Any,
 ) -> list[str]:
-    """Conversations under the chat template, as text.
+    """Conversations under the chat template, as text; ``variables`` of the template that are not to be as usual.
 
     Raises:
         ModelError: the template refuses one.
@@ -125,7 +136,10 @@ def rendered(
 
     try:
         texts: Any = tokenizer.apply_chat_template(
-            [list(map(dict, talk)) for talk in talks], tokenize=False, add_generation_prompt=open_turn
+            [list(map(dict, talk)) for talk in talks],
+            tokenize=False,
+            add_generation_prompt=open_turn,
+            **variables,
         )
     except TemplateError as error:
         roles = "; ".join(sorted({", ".join(message["role"] for message in talk) for talk in talks}))
