@@ -81,7 +81,7 @@ class Bench:
         from .reward import Judge
 
         spec = self.profile.judge
-        return Judge(open_model(spec), spec.wordings, spec.max_new_tokens)
+        return Judge(open_model(spec), spec.wordings, spec.threshold)
 
     def retriever(self, kind: str | None = None) -> Retriever:
         """The profile's retriever of a kind, see `kind_of_index`.

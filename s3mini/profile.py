@@ -110,6 +110,12 @@ class ModelSpec(_Spec):
         return self.model_copy(update={"path": str(folder.resolve()), **fine})
 
 
+class JudgeSpec(ModelSpec):
+    """The judge says yes where yes is this probable against no as its next word; `s3mini judge` calibrates it."""
+
+    threshold: float = Field(0.5, gt=0, lt=1)
+
+
 class S3Spec(_Spec):
     """The configuration the paper names k-select-turns, and begin-with-search."""
 
@@ -193,7 +199,7 @@ class Profile(_Spec):
     data: DataSpec
     retrieval: RetrievalSpec
     generator: ModelSpec
-    judge: ModelSpec
+    judge: JudgeSpec
     searcher: ModelSpec
     rag: RagSpec = RagSpec()
     s3: S3Spec = S3Spec()

@@ -17,7 +17,7 @@ import pytest
 from evaluation_toys import METHODS, ToyEvaluation, make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rag_toys import ToyGenerator
+from rag_toys import ToyGenerator, ToyJudge
 
 from s3mini.bench import Bench
 from s3mini.errors import DataError, ModelError, S3Error, StageError
@@ -246,22 +246,14 @@ def test_a_dead_generator_stops_the_run_and_is_never_an_answer(profile: Profile,
 
 
 def test_a_dead_judge_stops_the_run(run: Run) -> None:
-    class Babble:
-        def reply(self, conversations, **_) -> list[str]:
-            return ["perhaps"] * len(conversations)
-
-    run.bench.judge = replace(run.bench.judge, model=Babble())
+    run.bench.judge = replace(run.bench.judge, model=ToyJudge("perhaps"))
     with pytest.raises(ModelError, match="neither yes nor no"):
         run(["direct"])
     assert not (run.profile.build / "results.json").exists()
 
 
 def test_what_the_judge_added_can_be_seen(run: Run) -> None:
-    class Generous:
-        def reply(self, conversations, **_) -> list[str]:
-            return ["yes"] * len(conversations)
-
-    run.bench.judge = replace(run.bench.judge, model=Generous())
+    run.bench.judge = replace(run.bench.judge, model=ToyJudge("yes"))
     average = run(["direct"])["methods"]["direct"]["average"]
     assert (average["gen_acc"], average["span"]) == (1.0, 0.0)
 

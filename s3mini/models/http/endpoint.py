@@ -31,6 +31,10 @@ from ...runs.http_client import (
 CONNECT = 10.0  # seconds to wait for a connection
 
 
+class Refused(ModelError):
+    """The server does not take a request as it stands: a parameter that it does not know, say (HTTP 400 or 422)."""
+
+
 class Endpoint:
     """``spec.url``, asked at most ``spec.batch_size`` things at a time.
 
@@ -49,7 +53,7 @@ class Endpoint:
         Safe to call from a notebook, whose own event loop is running, and to interrupt.
 
         Raises:
-            ModelError: no answer for ``spec.patience`` seconds, or a request that the server refuses.
+            ModelError: no answer for ``spec.patience`` seconds, or a request that the server refuses (`Refused`).
         """
         if not bodies:
             return []
@@ -98,7 +102,8 @@ class Endpoint:
             problem = f"HTTP {response.status_code}: {refusal(response)}"
             if response.status_code in BUSY or response.status_code >= 500:
                 raise NotNow(problem, retry_after(response))
-            raise ModelError(f"{url}: {problem}{self._remedy(response.status_code)}")
+            error = Refused if response.status_code in (400, 422) else ModelError
+            raise error(f"{url}: {problem}{self._remedy(response.status_code)}")
 
         try:
             return _read(url, await self._patience.acall(once))
