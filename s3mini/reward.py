@@ -20,7 +20,6 @@ Each measure is one small function. Departures from the paper and its public cod
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 import warnings
 from collections import Counter

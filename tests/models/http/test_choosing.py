@@ -233,6 +233,21 @@ def test_a_conversation_that_no_way_takes_is_an_error_and_blames_none(local: Loc
         assert ways(server)[before:] == ["logprobs"]
 
 
+def test_a_template_without_a_system_role_is_asked_again_without_one() -> None:
+    """Gemma's and Mistral's first, behind a server: that refusal says nothing against log-probabilities."""
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        if body["messages"][0]["role"] == "system":
+            return 400, {}, b'{"error": {"message": "System role not supported"}}'
+        assert "Reply with one word." in body["messages"][0]["content"]
+        return BlackBox(CLEAR)(path, body)
+
+    with serving(answer) as server:
+        served = model(server.url, batch_size=1)
+        assert served.preference(TALKS[:2], CHOICE) == [pytest.approx([math.log(0.6), math.log(0.2)])] * 2
+        assert ways(server) == ["logprobs"] * 3
+
+
 def test_no_text_is_no_verdict() -> None:
     """A model that spends its tokens on thoughts has said nothing: that is an error, never a no."""
 
