@@ -170,7 +170,8 @@ class LocalSession(Session):
         """Read what the unread ``rows`` all begin with, once for all: about half of what a judge is asked."""
         if len(rows) < 2 or any(self._read[row] for row in rows):
             return
-        low, high = (extreme(self.ids[row][:-1] for row in rows) for extreme in (min, max))
+        starts = [self.ids[row][:-1] for row in rows]
+        low, high = min(starts), max(starts)
         # The first and the last in dictionary order have no more in common than all have.
         same = next(
             (i for i, pair in enumerate(zip(low, high, strict=False)) if len(set(pair)) > 1), len(low)

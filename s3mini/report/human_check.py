@@ -93,7 +93,9 @@ def agreement(labelled: Sequence[Labelled], judge: Judge, seed: int = 0) -> dict
     }
 
 
-def best_threshold(probabilities: Sequence[float], accepted: Sequence[bool]) -> float:
+def best_threshold(
+    probabilities: Sequence[float] | np.ndarray, accepted: Sequence[bool] | np.ndarray
+) -> float:
     """The threshold above which yes agrees with the person most often; of equals, the one nearest to a half.
 
     In (0, 1) and between two of the probabilities, so that none lies on it.
@@ -145,7 +147,7 @@ def calibrate(labelled: Sequence[Labelled], judge: Judge) -> Calibration:
     )
     best = best_threshold(p, person)
     others = {q: best_threshold(p[asked != q], person[asked != q]) for q in set(asked)}
-    thresholds = {
+    thresholds: dict[str, Any] = {
         f"threshold as set, {judge.threshold:g}": judge.threshold,
         f"calibrated, {best:g}": best,
         "calibrated on the other questions": np.array([others[q] for q in asked]),
