@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-BLANK = " \t\r\n\N{LOWER ONE EIGHTH BLOCK}"  # the last is SentencePiece's
+BLANK = " \t\r\n\N{LOWER ONE EIGHTH BLOCK}ĠĊ"  # with those of SentencePiece's and byte-level tokens, which some servers show raw
 
 
 @lru_cache(maxsize=8)
@@ -29,8 +29,8 @@ def spells(piece: str, option: str) -> bool:
 def spellings(tokenizer: PreTrainedTokenizerBase, options: Sequence[str]) -> list[list[int]]:
     """For each option, a word, the ids that say it: all tokens that spell it (`spells`).
 
-    Where no single token does, the first tokens of its usual spellings that are no blank stand for it, but for those
-    that begin another option too ("y" for yes, "n" for no).
+    A usual spelling (yes, Yes, YES; a blank before it) that is no single token is told by its first that is no blank ("Y"
+    for Yes), but for one that begins another option too.
 
     Raises:
         ModelError: an option has no token of its own.
@@ -41,7 +41,7 @@ def spellings(tokenizer: PreTrainedTokenizerBase, options: Sequence[str]) -> lis
     found = []
     for n, option in enumerate(options):
         others = {i for m in range(len(options)) if m != n for i in whole[m] | firsts[m]}
-        own = (whole[n] or firsts[n]) - others
+        own = (whole[n] | firsts[n]) - others
         if not own:
             raise ModelError(
                 f"{tokenizer.name_or_path}: no token tells {option!r} from {', '.join(options)}: choose another model"
@@ -51,6 +51,7 @@ def spellings(tokenizer: PreTrainedTokenizerBase, options: Sequence[str]) -> lis
 
 
 def _firsts(tokenizer: PreTrainedTokenizerBase, option: str) -> set[int]:
+    """The first tokens, blanks aside, of an option's usual spellings."""
     usual = [space + case(option) for case in (str.lower, str.capitalize, str.upper) for space in ("", " ")]
     found = [tokenizer.encode(text, add_special_tokens=False) for text in usual]
-    return {next(i for i in ids if pieces(tokenizer)[i].strip(BLANK)) for ids in found}
+    return {i for ids in found for i in [i for i in ids if pieces(tokenizer)[i].strip(BLANK)][:1]}

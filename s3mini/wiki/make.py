@@ -91,9 +91,7 @@ def base_spec(profile: Profile) -> ModelSpec:
 
 def _taught(profile: Profile, name: str, seed: int, shown: Callable[[Bench], Sequence[Sequences]]) -> Path:
     base = fetch(profile) / "model"
-    untaught = profile.model_copy(
-        update={role: base_spec(profile) for role in ("searcher", "generator", "judge")}
-    )
+    untaught = profile.model_copy(update={role: base_spec(profile) for role in ("searcher", "generator")})
     inputs = {"model": fingerprint(base), "questions": fingerprint(profile.resolve(profile.data.questions))}
     with Stage(profile, f"taught/{name}-seed{seed}", inputs, {"seed": seed, "episodes": EPISODES}) as stage:
         if not stage.done:

@@ -35,7 +35,10 @@ def plain(local: LocalModel, ids: list[int], groups: list[list[int]]) -> list[fl
 @given(talks)
 def test_masses_are_those_of_plain_forward_passes(responses: list[str]) -> None:
     said = [LOCAL.tokenizer.decode([i]) for i in range(len(LOCAL.tokenizer))]
-    groups = [[i for i, text in enumerate(said) if text.strip().lower() == option] for option in CHOICE]
+    groups = [  # "Yes" and "No" are no tokens without a blank, and told by their first letters
+        [i for i, text in enumerate(said) if text.strip().lower() == option or text == first]
+        for option, first in zip(CHOICE, "YN", strict=True)
+    ]
     found = LOCAL.preference(judged(responses), CHOICE)
     for prompt, masses in zip(chat_ids(LOCAL.tokenizer, judged(responses)), found, strict=True):
         assert masses == pytest.approx(plain(LOCAL, prompt, groups), abs=1e-4)
@@ -82,8 +85,19 @@ def test_a_batch_costs_one_reading_with_the_common_start_read_once(monkeypatch: 
 def test_every_spelling_counts_and_no_other_word() -> None:
     texts = pieces(LOCAL.tokenizer)
     found = [sorted(texts[i] for i in ids) for ids in spellings(LOCAL.tokenizer, CHOICE)]
-    assert found[0] == sorted([" Yes", "YES", "yes"])
-    assert {"\nno", " No", "no"} <= set(found[1]) <= {"\nno", " No", "no", " no"}  # the last came by training
+    assert found[0] == sorted([" Yes", "YES", "Y", "yes"])  # "Y" begins Yes, which is no token
+    assert (
+        {"\nno", " No", "N", "no"} <= set(found[1]) <= {"\nno", " No", "N", "no", " no"}
+    )  # the last came by training
+
+
+def test_a_spelling_of_several_tokens_counts_beside_one_of_one() -> None:
+    """A judge that says Yes in one token and No in two: heard by " no" alone, it would always say yes."""
+    tokenizer = toy_tokenizer()
+    tokenizer.add_tokens(["yes", " yes", "Yes", " Yes", "YES", " YES", "no"])
+    yes, no = ({pieces(tokenizer)[i] for i in ids} for ids in spellings(tokenizer, CHOICE))
+    assert yes == {"yes", " yes", "Yes", " Yes", "YES", " YES"}
+    assert tokenizer.tokenize("No") == ["N", "o"] and {"N", "no"} <= no
 
 
 def test_without_a_token_of_its_own_a_word_is_told_by_its_first() -> None:

@@ -27,7 +27,6 @@ from s3mini.models.local import LocalModel
 from s3mini.profile import ModelSpec, Profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Hit, Question, episode_as_json
-from s3mini.reward import Judge
 from s3mini.runs import omissions
 from s3mini.runs.omissions import CUT, EMPTY, EPISODE_CUT, MALFORMED, NO_HIT, NO_HITS, SHORTENED, TURN_CUT
 from s3mini.runs.stages import read_manifest
@@ -142,12 +141,6 @@ def test_a_question_that_is_too_long_names_its_line(world: Profile) -> None:
         engine(Scripted(lambda row, turn: DONE), length=200).run([questions[0], long], progress=False)
     with pytest.raises(ModelError, match="question 'x': too long"):
         answer_questions(toy_local(), [Question("x", "why " * 900, ("y",))], [()], "brief")
-
-
-def test_a_judge_cut_in_its_reasoning_is_told_what_to_raise() -> None:
-    judge = Judge(Cut(0, "<think> The response says"), max_new_tokens=4)
-    with pytest.raises(ModelError, match=r"3 cut at 4 tokens: raise judge\.max_new_tokens"):
-        judge(["a", "b", "c"], [["x"]] * 3)
 
 
 # ------------------------------------------------------------------------------------ episodes

@@ -114,12 +114,15 @@ def summed(logprobs: Iterable[float]) -> float:
 def likeliest(choice: Body, options: Sequence[str]) -> list[float] | None:
     """The options' masses among the likeliest first tokens; None where the server gave no such tokens.
 
-    All minus infinity where the model thinks before it speaks: what comes first is then no choice.
+    All minus infinity where the model thinks before it speaks, or opens some other markup: what comes first is then no choice.
     """
     match choice:
         case {"logprobs": {"content": [{"token": str(first), "top_logprobs": [_, *_] as tops}, *_]}}:
             message = choice.get("message") or {}
-            thinks = "<think>" in first or message.get("reasoning_content") or message.get("reasoning")
+            opens = first.strip().startswith(
+                ("<", "[", "◁")
+            )  # "<think>" whole or in parts, "[THINK]", "◁think▷"
+            thinks = opens or message.get("reasoning_content") or message.get("reasoning")
             said = [] if thinks else [(str(top["token"]), float(top["logprob"])) for top in tops]
             return [summed(logprob for token, logprob in said if spells(token, option)) for option in options]
     return None
