@@ -123,7 +123,7 @@ class Bench:
         if given is None and spec.checkpoint is not None:
             return model.model_copy(update={"path": spec.checkpoint})
         raise StageError(
-            f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
+            f"{folder}: no trained searcher here; run `s3mini train {self.profile.option} "
             f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder"
         )
 

@@ -243,6 +243,6 @@ def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) ->
     """
     path = profile.build / stage_name(METHODS[check_methods([method])[0]], set_name, seed) / ANSWERS
     if not path.is_file():
-        raise DataError(f"{path}: not evaluated yet; run `s3mini evaluate --profile {profile.name}`")
+        raise DataError(f"{path}: not evaluated yet; run `s3mini evaluate {profile.option}`")
     with JsonlLog(path) as log:
         return list(log.records)

@@ -7,6 +7,7 @@ profiles, unknown keys and values out of range are errors that name the file, th
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -220,6 +221,13 @@ class Profile(_Spec):
         """Folder of everything a run of this profile makes."""
         return ROOT / "build" / self.name
 
+    @property
+    def option(self) -> str:
+        """What names it on a command line, as a shell reads it: its name, or its own file where it has one."""
+        files = () if self.name in available() else (f"{self.name}.yaml", "profile.yaml")
+        own = next((self.build / file for file in files if (self.build / file).is_file()), None)
+        return f"--profile {shlex.quote(shown_path(own) if own else self.name)}"
+
     def resolve(self, path: str) -> Path:
         """``path`` as given when absolute, else below the root."""
         return ROOT / path
@@ -319,7 +327,7 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
         return named.checkpoint, f"trained, {named.checkpoint}"
     if named.model is not None:
         return None, f"{named.model.path}, where the profile starts from"
-    return None, f"untrained: run `s3mini train --profile {profile.name} --seed {seed}` for a trained one"
+    return None, f"untrained: run `s3mini train {profile.option} --seed {seed}` for a trained one"
 
 
 def shown_path(path: Path) -> str:

@@ -200,6 +200,6 @@ def read_record(path: Path, command: str) -> Any:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and run `{command}` again") from error
 
 
-def read_results(path: Path, profile: str = "mini") -> Results:
+def read_results(path: Path, option: str = "--profile mini") -> Results:
     """A ``results.json``, wherever it lies; errors as `read_record`'s."""
-    return read_record(path, f"s3mini evaluate --profile {profile}")
+    return read_record(path, f"s3mini evaluate {option}")

@@ -47,7 +47,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """``["a=1", "b=[x, y]"]`` as a dict, values read as YAML.
+    """``["a=1", "b=[x, y]"]`` as a dict, values read as YAML; in a text, `` #`` begins no comment: paths have it.
 
     Raises:
         typer.BadParameter: no ``=``, or a value that is not YAML.
@@ -61,6 +61,8 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
         try:
             values[key] = yaml.safe_load(value)
+            if isinstance(values[key], str) and " #" in value and not value.lstrip().startswith(("'", '"')):
+                values[key] = value.strip()
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"{item!r}: the value is not valid YAML", param_hint=option) from error
     return values

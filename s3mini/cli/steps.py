@@ -155,8 +155,9 @@ def evaluate(
 
     with open_executor(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
         results = run(profile, method, sets, seed, searcher, executor=chosen)
+    report = write_report(profile, results)
     echo_results(results)
-    typer.echo(f"{profile.build / 'results.json'}\n{write_report(profile, results)}")
+    typer.echo(f"{profile.build / 'results.json'}\n{report}")
 
 
 @app.command()

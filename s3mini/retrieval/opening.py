@@ -202,5 +202,5 @@ def _refuse_foreign(stage: Stage, profile: Profile, kind: str) -> None:
         if manifest.get("complete") and built_for.get(key) != wanted:
             raise RetrievalError(
                 f"{stage.path}: this index was built for {key} {built_for.get(key)!r}, the profile asks for {key} "
-                f"{wanted!r}. Build it again: s3mini index --profile {profile.name} --kind {kind}"
+                f"{wanted!r}. Build it again: s3mini index {profile.option} --kind {kind}"
             )

@@ -1,4 +1,4 @@
-"""The machine and the software a result was made with, and how many threads to use on it."""
+"""The machine and the software a result was made with, how many threads to use on it, and what must not leave it."""
 
 import os
 import platform
@@ -64,3 +64,28 @@ def cap_threads(threads: int | None = None) -> int:
     if torch is not None:
         torch.set_num_threads(capped)
     return capped
+
+
+def keep_local() -> None:
+    """Tell other HTTP libraries of this process and of those it starts that this machine needs no proxy.
+
+    They read NO_PROXY, some its one spelling and some the other; what they cannot read in it, brackets, is taken off.
+    """
+    names = {name.lower() for name, value in os.environ.items() if value}
+    if not names & {"http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy"}:
+        return
+    for variable in ("no_proxy", "NO_PROXY"):
+        listed = os.environ.get(variable) or os.environ.get(variable.swapcase()) or ""
+        entries = [entry.strip("[]") for entry in listed.replace(",", " ").split()]
+        if "*" not in entries:
+            entries += ["localhost", "127.0.0.1", "::1", "0.0.0.0"]
+        os.environ[variable] = ",".join(dict.fromkeys(entries))
+
+
+def utf8_locale() -> dict[str, str]:
+    """Variables under which other programs read paths as UTF-8, as Python does in the locale C; none where they do already.
+
+    Java in the locale C, which is that of a bare container, cannot name a file that is not ASCII.
+    """
+    named = next((value for name in ("LC_ALL", "LC_CTYPE", "LANG") if (value := os.environ.get(name))), "C")
+    return {"LC_ALL": "C.UTF-8"} if named in ("C", "POSIX") else {}

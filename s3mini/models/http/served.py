@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _NO_SYSTEM = re.compile(
     r"HTTP 4\d\d: .*(system.{0,20}(role|message|prompt)|roles must alternate)", re.I | re.S
 )
+ENDINGS = {**dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"), "max_tokens": "length"}
+"""Other words for the two ways in which a reply may end."""
 
 
 def chat_bodies(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
@@ -139,7 +141,11 @@ class ServedModel(StatelessSampler):
     def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         choices = []
         for answer in self.endpoint.ask(self.path, [{"model": self.spec.path, **body} for body in bodies]):
-            match answer.get("choices"):
+            given = answer.get("choices")
+            for choice in given if isinstance(given, list) else ():
+                if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str):
+                    choice["finish_reason"] = ENDINGS.get(reason.lower(), reason)
+            match given:
                 case [{"finish_reason": "stop" | "length"} as choice]:
                     choices.append(choice)
                 case [dict() as choice]:
