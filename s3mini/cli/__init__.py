@@ -61,7 +61,7 @@ def _run(arguments: Sequence[str] | None) -> None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")
     except UnicodeEncodeError as error:
-        if error.encoding.lower() != sys.getfilesystemencoding().lower():
+        if error.encoding.lower() != sys.getfilesystemencoding().lower() or error.encoding == "utf-8":
             raise
         _fail(
             f"{error.object!r}: no path can have this name in this locale ({error.encoding}); set PYTHONUTF8=1"

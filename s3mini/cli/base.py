@@ -61,8 +61,11 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
         try:
             values[key] = yaml.safe_load(value)
-            if isinstance(values[key], str) and " #" in value and not value.lstrip().startswith(("'", '"')):
-                values[key] = value.strip()
+            text = value.strip()
+            if text.startswith("#") or (
+                isinstance(values[key], str) and " #" in text and text[0] not in "'\""
+            ):
+                values[key] = text
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"{item!r}: the value is not valid YAML", param_hint=option) from error
     return values

@@ -42,7 +42,7 @@ def retriever(
     max_queries: Annotated[int, Option(min=1, help="Queries per request, at most.")] = 4096,
     max_documents: Annotated[int, Option(min=1, help=_DOCUMENTS)] = 65_536,
     max_characters: Annotated[int, Option(min=1, help="Characters of a query; a longer one is cut.")] = 8192,
-    max_body: Annotated[int, Option(min=1, help="Bytes per request, at most.")] = 4 << 20,
+    max_body: Annotated[int, Option(min=1, help="Bytes per request, at most.")] = 32 << 20,
     max_batch: Annotated[int, Option(min=1, help="Queries searched at once, at most.")] = 128,
     max_waiting: Annotated[int, Option(min=1, help=_WAITING)] = 8192,
     cache: Annotated[int, Option(min=0, help="Answers kept in memory; 0 for none.")] = 65_536,

@@ -8,6 +8,7 @@ import email.utils
 import ipaddress
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,7 +27,9 @@ BUSY = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses of a server that cannot answer now: it is down behind its proxy, or asks for a slower pace."""
 BACKOFF, LONGEST = 0.5, 16.0  # seconds: the first pause at most, doubled each time, and the longest
 SHOWN = 500  # characters of a server's message
-LOOPBACK = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"})
+_LOOPBACK = re.compile(
+    r"(.+\.)?localhost|localhost[46]?(\.localdomain[46]?)?|ip6-(localhost|loopback)|loopback"
+)
 Answer = TypeVar("Answer")
 Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
@@ -200,7 +203,7 @@ def _excepted(url: httpx.URL, no_proxy: str) -> bool:
 def is_local(url: httpx.URL) -> bool:
     """Whether it is on this machine, where no proxy must stand in between."""
     host = url.host.lower().rstrip(".")
-    if host in LOOPBACK or host.endswith(".localhost") or host == socket.gethostname().lower():
+    if _LOOPBACK.fullmatch(host) or host == socket.gethostname().lower():
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

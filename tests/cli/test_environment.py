@@ -17,7 +17,7 @@ from s3mini.cli.terminal import command
 from s3mini.errors import ModelError
 from s3mini.profile import load_profile
 from s3mini.runs.http_client import is_local, open_client, proxy_for
-from s3mini.runs.machine import keep_local, utf8_locale
+from s3mini.runs.machine import keep_local
 
 PROXY = "http://10.255.255.1:9"
 ODD = "a b #1 50%?'\"é"
@@ -34,26 +34,36 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LOCAL = [
     "localhost", "LOCALHOST", "localhost.", "x.localhost", "localhost.localdomain", "127.0.0.1", "127.8.9.1", "127.1",
-    "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "ip6-localhost",
+    "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "ip6-localhost", "ip6-loopback", "localhost6", "0x7f.1",
+    "localhost4.localdomain4", "localhost6.localdomain6", "2130706433", "0",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("host", LOCAL)
-@pytest.mark.parametrize(
-    "variable", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-)
-@pytest.mark.parametrize("proxy", [PROXY, "socks5://10.255.255.1:9", "nonsense://["])
-def test_what_is_local_goes_by_no_proxy(
-    host: str, variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+VARIABLES = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+UNUSABLE = [PROXY, "socks5://10.255.255.1:9", "nonsense://["]
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+@pytest.mark.parametrize("proxy", UNUSABLE)
+def test_what_is_local_goes_by_no_proxy(variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, proxy)
-    for scheme in ("http", "https"):
-        assert proxy_for(httpx.URL(f"{scheme}://{host}:8000/v1")) is None
-    open_client(httpx.Client, f"http://{host}:8000", ModelError).close()
+    for host in LOCAL:
+        for scheme in ("http", "https"):
+            assert proxy_for(httpx.URL(f"{scheme}://{host}:8000/v1")) is None, host
+    open_client(httpx.Client, "http://0.0.0.0:8000", ModelError).close()
 
 
 @pytest.mark.parametrize(
-    "host", ["example.org", "10.0.0.1", "[2001:db8::1]", "localhost.example.org", "128.0.0.1"]
+    "host",
+    [
+        "example.org",
+        "10.0.0.1",
+        "[2001:db8::1]",
+        "localhost.example.org",
+        "128.0.0.1",
+        "notlocalhost",
+        "localhost7",
+    ],
 )
 def test_what_is_not_local_is_not(host: str) -> None:
     assert not is_local(httpx.URL(f"http://{host}"))
@@ -86,7 +96,7 @@ def test_no_proxy_in_all_its_forms(
     for host in ("gpu.corp.net", "10.1.2.3", "[fe80::1]", "other.org"):
         expected = None if host in excepted else PROXY
         assert proxy_for(httpx.URL(f"http://{host}:8000/v1")) == expected, host
-        open_client(httpx.AsyncClient, f"http://{host}:8000", ModelError)
+    open_client(httpx.AsyncClient, "http://gpu.corp.net:8000", ModelError)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:secret@10.255.255.1:9", "socks4://x:1", "http://[::1"])
@@ -100,7 +110,7 @@ def test_a_proxy_that_cannot_be_used_is_told(proxy: str, monkeypatch: pytest.Mon
         assert proxy.startswith("socks5"), "only where the package for it is there"
 
 
-@pytest.mark.parametrize("listed", [None, "corp.net", "[::1]", "*"])
+@pytest.mark.parametrize("listed", [None, "corp.net", "[::1]", "[::1]:8000", "*"])
 def test_other_libraries_stay_on_the_machine_too(listed: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(os.environ)
     keep_local()
@@ -112,7 +122,7 @@ def test_other_libraries_stay_on_the_machine_too(listed: str | None, monkeypatch
     session = requests.Session()
     for host in ("localhost", "127.0.0.1", "0.0.0.0", "[::1]"):
         settings = session.merge_environment_settings(f"http://{host}:8002/x", {}, None, None, None)
-        assert host == "[::1]" or not settings["proxies"], host
+        assert not settings["proxies"], host
     httpx.Client().close()
     assert "corp.net" in os.environ["no_proxy"] or listed != "corp.net"
 
@@ -194,18 +204,23 @@ def test_no_work_is_lost_to_what_cannot_be_printed(
     assert done.returncode in ((0, 1) if "head" in shell else (code,))
 
 
-def test_java_is_given_a_locale_only_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    for named, given in (
-        ({}, True),
-        ({"LC_ALL": "C"}, True),
-        ({"LANG": "de_DE.UTF-8"}, False),
-        ({"LC_ALL": "", "LANG": "C"}, True),
-    ):
-        for name in ("LC_ALL", "LC_CTYPE", "LANG"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in named.items():
-            monkeypatch.setenv(name, value)
-        assert utf8_locale() == ({"LC_ALL": "C.UTF-8"} if given else {})
+@pytest.mark.parametrize(
+    ("named", "codeset"),
+    [
+        ({"LC_ALL": "C"}, ""),
+        ({"LC_ALL": "POSIX"}, ""),
+        ({"LC_ALL": "xx_XX.UTF-8"}, ""),  # not installed
+        ({"LANG": "C", "PYTHONCOERCECLOCALE": "0"}, ""),
+        ({"LC_ALL": "C.UTF-8"}, "UTF-8"),
+        ({}, "UTF-8"),  # Python has then set LC_CTYPE, also for those it starts
+    ],
+)
+def test_java_is_given_a_locale_only_where_there_is_none(named: dict[str, str], codeset: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in ("LC_ALL", "LC_CTYPE", "LANG")}
+    code = "from s3mini.runs.machine import utf8_locale; print(utf8_locale().get('LC_ALL', 'UTF-8'))"
+    given = kept | named | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == (codeset or "C.UTF-8"), done.stderr
 
 
 # What can be pasted
@@ -223,7 +238,14 @@ def test_a_printed_setting_comes_back_as_it_was(value: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "read"),
-    [("/a #b/c", "/a #b/c"), ("'/a #b'", "/a #b"), ("5 # five", 5), ("[1, 2]", [1, 2]), ("/a#b", "/a#b")],
+    [
+        ("/a #b/c", "/a #b/c"),
+        ("'/a #b'", "/a #b"),
+        ("5 # five", 5),
+        ("[1, 2]", [1, 2]),
+        ("/a#b", "/a#b"),
+        ("#a/b", "#a/b"),
+    ],
 )
 def test_a_path_typed_with_a_blank_and_a_hash_is_not_cut(given: str, read: object) -> None:
     assert pairs([f"k={given}"], "--set") == {"k": read}

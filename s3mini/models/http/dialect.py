@@ -4,7 +4,8 @@ Such servers differ in the parameters they refuse, and no list of them stays rig
 ``max_completion_tokens`` and no temperature, others know no ``seed``, some forbid whatever they do not know. So a refusal
 that names a parameter of the request is read, in whatever form it comes, and from then on that endpoint is asked without
 it, for as long as the process lives. Only parameters whose absence leaves a reply a reply are given up (`COSTS`); a
-length limit is renamed, never dropped. Anything else stays the error it is.
+length limit is renamed, never dropped. A value that is refused is given up likewise, but for a temperature above 0. Anything
+else stays the error it is.
 """
 
 import functools
@@ -30,8 +31,17 @@ COSTS = {
 RENAMED = {"max_tokens": "max_completion_tokens"}
 SMALLEST = 0.01  # the temperature sent to servers that take none of 0
 _REFUSES = re.compile(
-    r"un-?support|n[o']t\W+(yet\W+)?support|not permitted|not allowed|not accept|not available|not compatible|"
+    r"un-?support|n[o']t\W+(\w+\W+)?support|not (permitted|allowed|accept|available|compatible|recogni|implemented)|"
     r"unrecogni[sz]ed|unknown|unexpected|extra|forbidden|cannot find field|only the default|deprecated",
+    re.IGNORECASE,
+)
+_OUT_OF_RANGE = re.compile(
+    r"invalid (value|parameter|argument|input|field)|(must|should|has to) be|out of range|"
+    r"(greater|more|larger|less|smaller) than",
+    re.IGNORECASE,
+)
+_NOT_BOTH = re.compile(
+    r"(cannot|can'?t|not|never) (be )?(\w+ )?(both|together)|mutually exclusive|only one of",
     re.IGNORECASE,
 )
 _POSITIVE = re.compile(r"positive|(greater|more|larger) than 0|above 0|> ?0", re.IGNORECASE)
@@ -62,10 +72,15 @@ class Dialect:
     def learn(self, refusal: str, sent: Mapping[str, Any], vital: frozenset[str] = frozenset()) -> bool:
         """Whether a refusal, as it came, is of parameters that can be changed; ``vital`` ones are not."""
         changes: dict[str, str | float | None] = {}
-        for name in _named(refusal, sent):
+        named = _named(refusal, sent)
+        not_both = len(named) > 1 and _NOT_BOTH.search(refusal)
+        refuses, out_of_range = _REFUSES.search(refusal), _OUT_OF_RANGE.search(refusal)
+        for name in named:
             if name == "temperature" and sent[name] == 0 and _POSITIVE.search(refusal):
                 changes[name] = SMALLEST
-            elif _REFUSES.search(refusal) and name not in vital:
+            elif name in vital or (name == "temperature" and not_both):
+                continue
+            elif refuses or (name in COSTS and name != "temperature" and (out_of_range or not_both)):
                 changes[name] = RENAMED.get(name)
         for name, change in changes.items():
             if name not in self.changes or self.changes[name] != change:
@@ -100,8 +115,10 @@ def _named(refusal: str, sent: Mapping[str, Any]) -> list[str]:
     text = refusal.replace("\\n", "\n").replace("\\", "")
 
     def mentioned(name: str) -> bool:
-        bare = rf"|(?<![\w.]){name}(?!\w)" if len(name) > 1 else ""
-        return re.search(rf"""["'`]{name}["'`]|->\s*{name}(?!\w){bare}""", text) is not None
+        first, *more = name.split("_")
+        form = f"({name}|{first}{''.join(map(str.capitalize, more))})"  # also frequencyPenalty
+        bare = rf"|(?<![\w.]){form}(?!\w)" if len(name) > 1 else ""
+        return re.search(rf"""["'`]{form}["'`]|->\s*{form}(?!\w){bare}""", text) is not None
 
     return [name for name in known if mentioned(name)]
 

@@ -30,10 +30,11 @@ from ...runs.http_client import (
     refusal,
     retry_after,
 )
-from .dialect import dialect
+from .dialect import COSTS, dialect
 
 CONNECT = 10.0  # seconds to wait for a connection
-VITAL = {"/completions": frozenset({"temperature"})}  # token ids are sampled, their probabilities counted on
+VITAL = {"/completions": frozenset(COSTS) - {"seed", "stream", "n"}}
+"""What is never given up, by path: where token ids are sampled, their probabilities are counted on."""
 
 
 class Refused(ModelError):

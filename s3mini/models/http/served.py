@@ -144,7 +144,7 @@ class ServedModel(StatelessSampler):
             given = answer.get("choices")
             for choice in given if isinstance(given, list) else ():
                 if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str):
-                    choice["finish_reason"] = ENDINGS.get(reason.lower(), reason)
+                    choice["finish_reason"] = ENDINGS.get(reason.lower(), reason.lower())
             match given:
                 case [{"finish_reason": "stop" | "length"} as choice]:
                     choices.append(choice)

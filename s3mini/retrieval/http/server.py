@@ -139,12 +139,9 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def read_ask(body: bytes) -> Ask:
-    """The request; the message of a refusal names the field."""
+    """The request, its numbers as they are written; the message of a refusal names the field."""
     try:
-        # half a character, escaped, if a model wrote it: served like any other query
-        if b"\\ud" in body.lower():
-            body = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
-        return Ask.model_validate_json(body)
+        return Ask.model_validate(json.loads(body, parse_int=str, parse_float=str, parse_constant=str))
     except (ValidationError, ValueError, RecursionError) as error:
         raise HTTPException(422, f"not a request: {first_problem(error)}") from error
 
@@ -164,7 +161,8 @@ def check_ask(queries: Sequence[Any], k: int, limits: Limits) -> tuple[list[str]
         raise HTTPException(413, f"{told}: ask in several requests")
     texts, problems = [], {}
     for position, query in enumerate(queries):
-        text = str(query) if type(query) in (str, int, float) else ""
+        text = query if isinstance(query, str) else ""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a character, if a model wrote one
         if not text.strip():
             what = "empty" if isinstance(query, str) else "neither text nor number"
             text, problems[position] = "", f"{what}: it finds nothing"

@@ -50,7 +50,7 @@ class Limits(BaseModel):
         1 << 16, ge=1, description="documents per request: what an answer takes in memory, 50 MB of wiki-18"
     )
     characters: int = Field(8192, ge=1, description="characters of a query that are searched")
-    body: int = Field(4 << 20, ge=1, description="bytes per request")
+    body: int = Field(32 << 20, ge=1, description="bytes per request")
     batch: int = Field(128, ge=1, description="queries searched at once")
     waiting: int = Field(8192, ge=1, description="queries waiting, above which requests are refused with 503")
 

@@ -11,6 +11,7 @@ from served_toys import Server, chat_answer, serving
 
 from s3mini.errors import ModelError
 from s3mini.models.http.dialect import Dialect
+from s3mini.models.http.endpoint import VITAL
 from s3mini.models.http.served import ServedModel
 from s3mini.profile import ModelSpec
 
@@ -53,6 +54,14 @@ NIM = (
         (openai("property 'presence_penalty' is unsupported"), {"presence_penalty": None}),
         ("unknown field `seed`", {"seed": None}),
         ("`temperature` must be strictly positive", {"temperature": 0.01}),
+        ("Input validation error: `top_p` must be > 0.0 and < 1.0", {"top_p": None}),
+        (openai("`temperature` and `top_p` cannot both be specified for this model."), {"top_p": None}),
+        (openai("Set temperature or top_p, but not both"), {"top_p": None}),
+        (openai("Model x does not support parameter presencePenalty."), {"presence_penalty": None}),
+        (openai("Invalid parameter: seed", "seed"), {"seed": None}),
+        (openai("Parameter 'seed' is not currently supported"), {"seed": None}),
+        (openai("Parameter `seed` isn't supported here"), {"seed": None}),
+        (openai("Invalid value: 'top_k' is none of ours"), {}),
         (openai("'max_tokens' or 'max_completion_tokens' is too large: 16. The maximum context is 4"), {}),
         (openai("max_tokens is too large: 16", "max_tokens"), {}),
         (openai("temperature must be at most 2", "temperature"), {}),
@@ -75,8 +84,11 @@ def test_what_a_refusal_teaches(refusal: str, changes: dict[str, Any]) -> None:
     )
 
 
-def test_temperature_is_vital_where_token_probabilities_are_counted_on() -> None:
-    assert not Dialect("x").learn(openai(ONLY_ONE, "temperature"), SENT, frozenset({"temperature"}))
+def test_how_tokens_are_sampled_is_vital_where_token_probabilities_are_counted_on() -> None:
+    vital = VITAL["/completions"]
+    assert not Dialect("x").learn(openai(ONLY_ONE, "temperature"), SENT, vital)
+    assert not Dialect("x").learn(openai("Unsupported parameter: 'top_p'", "top_p"), SENT, vital)
+    assert Dialect("x").learn(openai("Unsupported parameter: 'seed'", "seed"), SENT, vital)
 
 
 class Picky:
@@ -118,6 +130,23 @@ def test_an_endpoint_is_learnt_once_and_told_once(
         assert len(server.asked) == 18 + len(refused)
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == len(refused) and all(server.url in line and "the cost:" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [
+        ("stop", False),
+        ("STOP", False),
+        ("EOS", False),
+        ("end_turn", False),
+        ("MAX_TOKENS", True),
+        ("Length", True),
+    ],
+)
+def test_other_words_for_how_a_reply_ends(reason: str, cut: bool) -> None:
+    with serving(lambda *_: chat_answer("yes", reason)) as server:
+        (reply,) = served(server, "words").reply([[{"role": "user", "content": "q"}]])
+    assert (reply, reply.cut) == ("yes", cut)
 
 
 def test_a_status_in_the_body_counts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import threading
@@ -264,6 +265,11 @@ FAILED = "failed: the retriever failed: ValueError: cannot search 'bad'"
         ({"query": "a"}, None, NO_TEXT),
         (1984, "1984", None),
         (3.5, "3.5", None),
+        (1e22, "1e+22", None),
+        (float("nan"), "NaN", None),
+        ("half \ud800", "half ?", None),
+        ("pair \U0001f600", "pair \U0001f600", None),
+        (functools.reduce(lambda inner, _: [inner], range(300), "deep"), None, NO_TEXT),
         (10**18, "1" + "0" * 18, None),
         ("bad", None, FAILED),
         ("y" * 25, "y" * 20, CUT),
@@ -300,6 +306,8 @@ def test_one_odd_query_costs_the_others_nothing(
         ({"topk": "2"}, 2),
         ({"topk": 2.0}, 2),
         ({"return_scores": None}, 3),
+        ({"return_scores": 0}, 3),
+        ({"return_scores": "false"}, 3),
         ({"search_url": "x", "task": {"a": 1}}, 3),
     ],
 )
@@ -311,8 +319,11 @@ def test_what_the_originals_fill_in_or_pass_over(words: WordRetriever, more: Any
 
 
 def test_a_trainers_whole_batch_in_one_request(words: WordRetriever) -> None:
-    """2,560 queries, a fifth of them twice, searched in pieces; a short request gets its turn in between."""
-    queries = [f"q{i % 2048}" for i in range(2560)]
+    """2,560 queries, a fifth of them twice, searched in pieces; a short request gets its turn in between.
+
+    They are as long as what a model writes in 500 tokens of another script, escaped as the trainers' clients do: 12 MB.
+    """
+    queries = ["長" * 800 + f"q{i % 2048}" for i in range(2560)]
     with serving(make_app(words, cache=0)) as url, ThreadPoolExecutor(2) as clients:
         words.gate.clear()
         asked = clients.submit(post, url, queries=queries, topk=3, return_scores=True)
