@@ -219,7 +219,9 @@ def test_java_is_given_a_locale_only_where_there_is_none(named: dict[str, str], 
     kept = {name: value for name, value in os.environ.items() if name not in ("LC_ALL", "LC_CTYPE", "LANG")}
     code = "from s3mini.runs.machine import utf8_locale; print(utf8_locale().get('LC_ALL', 'UTF-8'))"
     given = kept | named | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=300
+    )
     assert done.stdout.strip() == (codeset or "C.UTF-8"), done.stderr
 
 

@@ -178,8 +178,9 @@ class RemoteRetriever:
         title, text = split_contents(contents)
         if self._known is None:
             return Document(digest(text=contents) if given is None else str(given), title, text)
-        own = self._known.get(self._by_contents.get(canonical(contents), "") if given is None else str(given))
-        if own is None or canonical(own.contents) != canonical(Document("", title, text).contents):
+        laid_out = canonical(Document("", title, text).contents)  # a text alone has no line for its title
+        own = self._known.get(self._by_contents.get(laid_out, "") if given is None else str(given))
+        if own is None or canonical(own.contents) != laid_out:
             shown = repr(given) if given is not None else f"{contents[:40]!r} …"
             raise RetrievalError(
                 f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "
