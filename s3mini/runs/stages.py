@@ -36,7 +36,8 @@ _NEARLY_FULL = 1 << 20  # bytes; some libraries report a full disk as a bare Run
 
 def disk_error(error: OSError, path: Path) -> StageError | None:
     """The `StageError` for a full or read-only disk or an impossible path, or None when ``error`` is something else."""
-    where = Path(error.filename) if isinstance(error.filename, str) else path
+    named = error.filename2 or error.filename  # of two it is the second that was to come to be
+    where = Path(named) if isinstance(named, str) else path
     if error.errno in _FULL:
         remedy = "no space left on the disk; free some room and run the same command again: it resumes"
     elif error.errno in _DENIED:

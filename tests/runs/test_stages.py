@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,9 +70,19 @@ def test_read_only_folder_is_told_apart_from_a_full_disk(
         atomic_write(tmp_path / "a.txt", "x")
 
 
-def test_other_errors_of_the_system_pass_unchanged(tmp_path: Path) -> None:
+def test_a_place_where_nothing_can_lie_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(StageError, match=re.escape(f"{tmp_path / 'a'}: nothing can lie there")):
+        atomic_write(tmp_path / "a", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_other_errors_of_the_system_pass_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
         atomic_write(tmp_path / "a", "x")
 
 
