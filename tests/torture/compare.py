@@ -10,6 +10,7 @@ from typing import Any
 
 MAY_DIFFER = (
     "seconds",
+    "seconds_collecting",
     "stages",
     "resumed",
     "machine",
