@@ -110,11 +110,17 @@ class Loop:
 
     def __call__(self, prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
         """Prompts hold each question ``num_generations`` times in a row; one completion is returned per row."""
-        step = trainer.state.global_step // self.spec.num_iterations + 1
-        questions = [self.questions[prompt[-1]["id"]] for prompt in prompts[:: self.spec.num_generations]]
-        episodes = self.roll_out(questions, step)
+        episodes = self.roll_out(self.asked(prompts), self.step_of(trainer))
         outcomes = self.parts.score(episodes)
-        return as_completions(episodes, outcomes, self.parts.tokenizer.eos_token_id)  # which TRL updates with
+        return as_completions(episodes, outcomes, self.parts.tokenizer.eos_token_id)  # TRL updates with them
+
+    def asked(self, prompts: Sequence[list[dict[str, str]]]) -> list[Question]:
+        """The questions of the prompts, once each; a prompt carries its question's id."""
+        return [self.questions[prompt[-1]["id"]] for prompt in prompts[:: self.spec.num_generations]]
+
+    def step_of(self, trainer: Any) -> int:
+        """Which step this is, from 1; TRL counts updates, of which a step makes ``num_iterations``."""
+        return int(trainer.state.global_step) // self.spec.num_iterations + 1
 
     def roll_out(self, questions: Sequence[Question], step: int) -> list[Episode]:
         """A group of sampled episodes per question, by the policy as it is now."""
