@@ -13,6 +13,7 @@ Departures from the paper, all deliberate:
 - Training sees exactly what evaluation sees (the public code trains on a longer first block).
 - A step without signal moves nothing: where all groups are alike the optimizer does not step (`training.trainer`).
   ``grpo.resample`` has such groups replaced first, by fresh questions (dynamic sampling: DAPO, Yu et al. 2025).
+- ``grpo.search_cost`` (off) takes a price for each search off the reward that is trained with; never in evaluation.
 - A step scores all its episodes in one batch; a generator, judge or retriever that fails stops the run, which resumes.
 
 Several processes (`runs.processes`) share a step's questions: each rolls out and scores its own, with the seeds that
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from .runs.machine import cap_threads
 from .runs.omissions import EPISODE_CUT
 from .runs.processes import join
 from .runs.stages import JsonlLog, Stage
-from .training.parts import Parts, identity, open_parts
+from .training.parts import Parts, PricedScorer, identity, open_parts
 from .training.trl import as_completions, shortened
 
 
@@ -78,6 +80,8 @@ def train(
         processes.share(spec.questions_per_step, "grpo.questions_per_step")  # before anything is opened
         cap_threads(profile.threads)
         opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name, processes.sharded))
+        if spec.search_cost:
+            opened = replace(opened, score=PricedScorer(opened.score, spec.search_cost))
         from .training.recorder import CURVE
         from .training.run import Training
 

@@ -23,13 +23,11 @@ def advantages_plot(groups: Mapping[str, Sequence[float]]) -> Plot:
         mean = float(np.mean(rewards))
         above.bar(places, rewards, 0.6, color=MUTED)
         above.axhline(mean, color=INK, lw=1, ls="--")
-        above.annotate(
-            f"mean {mean:.2f}", (0.98, mean), (0, 3), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", fontsize=8, color=INK,
-        )  # fmt: skip
-        above.set_title(name)
+        above.set_title(f"{name}: mean {mean:.3g}")
         bars = below.bar(places, advantages, 0.6, color=[UP if a > 0 else DOWN for a in advantages])
-        below.bar_label(bars, [f"{a:+.2f}" if a else "0" for a in advantages], fontsize=8, color=INK)
+        values = [f"{a:+.2f}" if a else "0" for a in advantages]
+        labels = [value if values.index(value) == i else "" for i, value in enumerate(values)]
+        below.bar_label(bars, labels, padding=1, fontsize=8.5, color=INK)
         below.axhline(0, color=INK, lw=1)
         below.margins(y=0.25)
         below.set_xlabel("episode")
