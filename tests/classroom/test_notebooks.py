@@ -78,8 +78,8 @@ class TestRules:
         if path.name < "05":
             pytest.skip("the earlier notebooks' frame is tested with them")
         title = nbformat.read(path, as_version=4).cells[0].source
-        rows = re.findall(r"^\| (\w+) \|", title, flags=re.M)
-        assert rows == ["Reads", "Writes", "Package", "Paper", "Needs"]
+        rows = re.findall(r"^\| ([A-Z].*?) \|", title, flags=re.M)
+        assert rows == ["You learn", "Reads", "Writes", "Package", "Paper", "Needs"]
         sources = [cell.source for cell in code_cells(path)]
         assert "check_parameters()" in sources[1]
         for source in sources:
