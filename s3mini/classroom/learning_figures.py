@@ -75,7 +75,8 @@ def bootstrap_plot(draws: Mapping[str, Sequence[float]]) -> Plot:
     told = []
     for (name, means), colour in zip(draws.items(), SHADES, strict=False):
         low, high = np.percentile(means, [2.5, 97.5])
-        axes.hist(means, edges.tolist(), color=colour, alpha=0.45, label=f"{name}: 95 % from {low:.3f} to {high:.3f}")
+        label = f"{name}: 95 % from {low:.3f} to {high:.3f}"
+        axes.hist(means, edges.tolist(), color=colour, alpha=0.45, label=label)
         for end in (low, high):
             axes.axvline(end, color=colour, lw=1.5, ls="--")
         told.append(f"{name} {low:.3f} to {high:.3f}")
