@@ -21,9 +21,10 @@ from .protocols import REGISTRY, Protocol, wordings
 from .records import Collected, Document, Episode, Question, Score
 
 if TYPE_CHECKING:  # models, indexes and torch are loaded only when something is left to answer
+    from transformers import PreTrainedTokenizerBase
+
     from .episodes import Engine
-    from .models.base import ChatModel
-    from .models.local import LocalModel
+    from .models.base import ChatModel, Sampler
     from .retrieval.base import Retriever
     from .reward import Judge
 
@@ -80,7 +81,7 @@ class Bench:
         from .reward import Judge
 
         spec = self.profile.judge
-        return Judge(open_model(spec), spec.wordings, spec.max_new_tokens)
+        return Judge(open_model(spec), spec.wordings, spec.threshold)
 
     def retriever(self, kind: str | None = None) -> Retriever:
         """The profile's retriever of a kind, see `kind_of_index`.
@@ -122,25 +123,33 @@ class Bench:
         if given is None and spec.checkpoint is not None:
             return model.model_copy(update={"path": spec.checkpoint})
         raise StageError(
-            f"{folder}: no trained searcher here; run `s3mini train --profile {self.profile.name} "
+            f"{folder}: no trained searcher here; run `s3mini train {self.profile.option} "
             f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder"
         )
 
     def engine(
-        self, protocol: str, searcher: LocalModel, retriever: Retriever, reader: ChatModel | None = None
+        self,
+        protocol: str,
+        searcher: Sampler,
+        tokenizer: PreTrainedTokenizerBase,
+        retriever: Retriever | None = None,
+        reader: ChatModel | None = None,
     ) -> Engine:
-        """Plays episodes of a protocol with a searcher; ``reader`` (None: the searcher) condenses documents for it."""
+        """Plays episodes of a protocol with a searcher, over its own retriever unless another is given.
+
+        ``reader`` condenses documents for the protocols that want it; None shows them as they are.
+        """
         from .episodes import Engine
 
-        assert searcher.tokenizer is not None  # a profile whose searcher gives no tokens is refused
+        spec = self.checkpoint(protocol, trained=False)  # trained, it has the same limits
         return Engine(
             searcher,
-            searcher.tokenizer,
-            retriever,
-            make_protocol(protocol, self.profile, reader=reader or searcher),
+            tokenizer,
+            retriever or self.retriever(protocol_class(protocol).retriever),
+            make_protocol(protocol, self.profile, reader),
             method_spec(self.profile, protocol).max_turn_tokens,
-            searcher.spec.max_length,
-            searcher.spec.max_rows,
+            spec.max_length,
+            spec.max_rows,
         )
 
     def episodes(self, protocol: str, trained: bool, questions: Sequence[Question]) -> list[Episode]:
@@ -148,8 +157,8 @@ class Bench:
         from .models import open_model
 
         searcher = open_model(self.checkpoint(protocol, trained))
-        retriever = self.retriever(protocol_class(protocol).retriever)
-        engine = self.engine(protocol, searcher, retriever)  # type: ignore[arg-type]  # served ones sample alike
+        assert searcher.tokenizer is not None  # a profile whose searcher gives no tokens is refused
+        engine = self.engine(protocol, searcher, searcher.tokenizer, reader=searcher)
         return engine.run(questions, n=1, temperature=0.0, seed=self.seed, progress=False)
 
     # ------------------------------------------------------------------------------ answers

@@ -15,6 +15,7 @@ prompt alone is too long holds that single token, since TRL cannot take an empty
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,13 @@ class Engine:
         """Take turns until every rollout has ended."""
         room = self.max_length - 1  # the last place is the end token's
         fits = [r for r in rollouts if r.length < room]
+        if len(fits) < len(rollouts):
+            place = next(r.history.question.where for r in rollouts if r.length >= room)
+            warnings.warn(
+                f"{place}: too long for the searcher with its first documents, as {len(rollouts) - len(fits)} of {len(rollouts)} "
+                "episodes are, which take no turn: raise searcher.max_length",
+                stacklevel=3,
+            )
         for rollout in rollouts:
             if rollout.length >= room:
                 rollout.end = "length"
@@ -173,7 +181,7 @@ class Engine:
                 turns = fits[i].history.turns
                 turns[-1] = replace(turns[-1], query=query, shown=hits)
                 fits[i].noted(f"{SHORTENED} to {LONGEST_QUERY} characters", len(query) > LONGEST_QUERY)
-                fits[i].noted(MALFORMED, query in getattr(self.retriever, "malformed", ()))
+                fits[i].noted(MALFORMED, query[:LONGEST_QUERY] in getattr(self.retriever, "malformed", ()))
             ongoing = [i for i in live if not fits[i].end]
             shown = self.protocol.observe([fits[i].history for i in ongoing]) if ongoing else []
             blocks = block_ids(self.tokenizer, shown)

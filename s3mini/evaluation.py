@@ -77,6 +77,8 @@ def evaluate(
     with tqdm(total=total, unit="answer", disable=not progress) as bar:
 
         def answer(method: Method) -> None:
+            if method.replays and method.replays in answers:
+                method = replayed(method, answers[method.replays])
             answers[method.name] = {}
             for name in chosen:
                 bar.set_description(f"{method.name} {name}")
@@ -147,7 +149,7 @@ def answer_set(
     work = partial(_answer_batch, method=method, set_name=set_name)
     inputs, settings = bench.depends_on(questions)
     inputs |= method.inputs(bench)
-    settings["record"] = 2  # counts up when a record gets a field that summaries need
+    settings["record"] = 3  # counts up when a record gets a field that summaries need
     with Stage(bench.profile, name, inputs, settings) as stage:
         if not stage.done:
             method.first(bench, set_name, executor)
@@ -166,6 +168,7 @@ def stage_name(method: Method, set_name: str, seed: int) -> str:
 def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, set_name: str) -> list[Answer]:
     started = time.perf_counter()
     collected = method.collect(bench, set_name, questions)
+    collecting = (time.perf_counter() - started) / len(questions)
     open_ones = [i for i, found in enumerate(collected) if found.score is None]
     asked = [questions[i] for i in open_ones]
     answers = bench.answer(asked, [collected[i] for i in open_ones])
@@ -173,7 +176,7 @@ def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, s
         collected[i] = replace(collected[i], score=score)
     seconds = (time.perf_counter() - started) / len(questions)
     records = [
-        _record(bench, question, found, found.seconds or seconds)
+        _record(bench, question, found, found.seconds or seconds, found.seconds or collecting)
         for question, found in zip(questions, collected, strict=True)
     ]
     for i, answer in zip(open_ones, answers, strict=True):
@@ -182,7 +185,7 @@ def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, s
     return records
 
 
-def _record(bench: Bench, question: Question, found: Collected, seconds: float) -> Answer:
+def _record(bench: Bench, question: Question, found: Collected, seconds: float, collecting: float) -> Answer:
     episode, score = found.episode, found.score
     assert score is not None  # _answer_batch scores what came unscored
     return {
@@ -201,6 +204,7 @@ def _record(bench: Bench, question: Question, found: Collected, seconds: float) 
         "generator_tokens": 0 if found.answer is not None else bench.prompt_tokens(question, found.context),
         "context_tokens": bench.count_tokens(found.context),
         "seconds": round(seconds, 4),
+        "seconds_collecting": round(collecting, 4),
         "episode": episode_as_json(episode) if episode else None,
     }
 
@@ -216,6 +220,21 @@ def without_selection(method: Method, answers: Mapping[str, Sequence[Answer]]) -
     return replace(method, name=method.name + WITHOUT_SELECTION, collect=collect)
 
 
+def replayed(method: Method, answers: Mapping[str, Sequence[Answer]]) -> Method:
+    """A method scored on its episodes' own answers, which takes them from another's records: they are not played again."""
+    stored = {record["id"]: record for records in answers.values() for record in records}
+
+    def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
+        records = [stored[question.id] for question in questions]
+        episodes = [episode_from_json(record, bench.documents) for record in records]
+        return [
+            Collected(e.context, e, e.answer or "", seconds=record["seconds_collecting"])
+            for e, record in zip(episodes, records, strict=True)
+        ]
+
+    return replace(method, collect=collect)
+
+
 def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) -> list[Answer]:
     """The stored records of a method on a set, in the order they were made.
 
@@ -224,6 +243,6 @@ def load_answers(profile: Profile, method: str, set_name: str, seed: int = 0) ->
     """
     path = profile.build / stage_name(METHODS[check_methods([method])[0]], set_name, seed) / ANSWERS
     if not path.is_file():
-        raise DataError(f"{path}: not evaluated yet; run `s3mini evaluate --profile {profile.name}`")
+        raise DataError(f"{path}: not evaluated yet; run `s3mini evaluate {profile.option}`")
     with JsonlLog(path) as log:
         return list(log.records)

@@ -82,6 +82,10 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     ],
     # Training questions with and without those that naive RAG answers: what is left of GBR under GRPO.
     "filter": lambda _: [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})],
+    # A control: trained and tested where no query finds anything of use, does it still search?
+    "broken": lambda _: [
+        Arm("as it is"), *(Arm(name, {"retrieval.kind": name}) for name in ("random", "empty"))
+    ],
     # More of the same.
     "steps": lambda profile: [
         Arm(f"{steps} steps", {"grpo.steps": steps} if steps > profile.grpo.steps else {})

@@ -34,9 +34,8 @@ from .bench import protocol_class
 from .profile import GrpoSpec, Profile
 from .records import Episode, Question
 from .runs.machine import cap_threads
-from .runs.omissions import EPISODE_CUT
 from .runs.processes import join
-from .runs.stages import JsonlLog, Stage
+from .runs.stages import Stage
 from .training.parts import Parts, PricedScorer, identity, open_parts
 from .training.trl import as_completions, shortened
 
@@ -59,7 +58,7 @@ def train(
     Args:
         run: names the folder; None takes the protocol's name.
         protocol: a name of the protocol registry.
-        reward: "recall" or a name of `reward.make_reward`; None takes the protocol's own.
+        reward: "recall" or a name of `reward.REWARDS`; None takes the protocol's own.
         resume: False throws away what an earlier run left.
         parts: opened parts to use, for tests and other methods; None opens the profile's.
 
@@ -82,7 +81,6 @@ def train(
         opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name, processes.sharded))
         if spec.search_cost:
             opened = replace(opened, score=PricedScorer(opened.score, spec.search_cost))
-        from .training.recorder import CURVE
         from .training.run import Training
 
         training = Training(stage, opened, spec, seed, processes, progress)
@@ -90,19 +88,8 @@ def train(
             training.train(Loop(training.parts, spec, seed))
             training.save()
         if processes.main:
-            episodes = training.episodes()
-            cut = {"omitted": told} if (told := cut_in(stage.dir / CURVE)) else {}
-            stage.finish(
-                steps=spec.steps, episodes=episodes, examples=episodes // spec.num_generations, **cut
-            )
+            stage.finish(steps=spec.steps, **training.facts())
     return stage.path
-
-
-def cut_in(curve: Path) -> dict[str, int]:
-    """The omissions of a run's curve: its episodes that a limit of length ended, if any."""
-    with JsonlLog(curve) as steps:
-        count = round(sum(step["cut"] * step["episodes"] for step in steps.records))
-    return {EPISODE_CUT: count} if count else {}
 
 
 class Loop:

@@ -25,7 +25,10 @@ First = Callable[[Bench, str, Executor], object]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of the results table. ``inputs`` fingerprints what the context depends on."""
+    """One row of the results table. ``inputs`` fingerprints what the context depends on.
+
+    ``replays`` names a method whose episodes are its own as well.
+    """
 
     name: str
     about: str
@@ -33,6 +36,7 @@ class Method:
     inputs: Inputs
     seeded: bool = False  # its outcome depends on the training seed
     first: First = lambda bench, set_name, executor: None
+    replays: str | None = None
 
 
 def _nothing(bench: Bench) -> dict[str, str]:
@@ -69,7 +73,9 @@ def naive(name: str, about: str, kind: str) -> Method:
     return Method(name, about, collect, inputs, first=answers)
 
 
-def episodes(name: str, about: str, protocol: str, trained: bool = False, own: bool = False) -> Method:
+def episodes(
+    name: str, about: str, protocol: str, trained: bool = False, own: bool = False, replays: str | None = None
+) -> Method:
     """What the episodes of a protocol collected, with its model as it came or trained.
 
     ``own``: score the episode's own answer. One that gave none answered nothing, which is wrong.
@@ -82,7 +88,7 @@ def episodes(name: str, about: str, protocol: str, trained: bool = False, own: b
     def inputs(bench: Bench) -> dict[str, str]:
         return bench.searcher_depends_on(protocol, trained)
 
-    return Method(name, about, collect, inputs, seeded=trained)
+    return Method(name, about, collect, inputs, seeded=trained, replays=replays)
 
 
 def gold(name: str, about: str) -> Method:
@@ -120,7 +126,14 @@ METHODS: dict[str, Method] = {
         episodes("ircot", "each sentence of reasoning is a query", "ircot"),
         episodes("search-o1", "searches inside its reasoning, results condensed", "search-o1"),
         episodes("search-r1", "what Search-R1 retrieved; trained", "search-r1", trained=True),
-        episodes("search-r1-own", "Search-R1's own answer", "search-r1", trained=True, own=True),
+        episodes(
+            "search-r1-own",
+            "Search-R1's own answer",
+            "search-r1",
+            trained=True,
+            own=True,
+            replays="search-r1",
+        ),
         episodes("s3-untrained", "s3's loop, searcher as it came", "s3"),
         episodes("s3", "s3's loop, searcher trained by GRPO", "s3", trained=True),
         gold("oracle", "the gold documents"),

@@ -7,6 +7,7 @@ profiles, unknown keys and values out of range are errors that name the file, th
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,8 @@ class LexicalSpec(_Spec):
 
 
 class RetrievalSpec(_Spec):
-    kind: Literal["dense", "lexical", "remote", "milvus"] = "dense"  # what the searcher and rag use
+    # What the searcher and rag use; random and empty are controls: no query finds anything of use.
+    kind: Literal["dense", "lexical", "remote", "milvus", "random", "empty"] = "dense"
     url: str | None = None  # for "remote"; for "milvus" a cluster, or a file of milvus-lite
     timeout: float = Field(60.0, gt=0)  # seconds to wait for one answer of the server
     patience: float = Field(300.0, ge=0)  # seconds to go on trying when there is none
@@ -109,6 +111,12 @@ class ModelSpec(_Spec):
         return self.model_copy(update={"path": str(folder.resolve()), **fine})
 
 
+class JudgeSpec(ModelSpec):
+    """The judge says yes where yes is this probable against no as its next word; `s3mini judge` calibrates it."""
+
+    threshold: float = Field(0.5, gt=0, lt=1)
+
+
 class S3Spec(_Spec):
     """The configuration the paper names k-select-turns, and begin-with-search."""
 
@@ -155,6 +163,8 @@ class GrpoSpec(_Spec):
     resample: int = Field(0, ge=0)
     # Of the update's arithmetic; weights, gradients and AdamW stay float32. auto: the faster one (`training.precision`).
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    # On a CPU the update reads a prompt once for its episodes in a micro-batch: worth it where prompts are long. Same up to rounding.
+    share_prompts: bool = False
     lora_rank: int = Field(0, ge=0)  # adapters of this rank are trained (peft); 0 trains every weight
     max_completion_length: int = Field(4096, ge=16)
     save_steps: int = Field(10, ge=1)
@@ -191,7 +201,7 @@ class Profile(_Spec):
     data: DataSpec
     retrieval: RetrievalSpec
     generator: ModelSpec
-    judge: ModelSpec
+    judge: JudgeSpec
     searcher: ModelSpec
     rag: RagSpec = RagSpec()
     s3: S3Spec = S3Spec()
@@ -211,6 +221,13 @@ class Profile(_Spec):
     def build(self) -> Path:
         """Folder of everything a run of this profile makes."""
         return ROOT / "build" / self.name
+
+    @property
+    def option(self) -> str:
+        """What names it on a command line, as a shell reads it: its name, or its own file where it has one."""
+        files = () if self.name in available() else (f"{self.name}.yaml", "profile.yaml")
+        own = next((self.build / file for file in files if (self.build / file).is_file()), None)
+        return f"--profile {shlex.quote(shown_path(own) if own else self.name)}"
 
     def resolve(self, path: str) -> Path:
         """``path`` as given when absolute, else below the root."""
@@ -311,7 +328,7 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
         return named.checkpoint, f"trained, {named.checkpoint}"
     if named.model is not None:
         return None, f"{named.model.path}, where the profile starts from"
-    return None, f"untrained: run `s3mini train --profile {profile.name} --seed {seed}` for a trained one"
+    return None, f"untrained: run `s3mini train {profile.option} --seed {seed}` for a trained one"
 
 
 def shown_path(path: Path) -> str:

@@ -37,6 +37,7 @@ class Answer(TypedDict):
     generator_tokens: int
     context_tokens: int
     seconds: float
+    seconds_collecting: float  # of these, until the context stood
     episode: dict[str, Any] | None  # None where the method runs none
     cut: NotRequired[bool]  # the generator's limit ended its reply
 
@@ -199,6 +200,6 @@ def read_record(path: Path, command: str) -> Any:
         raise DataError(f"{path}: not valid JSON ({error}); delete it and run `{command}` again") from error
 
 
-def read_results(path: Path, profile: str = "mini") -> Results:
+def read_results(path: Path, option: str = "--profile mini") -> Results:
     """A ``results.json``, wherever it lies; errors as `read_record`'s."""
-    return read_record(path, f"s3mini evaluate --profile {profile}")
+    return read_record(path, f"s3mini evaluate {option}")

@@ -12,12 +12,14 @@ Each measure is one small function. Departures from the paper and its public cod
 - A span is also accepted as DPR itself accepts it, on the text as it was written: see `span_match`.
 - Of multiple choice the option chosen is scored (`choices`), by all measures alike; no judge is asked.
 - Answers are scored in batches, and the judge is asked once per distinct (answer, accepted answers).
-- A judge that does not reply yes or no is counted and reported, then an error: never a quiet zero.
+- The judge is not asked to speak: "yes" and "no" are compared by their probabilities as its next token, so that any
+  model can judge, at the price of one reading. A black box that gives no probabilities and replies neither is counted
+  and reported, then an error: never a quiet zero.
 """
 
 from __future__ import annotations
 
-import re
+import math
 import unicodedata
 import warnings
 from collections import Counter
@@ -30,8 +32,7 @@ import regex
 
 from .choices import chosen_letter, options_of, right_options
 from .errors import DataError, ModelError
-from .models.base import ChatModel, is_cut
-from .protocols.parsing import strip_reasoning
+from .models.base import ChatModel
 from .protocols.wordings import Wordings, judge_messages
 from .records import Document, Question, Score
 from .unicode import blank, canonical, folded
@@ -40,7 +41,6 @@ ARTICLES = frozenset({"a", "an", "the"})
 # A word is letters, digits and marks; any other visible character stands alone (DPR's tokenizer).
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-_VERDICT = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 def _is_punctuation(character: str) -> bool:
@@ -127,26 +127,32 @@ def span_match(answer: str, golden_answers: Sequence[str]) -> bool:
 class Judge:
     """An LLM that says whether a response contains any accepted answer (paper, section 3).
 
-    Greedy, batched by the model, and asked once per distinct (response, accepted answers) in its life.
+    It says yes where ``p(yes) / (p(yes) + p(no))``, of its next token, exceeds ``threshold``, which
+    `report.human_check.calibrate` finds on outputs that a person labelled. Batched by the model, and asked once per
+    distinct (response, accepted answers) in its life.
 
-    A reply that starts with neither yes nor no is *unreadable*. It counts as no, is tallied in
-    ``unreadable`` (of ``asked``) and warned about. More than one plus the share ``max_unreadable`` of all
-    replies so far is a `ModelError`: that model cannot judge.
+    Where neither has a probability (some black boxes: `models.http.choosing`) the verdict is *unreadable*. It counts
+    as no, is tallied in ``unreadable`` (of ``asked``) and warned about. More than one plus the share
+    ``max_unreadable`` of all so far is a `ModelError`: that model cannot judge.
     """
 
     model: ChatModel
     wordings: Wordings = "full"
-    max_new_tokens: int = 4
+    threshold: float = 0.5
     max_unreadable: float = 0.05
     asked: int = 0
     unreadable: int = 0
-    _known: dict[tuple[str, tuple[str, ...]], bool] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, tuple[str, ...]], float] = field(default_factory=dict, repr=False)
 
     def __call__(self, responses: Sequence[str], golden_answers: Sequence[Sequence[str]]) -> list[bool]:
-        """One verdict per (response, accepted answers) pair.
+        """One verdict per (response, accepted answers) pair; for errors see `probabilities`."""
+        return [p > self.threshold for p in self.probabilities(responses, golden_answers)]
+
+    def probabilities(self, responses: Sequence[str], golden_answers: Sequence[Sequence[str]]) -> list[float]:
+        """The probability of yes against no, in [0, 1], per (response, accepted answers) pair.
 
         Raises:
-            ModelError: too many unreadable replies, or the model returned a wrong number of them.
+            ModelError: too many unreadable verdicts, or the model returned a wrong number of them, or no numbers.
             DataError: a pair without accepted answers.
         """
         keys = [
@@ -156,31 +162,26 @@ class Judge:
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:
             conversations = [judge_messages(self.wordings, said, gold) for said, gold in new]
-            replies = self.model.reply(conversations, max_new_tokens=self.max_new_tokens, temperature=0.0)
-            if len(replies) != len(new):
-                raise ModelError(f"the judge returned {len(replies)} replies to {len(new)} questions")
-            self._known.update(zip(new, self._read(replies), strict=True))
+            masses = self.model.preference(conversations, ("yes", "no"))
+            if len(masses) != len(new):
+                raise ModelError(f"the judge returned {len(masses)} replies to {len(new)} questions")
+            self._known.update(zip(new, self._read(masses), strict=True))
         return [self._known[key] for key in keys]
 
-    def _read(self, replies: Sequence[str]) -> list[bool]:
-        verdicts = [read_verdict(reply) for reply in replies]
-        bad = [reply for reply, verdict in zip(replies, verdicts, strict=True) if verdict is None]
-        self.asked += len(replies)
-        self.unreadable += len(bad)
-        if bad:
-            tally = f"{self.unreadable} of {self.asked} judge replies are neither yes nor no, e.g. {bad[0]!r}"
-            if cut := sum(map(is_cut, bad)):
-                tally += f" ({cut} cut at {self.max_new_tokens} tokens: raise judge.max_new_tokens)"
+    def _read(self, masses: Sequence[Sequence[float]]) -> list[float]:
+        if any(math.isnan(mass) for pair in masses for mass in pair):
+            raise ModelError(
+                "the judge's probabilities are not numbers: are its weights whole, its dtype wide enough?"
+            )
+        unreadable = sum(max(pair) == -math.inf for pair in masses)
+        self.asked += len(masses)
+        self.unreadable += unreadable
+        if unreadable:
+            tally = f"{self.unreadable} of {self.asked} judge replies are neither yes nor no"
             if self.unreadable > 1 + self.max_unreadable * self.asked:
                 raise ModelError(f"{tally}: check the judge model and its wordings ({self.wordings!r})")
             warnings.warn(f"{tally}; counted as no", stacklevel=4)
-        return [bool(verdict) for verdict in verdicts]
-
-
-def read_verdict(reply: str) -> bool | None:
-    """True for a reply that starts with yes, False for no, None for anything else; reasoning is ignored."""
-    found = _VERDICT.match(strip_reasoning(reply))
-    return None if found is None else found[1].lower() == "yes"
+        return [math.exp(yes - np.logaddexp(yes, no)) if yes > -math.inf else 0.0 for yes, no in masses]
 
 
 def score_answers(

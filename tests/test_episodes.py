@@ -189,12 +189,14 @@ def test_a_query_that_never_ends_is_cut() -> None:
 def test_a_prompt_that_does_not_fit_takes_no_turn() -> None:
     sampler = Scripted(lambda row, turn: DONE)
     long = replace(QUESTIONS[0], question="why " * 300)
-    episodes = engine(sampler, length=200).run([QUESTIONS[1], long], progress=False)
+    with pytest.warns(UserWarning, match="question 'q0': too long .* as 1 of 2 episodes are"):
+        episodes = engine(sampler, length=200).run([QUESTIONS[1], long], progress=False)
     assert [e.end for e in episodes] == ["complete", "length"]
     assert (episodes[1].completion_ids, episodes[1].env_mask, episodes[1].turns) == ((END,), (0,), ())
     assert len(episodes[1].context) == 1 and len(sampler.sessions[0].ids) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*too long for the searcher")
 def test_no_episode_outgrows_its_length() -> None:
     for length in range(60, 260, 7):
         episode = run(ASK % "a", ASK % "b", DONE, length=length)

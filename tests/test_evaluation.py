@@ -17,7 +17,7 @@ import pytest
 from evaluation_toys import METHODS, ToyEvaluation, make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rag_toys import ToyGenerator
+from rag_toys import ToyGenerator, ToyJudge
 
 from s3mini.bench import Bench
 from s3mini.errors import DataError, ModelError, S3Error, StageError
@@ -116,6 +116,29 @@ def test_selection_is_judged_on_the_same_episodes(run: Run) -> None:
     assert selection["shrink"] == pytest.approx(
         selection["all"]["context_tokens"] / selection["selected"]["context_tokens"], abs=1e-3
     )
+
+
+def test_a_methods_own_answers_are_read_from_the_episodes_it_played(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.bench._searcher = {"search-r1": run.root / "model"}
+    played: list[str] = []
+    play = ToyEvaluation.episodes
+
+    def counted(bench: ToyEvaluation, protocol: str, trained: bool, questions: Sequence[Question]) -> list:
+        played.extend(q.id for q in questions)
+        return [replace(e, answer="River") for e in play(bench, protocol, trained, questions)]
+
+    monkeypatch.setattr(ToyEvaluation, "episodes", counted)
+    run(["search-r1", "search-r1-own"])
+    assert len(played) == len(set(played)) == 2 * TESTED, "each once, for both rows"
+    ret, own = (load_answers(run.profile, name, "nq") for name in ("search-r1", "search-r1-own"))
+    assert [r["episode"] for r in own] == [r["episode"] for r in ret]
+    assert {r["answer"] for r in own} == {"River"} and {r["answer"] for r in ret} != {"River"}
+    assert all(o["seconds"] == r["seconds_collecting"] <= r["seconds"] for o, r in zip(own, ret, strict=True))
+    run.profile.build.joinpath("results.json").unlink()
+    run(["search-r1-own"])
+    assert len(played) == 2 * TESTED, "found again"
 
 
 def test_results_file_has_the_promised_shape(run: Run) -> None:
@@ -223,22 +246,14 @@ def test_a_dead_generator_stops_the_run_and_is_never_an_answer(profile: Profile,
 
 
 def test_a_dead_judge_stops_the_run(run: Run) -> None:
-    class Babble:
-        def reply(self, conversations, **_) -> list[str]:
-            return ["perhaps"] * len(conversations)
-
-    run.bench.judge = replace(run.bench.judge, model=Babble())
+    run.bench.judge = replace(run.bench.judge, model=ToyJudge("perhaps"))
     with pytest.raises(ModelError, match="neither yes nor no"):
         run(["direct"])
     assert not (run.profile.build / "results.json").exists()
 
 
 def test_what_the_judge_added_can_be_seen(run: Run) -> None:
-    class Generous:
-        def reply(self, conversations, **_) -> list[str]:
-            return ["yes"] * len(conversations)
-
-    run.bench.judge = replace(run.bench.judge, model=Generous())
+    run.bench.judge = replace(run.bench.judge, model=ToyJudge("yes"))
     average = run(["direct"])["methods"]["direct"]["average"]
     assert (average["gen_acc"], average["span"]) == (1.0, 0.0)
 

@@ -117,6 +117,39 @@ def test_lean_trainer_makes_the_update_trl_makes(tmp_path: Path, settings: dict)
         assert mine["frac_reward_zero_std"] == trl["frac_reward_zero_std"] == 0.25
 
 
+class SharedPrompts(Scripted):
+    """`Scripted`, but a group's prompts are one, and its completions begin alike for some tokens."""
+
+    def __call__(self, prompts: list, trainer: GRPOTrainer) -> dict:
+        out = super().__call__(prompts, trainer)
+        for i in range(len(prompts)):
+            first = i - i % 4
+            out["prompt_ids"][i] = out["prompt_ids"][first]
+            begin = min(2 + first, len(out["completion_ids"][i]), len(out["completion_ids"][first])) - 1
+            out["completion_ids"][i][:begin] = out["completion_ids"][first][:begin]
+        return out
+
+
+@pytest.mark.parametrize("settings", [{}, {"grpo.lora_rank": 4, "grpo.beta": 0.1}, {"grpo.micro_batch": 4}])
+def test_shared_prompts_are_read_once_and_change_nothing(
+    tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, read = {}, {}
+    for shared in (False, True):
+        trainer = scripted_trainer(LeanGRPOTrainer, tmp_path / str(shared), SharedPrompts(), settings)
+        trainer.share_prompts = shared
+        seen: list[int] = []
+        embedding = trainer.accelerator.unwrap_model(trainer.model).get_input_embeddings()
+        embedding.register_forward_hook(lambda m, given, out, seen=seen: seen.append(given[0].numel()))
+        trainer.train()
+        read[shared] = sum(seen)
+        state = merged_state(trainer.accelerator.unwrap_model(trainer.model))
+        ends[shared] = torch.cat([w.flatten() for _, w in sorted(state.items())])
+    moved = (ends[False] - run_scripted_start(tmp_path / "False")).norm()
+    assert moved > 0.1 and (ends[True] - ends[False]).norm() < 1e-2 * moved
+    assert read[True] < read[False]
+
+
 def run_scripted_start(folder: Path) -> torch.Tensor:
     start = merged_state(AutoModelForCausalLM.from_pretrained(folder / "start"))
     return torch.cat([w.flatten() for _, w in sorted(start.items())])

@@ -52,6 +52,9 @@ def test_unknown_profile_names_the_known_ones() -> None:
         ("retrieval.kind", "fuzzy", "retrieval.kind"),
         ("s3.turns", "many", "s3.turns: Input should be a valid integer"),
         ("grpo.scale_rewards", "median", "grpo.scale_rewards"),
+        ("judge.threshold", 1.0, "judge.threshold: Input should be less than 1"),
+        ("judge.threshold", 0.0, "judge.threshold: Input should be greater than 0"),
+        ("generator.threshold", 0.5, "generator.threshold: Extra inputs"),
     ],
 )
 def test_bad_overrides_are_errors(key: str, value: object, told: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import unicodedata
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rag_toys import ToyJudge as FakeJudge
 from trl.trainer.utils import nanstd
 
 from s3mini.errors import DataError, ModelError
@@ -25,7 +27,6 @@ from s3mini.reward import (
     gbr,
     group_advantages,
     normalize,
-    read_verdict,
     recall,
     score_answers,
     span_match,
@@ -37,19 +38,6 @@ steady = settings(deadline=None, derandomize=True)  # same cases every run, no c
 
 def ask(text: str = "q?", *golds: str, id: str = "1") -> Question:
     return Question(id, text, golds or ("Paris",))
-
-
-class FakeJudge:
-    """Replies from a function of the user message; remembers what it was asked."""
-
-    def __init__(self, reply: str | list[str] = "yes") -> None:
-        self.replies, self.calls = reply, []
-
-    def reply(self, conversations, max_new_tokens=None, temperature=0.0, seed=0) -> list[str]:
-        self.calls.append([c[-1]["content"] for c in conversations])
-        if isinstance(self.replies, str):
-            return [self.replies] * len(conversations)
-        return self.replies[: len(conversations)]
 
 
 # --- independent implementations, written from the definitions in another style -----------------------
@@ -222,20 +210,41 @@ def test_missing_golden_answers_are_an_error(measure, golds) -> None:
 # --- judge ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("reply", "verdict"),
-    [
-        ("yes", True),
-        (" No.", False),
-        ("**Yes**, it is", True),
-        ("<think> no idea </think> yes", True),
-        ("yesterday", None),
-        ("", None),
-        ("perhaps yes", None),
-    ],
+class Leaning:
+    """Prefers as the numbers say: one pair of log-masses a conversation."""
+
+    def __init__(self, masses: Sequence[Sequence[float]]) -> None:
+        self.masses = masses
+
+    def preference(self, conversations, options) -> list[list[float]]:
+        assert tuple(options) == ("yes", "no")
+        return [list(pair) for pair in self.masses[: len(conversations)]]
+
+
+masses = st.floats(-800, 0) | st.just(-math.inf)
+
+
+@steady
+@given(
+    st.lists(st.tuples(masses, masses).filter(lambda pair: max(pair) > -math.inf), min_size=1),
+    st.floats(0.01, 0.99),
 )
-def test_read_verdict(reply: str, verdict: bool | None) -> None:
-    assert read_verdict(reply) is verdict
+def test_the_verdict_compares_yes_with_no_and_nothing_else(pairs, threshold) -> None:
+    said, golds = [f"r{i}" for i in range(len(pairs))], [["g"]] * len(pairs)
+    judge = Judge(Leaning(pairs), threshold=threshold)
+    p = judge.probabilities(said, golds)
+    assert judge(said, golds) == [value > threshold for value in p]
+    for (yes, no), value in zip(pairs, p, strict=True):
+        odds = 0.0 if no == -math.inf else math.exp(min(no - yes, 700.0))
+        assert value == pytest.approx(1 / (1 + odds), abs=1e-12)
+    both = [(yes + 3.0, no + 3.0) for yes, no in pairs]  # what an engine leaves out does not matter
+    assert Judge(Leaning(both)).probabilities(said, golds) == pytest.approx(p, abs=1e-12)
+    assert judge.unreadable == 0
+
+
+def test_a_judge_whose_numbers_are_none_is_an_error() -> None:
+    with pytest.raises(ModelError, match="not numbers"):
+        Judge(Leaning([(math.nan, -1.0)]))(["a"], [["g"]])
 
 
 def test_judge_is_asked_once_per_distinct_pair_and_only_where_the_span_fails() -> None:
@@ -270,7 +279,7 @@ def test_without_a_judge_gen_acc_is_the_span() -> None:
 
 def test_unreadable_replies_are_tallied_then_an_error() -> None:
     judge = Judge(FakeJudge(["hmm"] + ["no"] * 39))
-    with pytest.warns(UserWarning, match="1 of 40 judge replies.*'hmm'"):
+    with pytest.warns(UserWarning, match="1 of 40 judge replies.* counted as no"):
         verdicts = judge([f"r{i}" for i in range(40)], [["g"]] * 40)
     assert not any(verdicts) and (judge.asked, judge.unreadable) == (40, 1)
     judge.model = FakeJudge("what?")

@@ -14,7 +14,9 @@ import typer
 
 from ..errors import S3Error
 from ..runs import omissions
+from ..runs.machine import keep_local
 from .base import app
+from .terminal import make_unfailing, restart_in_utf8, settle
 
 # Their commands, in the order of --help.
 from . import use, steps, owndata, make, serve  # noqa: F401 # isort: skip
@@ -28,7 +30,26 @@ EXTRAS = {  # what to install for a module that is missing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: expected failures become one line on stderr and exit code 1."""
+    """Entry point: expected failures become one line on stderr and exit code 1.
+
+    Without ``arguments`` the process is its own: see `terminal` for what is made of its streams.
+    """
+    keep_local()
+    if arguments is not None:
+        _run(arguments)
+        return
+    restart_in_utf8()
+    files = make_unfailing()
+    try:
+        _run(None)
+    except SystemExit as ended:
+        if not ended.code:
+            settle(files)
+        raise
+    settle(files)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="s3mini")
@@ -39,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if extra is None:
             raise
         _fail(f"{error.name!r} is not installed; pip install 's3mini[{extra}]', or run make setup")
+    except UnicodeEncodeError as error:
+        if error.encoding.lower() != sys.getfilesystemencoding().lower() or error.encoding == "utf-8":
+            raise
+        _fail(
+            f"{error.object!r}: no path can have this name in this locale ({error.encoding}); set PYTHONUTF8=1"
+        )
     except OSError as error:
         from ..runs.stages import disk_error
 

@@ -47,7 +47,7 @@ def one_of(*names: str) -> Callable[[str], str]:
 
 
 def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
-    """``["a=1", "b=[x, y]"]`` as a dict, values read as YAML.
+    """``["a=1", "b=[x, y]"]`` as a dict, values read as YAML; in a text, `` #`` begins no comment: paths have it.
 
     Raises:
         typer.BadParameter: no ``=``, or a value that is not YAML.
@@ -61,6 +61,11 @@ def pairs(given: Sequence[str] | None, option: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{item!r} is not KEY=VALUE", param_hint=option)
         try:
             values[key] = yaml.safe_load(value)
+            text = value.strip()
+            if text.startswith("#") or (
+                isinstance(values[key], str) and " #" in text and text[0] not in "'\""
+            ):
+                values[key] = text
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"{item!r}: the value is not valid YAML", param_hint=option) from error
     return values

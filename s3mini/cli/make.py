@@ -9,6 +9,7 @@ import typer
 from ..errors import DataError
 from ..runs.machine import cap_threads
 from .base import ProfileName, Seed, Settings, app, opened
+from .terminal import command
 
 
 @app.command()
@@ -21,8 +22,12 @@ def world(out: Annotated[Path, typer.Option(help="Folder to write.")], seed: See
         raise DataError(f"{out}: holds the world of another seed; name another folder")
     made = make_world(seed, out).resolve()
     typer.echo(f"{made}: {json.loads(card.read_text(encoding='utf-8'))['documents']} documents")
-    settings = f"name=world{seed}", f"data.corpus={made}/corpus.jsonl", f"data.questions={made}/questions"
-    typer.echo("To use it, give any command:\n  " + " ".join(f"--set {setting}" for setting in settings))
+    settings = {
+        "name": f"world{seed}",
+        "data.corpus": f"{made}/corpus.jsonl",
+        "data.questions": f"{made}/questions",
+    }
+    typer.echo(f"To use it, give any command:\n  {command(settings=settings)}")
 
 
 @app.command()
@@ -45,9 +50,11 @@ def pretrain(
 def coldstart(profile_name: ProfileName = "wiki", seed: Seed = 0, settings: Settings = None) -> None:
     """Teach an instruct model the protocols' formats, without judgement: what GRPO begins with (profile wiki)."""
     profile = opened(profile_name, settings)
-    from ..wiki.make import make_searcher
+    from ..wiki.make import examine, make_searcher
 
     typer.echo(f"adapters, curve and whole model: {make_searcher(profile, seed)}")
+    path = examine(profile, seed)
+    typer.echo(f"its examination: {path}\n{path.read_text(encoding='utf-8')}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typer import Argument, Option
 
 from ..profile import find_searcher, shown_path
 from .base import ProfileName, Searcher, Seed, Settings, app, echo_results, opened, pairs
+from .terminal import command
 
 
 def _field(what: str) -> Any:
@@ -82,4 +83,4 @@ def own(
         note = "the mini model has learnt to read its fictional world only; real texts want --profile gpu"
         typer.echo(f"note: {note}", err=True)
     if not only_import:
-        typer.echo(f'ask: s3mini ask "…" --profile {shown_path(made.path)}')
+        typer.echo(f'ask: s3mini ask "…" {command("--profile", shown_path(made.path))}')

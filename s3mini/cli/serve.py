@@ -1,6 +1,7 @@
 """``s3mini serve``: parts of the system as servers. They listen on this machine only, unless told otherwise."""
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ _PORT = "Default: the port of the profile's url, else 8001 (generator) or 8002 (
 Port = Annotated[int | None, Option(min=1, max=65535, help=_PORT)]
 _kinds = one_of("dense", "lexical", "boolean")
 _WAITING = "Queries that may wait; above, requests get 503 and Retry-After."
+_DOCUMENTS = "Documents per request, queries times topk, at most: what its answer holds in memory."
 MORE = {"allow_extra_args": True, "ignore_unknown_options": True}  # vLLM has many options: they are handed on
 
 
@@ -37,9 +39,12 @@ def retriever(
     port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     topk: Annotated[int, Option(min=1, help="Documents per query when a request does not say.")] = 3,
     max_topk: Annotated[int, Option(min=1, help="Documents per query, at most.")] = 100,
-    max_queries: Annotated[int, Option(min=1, help="Queries per request, at most.")] = 512,
+    max_queries: Annotated[int, Option(min=1, help="Queries per request, at most.")] = 4096,
+    max_documents: Annotated[int, Option(min=1, help=_DOCUMENTS)] = 65_536,
+    max_characters: Annotated[int, Option(min=1, help="Characters of a query; a longer one is cut.")] = 8192,
+    max_body: Annotated[int, Option(min=1, help="Bytes per request, at most.")] = 32 << 20,
     max_batch: Annotated[int, Option(min=1, help="Queries searched at once, at most.")] = 128,
-    max_waiting: Annotated[int, Option(min=1, help=_WAITING)] = 2048,
+    max_waiting: Annotated[int, Option(min=1, help=_WAITING)] = 8192,
     cache: Annotated[int, Option(min=0, help="Answers kept in memory; 0 for none.")] = 65_536,
 ) -> None:
     """Serve an index in the wire format of s3 and Search-R1: POST /retrieve; also /health, /metrics, /docs."""
@@ -51,7 +56,15 @@ def retriever(
     from ..retrieval.http.wire import Limits
 
     bound = bind(host, port)
-    limits = Limits(queries=max_queries, k=max_topk, batch=max_batch, waiting=max_waiting)
+    limits = Limits(
+        queries=max_queries,
+        k=max_topk,
+        documents=max_documents,
+        characters=max_characters,
+        body=max_body,
+        batch=max_batch,
+        waiting=max_waiting,
+    )
     engine = open_retriever(profile, kind, cache=False)
     engine.search(["warm up"], 1)  # loads the encoder, and shows before anybody asks that it works
     size = len(open_corpus(profile))
@@ -114,5 +127,5 @@ def _become_vllm(
     cpu = not torch.cuda.is_available()
     share = None if cpu else server_share(profile, spec, torch.cuda.mem_get_info()[1])
     command, environment = serve_command(spec, host, port, cpu=cpu, trained=training, share=share, more=more)
-    typer.echo(f"{spec.path} at http://{host}:{port}/v1: {' '.join(command)}", err=True)
+    typer.echo(f"{spec.path} at http://{host}:{port}/v1: {shlex.join(command)}", err=True)
     os.execve(command[0], command, {**os.environ, **environment})

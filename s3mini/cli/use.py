@@ -54,16 +54,34 @@ def table(
 
 
 @app.command()
+def judge(
+    profile_name: ProfileName = "mini",
+    settings: Settings = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Labelled outputs (.jsonl). Default: those of data/mini.")
+    ] = None,
+) -> None:
+    """Compare the judge with outputs that a person labelled, and find the threshold at which they agree best."""
+    profile = opened(profile_name, settings)
+    from ..bench import Bench
+    from ..report.human_check import LABELLED, calibrate, calibration_table, read_labelled
+
+    found = calibrate(read_labelled(labelled or profile.resolve(LABELLED)), Bench(profile).judge)
+    typer.echo(f"{profile.judge.path}, asked in {profile.judge.wordings} wordings")
+    typer.echo(calibration_table(found).text)
+    typer.echo(f"right ones get a higher probability than wrong ones in {found.ranking:.1%} of pairs")
+    typer.echo(f"best threshold: --set judge.threshold={found.threshold:g}, or in the profile")
+
+
+@app.command()
 def readme(profile_name: ProfileName = "mini", settings: Settings = None) -> None:
     """Write the results of data/mini/results into README.md, with their picture."""
     profile = opened(profile_name, settings)
-    from ..models import open_model
+    from ..bench import Bench
     from ..report.human_check import LABELLED, agreement, read_labelled
     from ..report.readme import PICTURE, overview, results_section, write_readme
-    from ..reward import Judge
 
-    judge = Judge(open_model(profile.judge), profile.judge.wordings)
-    people = agreement(read_labelled(profile.resolve(LABELLED)), judge)
+    people = agreement(read_labelled(profile.resolve(LABELLED)), Bench(profile).judge)
     records = ROOT / "data/mini/results"
     write_readme(ROOT / "README.md", results_section(records, people))
     (records / PICTURE).write_bytes(overview(records).png(dpi=150))

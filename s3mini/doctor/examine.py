@@ -192,7 +192,7 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
             role, more = roles[0], ""
             if role == "judge":  # alone at a url of its own
                 role, more = "generator", f" --set generator.path={profile.judge.path} --port {port}"
-            start = f"start it when it is needed: s3mini serve {role} --profile {profile.name}{more}"
+            start = f"start it when it is needed: s3mini serve {role} {profile.option}{more}"
             yield Check(", ".join(roles), "no server there", url, "note", start)
 
 
@@ -295,7 +295,7 @@ def _hub_item(profile: Profile, one: Planned) -> Check:
     needed = f"{one.item.about}, {size(one.to_keep)}" if one.to_keep else one.item.about
     there = _there(one)
     has = "here, verified" if one.done else "here" if there else "not here"
-    return Check(name, has, needed).unless(there, f"s3mini download --profile {profile.name}")
+    return Check(name, has, needed).unless(there, f"s3mini download {profile.option}")
 
 
 def size(number: float) -> str:
@@ -304,7 +304,7 @@ def size(number: float) -> str:
 
 
 def _short(path: Path) -> str:
-    for base, sign in ((ROOT, ""), (Path.home(), "~/")):
+    for base, sign in ((ROOT, ""), (Path(os.path.expanduser("~")), "~/")):
         if path == base:
             return sign or "."
         if path.is_relative_to(base):

@@ -1,6 +1,7 @@
 """What the package asks of a language model: whole replies, and token-level sampling for episodes.
 
-Two views of the same thing. A ``ChatModel`` answers conversations (generator, judge, readers). A
+Two views of the same thing. A ``ChatModel`` answers conversations (generator, readers) or says which of some
+words it would say next (judge). A
 ``Sampler`` opens a ``Session`` of many rows whose token ids only ever grow: the model samples, the
 environment appends, nothing is decoded and encoded again, so the log-probabilities recorded while
 sampling belong to exactly the tokens that training sees.
@@ -117,7 +118,7 @@ def is_cut(reply: str) -> bool:
 
 
 class ChatModel(Protocol):
-    """A model that answers conversations."""
+    """A model that answers conversations, or chooses a word."""
 
     def reply(
         self,
@@ -133,6 +134,19 @@ class ChatModel(Protocol):
         Raises:
             TooLong: a conversation and its reply do not fit the model.
             ModelError: the engine failed.
+        """
+        ...
+
+    def preference(self, conversations: Sequence[Conversation], options: Sequence[str]) -> list[list[float]]:
+        """For each conversation the natural logarithm of each option's probability to be said next.
+
+        An option is one word; its probability is the sum over every token that spells it ("yes", " Yes", "YES").
+        Only differences within a conversation mean something: an engine may leave out a constant, namely how
+        probable the options are together. Where the engine saw none of them all are -inf. Nothing is written, so
+        nothing has to be read; a model that thinks before it speaks gets an empty thought.
+
+        Raises:
+            ModelError: a conversation does not fit the model, no token tells the options apart, or the engine failed.
         """
         ...
 

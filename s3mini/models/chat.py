@@ -10,13 +10,15 @@ Families differ in chat template and control tokens. What holds for all of them:
 - It is applied once, to open an episode; all later tokens are appended as ids. What a template does to earlier
   turns (DeepSeek-R1's and Qwen3's drop their reasoning) therefore never happens.
 - A template may open the reply's reasoning itself (DeepSeek-R1's): that ``<think>`` is the reply's, see `opening`.
+- Where a model is to choose a word at once (`ChatModel.preference`), its reasoning is left out: see `without_thinking`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..protocols.wordings import TAGS
@@ -34,8 +36,12 @@ _OPENED = re.compile(r"<think>\s*\Z")
 _ASKED, _SAID = "s3mini-asked", "s3mini-said"  # stand in templates for texts whose place is looked for
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> list[list[int]]:
+def chat_ids(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], thinking: bool = True
+) -> list[list[int]]:
     """Token ids of each conversation under the chat template, the assistant's turn opened.
+
+    Without ``thinking`` what comes next is said, not thought.
 
     Raises:
         ModelError: the template refuses a conversation.
@@ -44,17 +50,18 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Convers
         return []
     if not has_system_role(tokenizer):
         conversations = [merged(talk) for talk in conversations]
-    rows = _encoded(tokenizer, [rendered(tokenizer, talk) for talk in conversations])
+    show = partial(rendered, tokenizer, thinking=thinking)
+    rows = _encoded(tokenizer, show(conversations))
     control = control_tokens(tokenizer)
     own: dict[tuple[str, ...], list[int]] = {}
     for i, talk in enumerate(conversations):
         roles = tuple(message["role"] for message in talk)
         if roles not in own:  # the template's own, whatever is said
-            (bare,) = _encoded(tokenizer, [rendered(tokenizer, [{**m, "content": _SAID} for m in talk])])
+            (bare,) = _encoded(tokenizer, show([[{**m, "content": _SAID} for m in talk]]))
             own[roles] = [token for token in bare if token in control]
         if [token for token in rows[i] if token in control] != own[roles]:
             broken = [{**m, "content": _broken(tokenizer, control, m["content"])} for m in talk]
-            (rows[i],) = _encoded(tokenizer, [rendered(tokenizer, broken)])
+            (rows[i],) = _encoded(tokenizer, show([broken]))
     return rows
 
 
@@ -72,19 +79,28 @@ def block_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> str:
     """The ``<think>`` with which the template itself begins every reply; "" where it leaves that to the model."""
-    found = _OPENED.search(rendered(tokenizer, [{"role": "user", "content": _ASKED}]))
+    (text,) = rendered(tokenizer, [[{"role": "user", "content": _ASKED}]])
+    found = _OPENED.search(text)
     return found[0] if found else ""
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The control token that the template writes behind an assistant's message, if it writes one."""
+    """The control token that the template writes behind an assistant's message, if it writes one.
+
+    A template may write there whatever the tokenizer declares as its end (``eos_token``; Llama 2's, Mistral's). Where it
+    begins turns with that same token, that says nothing: None.
+    """
     talk = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
     try:
-        text = rendered(tokenizer, talk, open_turn=False)
+        (text,) = rendered(tokenizer, [talk], open_turn=False)
+        (bare,) = rendered(tokenizer, [talk], open_turn=False, eos_token="")
     except ModelError:
         return None
-    (ids,) = _encoded(tokenizer, [text.rpartition(_SAID)[2].strip()])
-    return ids[0] if ids and ids[0] in control_tokens(tokenizer) else None
+    tail, own_tail = (shown.rpartition(_SAID)[2].strip() for shown in (text, bare))
+    ids, own = _encoded(tokenizer, [tail, bare])
+    if not ids or ids[0] not in control_tokens(tokenizer) or (tail != own_tail and ids[0] in own):
+        return None
+    return ids[0]
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
@@ -100,7 +116,7 @@ def has_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template shows what the system says."""
     talk = [{"role": "system", "content": _SAID}, {"role": "user", "content": _ASKED}]
     try:
-        return _SAID in rendered(tokenizer, talk)
+        return _SAID in rendered(tokenizer, [talk])[0]
     except ModelError:
         return False
 
@@ -112,25 +128,50 @@ def merged(talk: Conversation) -> Conversation:
     return [{**talk[1], "content": f"{talk[0]['content']}\n\n{talk[1]['content']}"}, *talk[2:]]
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, talk: Conversation, open_turn: bool = True) -> str:
-    """A conversation under the chat template, as text.
+def rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    talks: Sequence[Conversation],
+    open_turn: bool = True,
+    thinking: bool = True,
+    **variables: Any,
+) -> list[str]:
+    """Conversations under the chat template, as text; ``variables`` of the template that are not to be as usual.
 
     Raises:
-        ModelError: the template refuses it.
+        ModelError: the template refuses one.
     """
     from jinja2 import TemplateError
 
+    # Qwen3, SmolLM3 and GLM have such a switch; a template without one does not look at it.
+    switch: dict[str, Any] = {} if thinking else {"enable_thinking": False}
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(map(dict, talk)), tokenize=False, add_generation_prompt=open_turn
-            )
+        texts: Any = tokenizer.apply_chat_template(
+            [list(map(dict, talk)) for talk in talks],
+            tokenize=False,
+            add_generation_prompt=open_turn,
+            **switch,
+            **variables,
         )
     except TemplateError as error:
-        roles = ", ".join(message["role"] for message in talk)
+        roles = "; ".join(sorted({", ".join(message["role"] for message in talk) for talk in talks}))
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template refuses a conversation of {roles}: {error}"
         ) from error
+    return list(texts) if thinking else [without_thinking(t, str(tokenizer.chat_template)) for t in texts]
+
+
+def without_thinking(prompt: str, template: str) -> str:
+    """A rendered prompt after which a model of this chat template speaks at once.
+
+    A thought that the template opened is closed, empty; a template that knows thoughts (it mentions ``</think>``)
+    but opened none gets an empty one, as Qwen3's own switch writes it; any other prompt stays as it is.
+    """
+    end = prompt.rstrip()
+    if end.endswith("<think>"):
+        return end + "\n\n</think>\n\n"
+    if end.endswith("</think>") or "</think>" not in template:
+        return prompt
+    return prompt + "<think>\n\n</think>\n\n"
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

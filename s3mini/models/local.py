@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -22,8 +22,12 @@ from ..profile import ModelSpec
 from .base import Conversation, Reply, check_fits
 from .chat import chat_ids, opening
 from .session import LocalSession
+from .spellings import spellings
 from .stops import Stops
 from .tokenizer import cannot_load, end_ids, open_tokenizer, settle_end, source_of
+
+Job = tuple[tuple[int, ...], int]
+"""A prompt's ids, and the seed of what is sampled after it."""
 
 
 class LocalModel:
@@ -68,16 +72,33 @@ class LocalModel:
         prompts = chat_ids(self.tokenizer, conversations)
         check_fits(self.spec.path, prompts, budget, self.positions)
         jobs = [(tuple(ids), seed + i if temperature else 0) for i, ids in enumerate(prompts)]
-        order = sorted(dict.fromkeys(jobs), key=lambda job: len(job[0]))  # rows of like length share a batch
         lead = opening(self.tokenizer)
-        replies: dict[tuple[tuple[int, ...], int], Reply] = {}
-        for begin in range(0, len(order), self.spec.batch_size):
-            chunk = order[begin : begin + self.spec.batch_size]
-            session = self.start([ids for ids, _ in chunk], [stream for _, stream in chunk])
+        replies: dict[Job, Reply] = {}
+        for chunk, session in self._batches(jobs):
             samples = session.sample(range(len(chunk)), budget, temperature)
             for job, sample in zip(chunk, samples, strict=True):
                 replies[job] = Reply(self.stops.reply(sample.ids, lead), cut=sample.stopped is None)
         return [replies[job] for job in jobs]
+
+    def preference(self, conversations: Sequence[Conversation], options: Sequence[str]) -> list[list[float]]:
+        """See ``models.base.ChatModel``; a batch is read in one go, and nothing is decoded."""
+        prompts = chat_ids(self.tokenizer, conversations, thinking=False)
+        check_fits(self.spec.path, prompts, 1, self.positions)
+        ids = spellings(self.tokenizer, options)
+        jobs = [(tuple(prompt), 0) for prompt in prompts]
+        masses: dict[Job, list[float]] = {}
+        for chunk, session in self._batches(jobs):
+            logprobs = session.next_logprobs()
+            mass = torch.stack([logprobs[:, own].logsumexp(-1) for own in ids], -1)
+            masses.update(zip(chunk, mass.tolist(), strict=True))
+        return [masses[job] for job in jobs]
+
+    def _batches(self, jobs: Sequence[Job]) -> Iterator[tuple[list[Job], LocalSession]]:
+        """Distinct jobs, those of like length together, and a session for each batch of them."""
+        order = sorted(dict.fromkeys(jobs), key=lambda job: len(job[0]))
+        for begin in range(0, len(order), self.spec.batch_size):
+            chunk = order[begin : begin + self.spec.batch_size]
+            yield chunk, self.start([ids for ids, _ in chunk], [stream for _, stream in chunk])
 
 
 _in_use: WeakValueDictionary[tuple[str, str, str, int], PreTrainedModel] = WeakValueDictionary()

@@ -12,7 +12,8 @@ and copied, which covers the members of a GRPO group at the start and for as lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ from .stops import Stops
 
 READ_TOKENS = {"cpu": 4096, "cuda": 16384}
 """Tokens per forward pass while filling the cache: what stays in a core's cache, or fills a GPU."""
+SHARED = 8
+"""Tokens that rows must have in common at their start for a pass of its own to pay."""
 
 
 def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -95,20 +98,41 @@ class LocalSession(Session):
     @torch.inference_mode()
     def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
         turns = {row: _Turn(budget) for row, budget in budgets.items()}
-        training, config = self.model.training, self.model.config
-        attention = config._attn_implementation
-        self.model.eval()  # no dropout
-        config._attn_implementation = ATTENTION
-        try:
+        with self._running():
             self._fill(list(turns))
             self._decode(turns, temperature, stop)
-        finally:
-            config._attn_implementation = attention
-            self.model.train(training)
         return [
             Sample(tuple(t.ids), tuple(t.logprobs), self.stops.shown(t.ids, t.stopped), t.stopped)
             for t in turns.values()
         ]
+
+    @torch.inference_mode()
+    def next_logprobs(self) -> torch.Tensor:
+        """Natural-log probabilities ``[rows, vocabulary]`` (float32) of every row's next token; nothing is written.
+
+        What all rows begin with is read once.
+        """
+        rows = list(range(len(self.ids)))
+        with self._running():
+            self._fill_start(rows)
+            self._fill(rows)
+            tokens, positions, lengths = self._last(self._row)
+            slots = torch.arange(len(rows), device=tokens.device)
+            logits = self.forward(tokens, slots, positions, int(lengths.max()), reading=False)
+        return logits.float().log_softmax(-1)[self._slot]
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """The model without dropout, and with the attention that reads this cache; afterwards as it was."""
+        training, config = self.model.training, self.model.config
+        attention = config._attn_implementation
+        self.model.eval()
+        config._attn_implementation = ATTENTION
+        try:
+            yield
+        finally:
+            config._attn_implementation = attention
+            self.model.train(training)
 
     def forward(
         self, tokens: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor, span: int, reading: bool
@@ -142,6 +166,24 @@ class LocalSession(Session):
             for row in others:
                 self._read[row] = self._read[leader]
 
+    def _fill_start(self, rows: Sequence[int]) -> None:
+        """Read what the unread ``rows`` all begin with, once for all: about half of what a judge is asked."""
+        if len(rows) < 2 or any(self._read[row] for row in rows):
+            return
+        starts = [self.ids[row][:-1] for row in rows]
+        low, high = min(starts), max(starts)
+        # The first and the last in dictionary order have no more in common than all have.
+        same = next(
+            (i for i, pair in enumerate(zip(low, high, strict=False)) if len(set(pair)) > 1), len(low)
+        )
+        if same < SHARED:
+            return
+        leader, *others = rows
+        self._read_chunk([leader], same)
+        self._cache.copy(self._slot[leader], [self._slot[row] for row in others], 0, same)
+        for row in others:
+            self._read[row] = same
+
     def _alike(self, rows: Sequence[int]) -> list[list[int]]:
         """``rows`` grouped by what is to be in their cache."""
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -153,14 +195,21 @@ class LocalSession(Session):
         device = self.model.device
         tokens = torch.zeros(len(rows), width, dtype=torch.long)
         for i, row in enumerate(rows):
-            new = self.ids[row][self._read[row] : -1]
+            new = self.ids[row][self._read[row] : -1][:width]
             tokens[i, : len(new)] = torch.tensor(new)
         begins = torch.tensor([self._read[r] for r in rows], device=device)
         positions = begins[:, None] + torch.arange(width, device=device)
         slots = torch.tensor([self._slot[r] for r in rows], device=device)
         self.forward(tokens.to(device), slots, positions, int(begins.max()) + width, reading=True)
         for row in rows:
-            self._read[row] = len(self.ids[row]) - 1
+            self._read[row] = min(self._read[row] + width, len(self.ids[row]) - 1)
+
+    def _last(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        """The last token of each row ``[n, 1]``, its position ``[n, 1]``, and the rows' lengths ``[n]``."""
+        device = self.model.device
+        lengths = np.array([len(self.ids[r]) for r in rows])
+        tokens = torch.tensor([[self.ids[r][-1]] for r in rows], device=device)
+        return tokens, torch.tensor(lengths - 1, device=device)[:, None], lengths
 
     def _decode(self, turns: dict[int, _Turn], temperature: float, stop: tuple[str, ...]) -> None:
         """Write every row's turn, one token of all live rows a step."""
@@ -173,9 +222,7 @@ class LocalSession(Session):
                 self._gather(live)
                 batch = self._row[: len(live)]
                 slots = torch.arange(len(batch), device=device)
-                lengths = np.array([len(self.ids[r]) for r in batch])
-                positions = torch.tensor(lengths - 1, device=device)[:, None]
-                tokens = torch.tensor([[self.ids[r][-1]] for r in batch], device=device)
+                tokens, positions, lengths = self._last(batch)
                 seeds = np.array([self.seeds[r] for r in batch], dtype=np.uint64)
             logits = self.forward(tokens, slots, positions, int(lengths.max()), reading=False)
             draws = torch.from_numpy(uniforms(seeds, lengths)).to(device) if temperature > 0 else None

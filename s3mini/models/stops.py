@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..protocols.wordings import TAGS
+from .spellings import pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,6 @@ class Stops:
         self.tokenizer, self.end_ids = tokenizer, end_ids
         added = tokenizer.added_tokens_decoder.items()
         self._dropped = end_ids | {i for i, token in added if token.special and token.content not in TAGS}
-        self._pieces: list[str] | None = None
         self._finders: dict[tuple[str, ...], Finder] = {}
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -42,13 +42,10 @@ class Stops:
         only the tail that could hold it.
         """
         if stop not in self._finders:
-            if self._pieces is None:
-                everything = [[i] for i in range(len(self.tokenizer))]
-                self._pieces = self.tokenizer.batch_decode(everything, skip_special_tokens=False)
             lasts = {s[-1] for s in stop}
             if any(not last.isascii() for last in lasts):
                 lasts.add("\ufffd")  # a token may hold only part of the character's bytes
-            triggers = {i for i, piece in enumerate(self._pieces) if lasts & set(piece)}
+            triggers = {i for i, piece in enumerate(pieces(self.tokenizer)) if lasts & set(piece)}
             reach = max((len(s.encode()) for s in stop), default=0) + 1
 
             def find(token: int, ids: Sequence[int]) -> str | None:

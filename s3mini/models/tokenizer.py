@@ -44,8 +44,9 @@ def cannot_load(source: str, error: Exception) -> ModelError:
 def end_ids(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> frozenset[int]:
     """The tokens that end a turn: those of the generation settings, and what the chat template ends a turn with.
 
-    The tokenizer's own end token counts where the generation settings name none: a converted model may declare the token
-    that *starts* a turn (SmolLM2's GGUF), and a model's many ends (Llama 3's) find no place there.
+    The tokenizer's own end token counts where the generation settings name none, or where the template writes it behind a
+    turn and before none: a converted model may declare the token that *starts* a turn (SmolLM2's GGUF), and a model's
+    many ends (Llama 3's) find no place there.
     """
     named: Any = getattr(generation, "eos_token_id", None)
     ends: Any = set(named if isinstance(named, list) else [named]) - {None} or {tokenizer.eos_token_id}

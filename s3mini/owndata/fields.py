@@ -12,6 +12,7 @@ from ..corpus import encodable, split_contents
 from ..errors import DataError
 from . import cells
 from .files import COMMON, Row
+from .printed import NotUnderstood
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -90,7 +91,7 @@ class Fields:
         if text is not None and role != "answer":
             try:
                 return cells.read(str(value), strict=False)
-            except cells.NotUnderstood as error:
+            except NotUnderstood as error:
                 raise DataError(f"{row.place}: field {key!r}: {error}") from error
         return value
 
@@ -128,10 +129,10 @@ class Fields:
         key = self.key(row, "answer")
         try:
             texts = cells.answers(value, self.separator, row.printed)
-        except cells.NotUnderstood as error:
+        except NotUnderstood as error:
             parts = value
             if isinstance(value, str):
-                with suppress(cells.NotUnderstood):
+                with suppress(NotUnderstood):
                     parts = cells.read(value)
             if isinstance(parts, Mapping):
                 self._text(row, "answer", parts)  # raises, and names the parts
@@ -158,7 +159,7 @@ class Fields:
             raise DataError(f"{row.place}: field {key!r} is nested; name a part with --{role}-field: {below}")
         try:
             value = cells.written(value)
-        except cells.NotUnderstood as error:
+        except NotUnderstood as error:
             raise DataError(f"{row.place}: field {key!r} {error}") from error
         if not value.strip():
             raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
@@ -172,7 +173,7 @@ def _lookup(values: Mapping[str, Any], key: str) -> Any:
     value: Any = values
     for part in key.split("."):
         if isinstance(value, str):  # an object that a table could only print
-            with suppress(cells.NotUnderstood):
+            with suppress(NotUnderstood):
                 value = cells.read(value)
         if not isinstance(value, Mapping) or part not in value:
             return _MISSING

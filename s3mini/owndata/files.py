@@ -24,8 +24,8 @@ from typing import Any
 
 from ..corpus import Bad, json_lines, stop
 from ..errors import DataError
-from . import cells
 from .html import page_text
+from .printed import NotUnderstood, loads
 
 # The first that a row has is taken, in lower case.
 COMMON = {
@@ -145,7 +145,7 @@ def _json_lines(path: Path, name: str, bad: Bad) -> Iterator[Row]:
     if path.suffix.lower() != ".gz" and _first_byte(path) == b"[":  # one list, which is no line of JSON lines
         yield from _json(path, name, bad)
         return
-    for _, place, values in json_lines(path, bad, cells.loads):
+    for _, place, values in json_lines(path, bad, loads):
         yield Row(place, f"{name}:{place.rpartition(':')[2]}", values)
 
 
@@ -305,14 +305,14 @@ def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
     """A list of objects, in one of the forms of `_items`; JSON lines, where that is what it holds."""
     try:
         text = _decoded(path.read_bytes(), path)
-        content = cells.loads(text)
+        content = loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             yield from _json_lines(path, name, bad)
             return
         place, remedy = f"{path}:{error.lineno}", "one object a line goes into a .jsonl file"
         raise DataError(f"{place}: malformed JSON: {error.msg} ({remedy})") from error
-    except cells.NotUnderstood as error:
+    except NotUnderstood as error:
         raise DataError(f"{path}: {error}") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply (give a list of flat objects)") from error

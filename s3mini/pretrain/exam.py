@@ -3,16 +3,15 @@
 import csv
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..generator import answer_questions
-from ..models.base import ChatModel
 from ..models.local import load_model
 from ..profile import ModelSpec
-from ..protocols.wordings import judge_messages
 from ..records import Document, Question
-from ..reward import Judge, read_verdict, score_answers
+from ..reward import Judge, score_answers
 from ..runs.stages import atomic_write
 from ..statistics import bootstrap_mean
 from ..world.build import World, build_world, distractors
@@ -60,20 +59,23 @@ def examine(model: Path, seed: int = 1000, n: int = 200, count: int = 6) -> dict
         report["sets"][name] = result
     for label in ("gold", "none"):
         report[label] = sum(s[label]["gen_acc"] for s in report["sets"].values()) / len(SETS)
-    report["judge"] = judge_errors(local, world, rng)
+    report["judge"] = judge_errors(judge, world, rng)
     return report
 
 
-def judge_errors(local: ChatModel, world: World, rng: random.Random, n: int = 1000) -> dict[str, float]:
+def judge_errors(judge: Judge, world: World, rng: random.Random, n: int = 1000) -> dict[str, float]:
     """How often the judge accepts what it should not, and refuses what it should accept."""
-    conversations, truth = [], []
+    responses: list[str] = []
+    accepted: list[Sequence[str]] = []
+    truth: list[bool] = []
     for _ in range(n // 8):
         golds, cases = judge_cases(world, rng, 8)
-        conversations += [judge_messages("brief", said, golds) for said, _ in cases]
+        responses += [said for said, _ in cases]
+        accepted += [golds] * len(cases)
         truth += [right for _, right in cases]
-    verdicts = [read_verdict(reply) for reply in local.reply(conversations, max_new_tokens=4)]
-    wrong_yes = sum(v is True and not t for v, t in zip(verdicts, truth, strict=True))
-    wrong_no = sum(v is not True and t for v, t in zip(verdicts, truth, strict=True))
+    verdicts = judge(responses, accepted)
+    wrong_yes = sum(v and not t for v, t in zip(verdicts, truth, strict=True))
+    wrong_no = sum(t and not v for v, t in zip(verdicts, truth, strict=True))
     return {
         "false_positive_rate": wrong_yes / max(1, truth.count(False)),
         "false_negative_rate": wrong_no / max(1, truth.count(True)),

@@ -247,7 +247,7 @@ def write_report(profile: Profile, results: Results | None = None) -> Path:
     Raises:
         DataError: nothing was evaluated yet. StageError: the disk is full.
     """
-    results = results or read_results(profile.build / "results.json", profile.name)
+    results = results or read_results(profile.build / "results.json", profile.option)
     methods, compared = results["methods"], bool(results["differences"])
     runs = read_seeds(profile)
     page = render(

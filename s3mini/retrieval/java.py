@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import RetrievalError
+from ..runs.machine import utf8_locale
 
 NEEDED = 21
 VECTOR = "jdk.incubator.vector"
@@ -112,7 +113,7 @@ def start_java() -> None:
         jnius_config.add_options("-Xrs")
         if java.vector:
             jnius_config.add_options(f"--add-modules={VECTOR}")
-    with _environment(JAVA_HOME=str(java.home), JVM_PATH=str(java.library)):
+    with _environment(JAVA_HOME=str(java.home), JVM_PATH=str(java.library), **utf8_locale()):
         try:
             jnius = importlib.import_module("jnius")
         except Exception as error:  # whatever the JVM says, it is the user's machine to mend

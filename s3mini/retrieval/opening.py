@@ -15,6 +15,7 @@ from ..records import Document
 from ..runs.stages import Stage
 from . import compressed, milvus
 from .base import Retriever
+from .broken import BROKEN, BrokenRetriever
 from .dense import DenseRetriever, build_dense
 from .encoder import Encoder
 from .flat import INDEX, adopt_index, open_flat, stored, weight
@@ -108,6 +109,8 @@ def build_index(
         StageError: the disk is full.
     """
     kind = kind or profile.retrieval.kind
+    if kind in BROKEN:  # they have none
+        return profile.build
     if kind == "dense" and profile.retrieval.dense.index != "flat":
         build_index(_uncompressed(profile), kind, progress, adopt)
         adopt = None
@@ -152,7 +155,7 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
 
     Args:
         kind: "dense", "lexical", "milvus", "boolean" (BM25 over the lexical index, the query a boolean expression), or
-            "remote": whatever the server at ``retrieval.url`` has, its documents held against the corpus.
+            "remote": whatever the server at ``retrieval.url`` has, its documents held against the corpus; or of `BROKEN`.
         cache: keep answers in memory (`CachedRetriever`); False to measure the bare engine.
 
     Raises:
@@ -164,6 +167,9 @@ def open_retriever(profile: Profile, kind: str | None = None, cache: bool = True
     kind = kind or profile.retrieval.kind
     if kind == REMOTE:
         return connect(profile, open_corpus(profile).by_id)
+    if kind in BROKEN:
+        content = fingerprint(profile.resolve(profile.data.corpus))
+        return BrokenRetriever(kind, open_corpus(profile).by_id, content)
     boolean, kind = kind == BOOLEAN, "lexical" if kind == BOOLEAN else kind
     exact, stage = _stage(_uncompressed(profile), kind), _stage(profile, kind)
     for one in (exact, stage):
@@ -196,5 +202,5 @@ def _refuse_foreign(stage: Stage, profile: Profile, kind: str) -> None:
         if manifest.get("complete") and built_for.get(key) != wanted:
             raise RetrievalError(
                 f"{stage.path}: this index was built for {key} {built_for.get(key)!r}, the profile asks for {key} "
-                f"{wanted!r}. Build it again: s3mini index --profile {profile.name} --kind {kind}"
+                f"{wanted!r}. Build it again: s3mini index {profile.option} --kind {kind}"
             )

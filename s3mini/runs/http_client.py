@@ -1,4 +1,4 @@
-"""What the HTTP clients of searches and of models share: one way to wait for a server, to read its refusals, and no proxy.
+"""What the HTTP clients of searches and of models share: one way to wait for a server, to read its refusals, to go past proxies.
 
 What a later try may cure (`NotNow`) is tried again, after random pauses that grow and are never shorter than the server
 asks for, until it has answered nothing for as long as the client has patience (`GaveUp`). Other errors end it at once.
@@ -8,13 +8,18 @@ import email.utils
 import ipaddress
 import json
 import logging
+import re
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
+from urllib.request import getproxies
 
 import httpx
 import tenacity
+
+from ..errors import S3Error
 
 log = logging.getLogger("s3mini")
 
@@ -22,7 +27,11 @@ BUSY = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses of a server that cannot answer now: it is down behind its proxy, or asks for a slower pace."""
 BACKOFF, LONGEST = 0.5, 16.0  # seconds: the first pause at most, doubled each time, and the longest
 SHOWN = 500  # characters of a server's message
+_LOOPBACK = re.compile(
+    r"(.+\.)?localhost|localhost[46]?(\.localdomain[46]?)?|ip6-(localhost|loopback)|loopback"
+)
 Answer = TypeVar("Answer")
+Client = TypeVar("Client", httpx.Client, httpx.AsyncClient)
 
 
 class NotNow(Exception):
@@ -136,9 +145,72 @@ def refusal(response: httpx.Response) -> str:
     return (said if isinstance(said, str) else json.dumps(said))[:SHOWN]
 
 
+def open_client(kind: type[Client], url: str, error: type[S3Error], **settings: Any) -> Client:
+    """An httpx client for ``url``, by the proxy that the environment names for it, if any (`proxy_for`).
+
+    Raises:
+        error: ``url`` is none, or the environment's proxy or certificates cannot be used; names the remedy.
+    """
+    proxy: str | None = None
+    try:
+        parsed = httpx.URL(url)
+        proxy = proxy_for(parsed)
+        verify = httpx.create_ssl_context() if parsed.scheme == "https" else True
+        return kind(proxy=proxy, trust_env=False, verify=verify, **settings)
+    except (httpx.InvalidURL, ImportError, OSError, ValueError) as problem:
+        told = f"{url}: no connection can be made ({str(problem).rstrip('.')})"
+        if proxy is not None:
+            told += (
+                f"; the environment asks for the proxy {httpx.URL(proxy).host if '@' in proxy else proxy}: mend it, or "
+                "name this server in NO_PROXY; for socks5: pip install 'httpx[socks]'"
+            )
+        raise error(told) from problem
+
+
+def proxy_for(url: httpx.URL) -> str | None:
+    """The proxy between here and ``url``: HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, in either case; None on this machine.
+
+    Read here and not by httpx, which fails on a NO_PROXY such as ``[::1]`` or ``fe80::/10``.
+    """
+    named = getproxies()
+    proxy = (named.get(url.scheme) or named.get("all") or "").strip()
+    if not proxy or is_local(url) or _excepted(url, named.get("no", "")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _excepted(url: httpx.URL, no_proxy: str) -> bool:
+    """Whether NO_PROXY covers it: names with all below them, addresses, networks, each with a port or not, ``*``."""
+    host = url.host.lower().rstrip(".")
+    for entry in no_proxy.lower().replace(",", " ").split():
+        name, colon, port = entry.rpartition("://")[2].rpartition(":")
+        if colon and port.isdecimal() and (":" not in name or name.endswith("]")):
+            if int(port) != (url.port or {"http": 80, "https": 443}[url.scheme]):
+                continue
+        else:
+            name = entry.rpartition("://")[2]
+        name = name.strip("[]").removeprefix("*").strip(".")
+        if not name and "*" in entry:
+            return True
+        with suppress(ValueError):  # not a network, or the host is a name
+            if ipaddress.ip_address(host) in ipaddress.ip_network(name, strict=False):
+                return True
+        if name and (host == name or host.endswith(f".{name}")):
+            return True
+    return False
+
+
 def is_local(url: httpx.URL) -> bool:
     """Whether it is on this machine, where no proxy must stand in between."""
+    host = url.host.lower().rstrip(".")
+    if _LOOPBACK.fullmatch(host) or host == socket.gethostname().lower():
+        return True
     try:
-        return ipaddress.ip_address(url.host).is_loopback
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return url.host == "localhost"
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # 127.1, and other short forms
+        except (OSError, ValueError):
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified

@@ -1,7 +1,9 @@
-"""The machine and the software a result was made with, and how many threads to use on it."""
+"""The machine and the software a result was made with, how many threads to use on it, and what must not leave it."""
 
+import locale
 import os
 import platform
+import re
 import sys
 from contextlib import suppress
 from importlib import metadata
@@ -10,6 +12,7 @@ from typing import Any
 
 from .. import __version__
 
+_BRACKETS = re.compile(r"\[(.*)\](:\d+)?")
 LIBRARIES = (
     "torch", "transformers", "trl", "pyserini", "faiss-cpu", "faiss-gpu", "sentence-transformers", "numpy", "pymilvus",
     "milvus-lite",
@@ -64,3 +67,29 @@ def cap_threads(threads: int | None = None) -> int:
     if torch is not None:
         torch.set_num_threads(capped)
     return capped
+
+
+def keep_local() -> None:
+    """Tell other HTTP libraries of this process and of those it starts that this machine needs no proxy.
+
+    They read NO_PROXY, some its one spelling and some the other, and fail on brackets: those are taken off, with the port.
+    """
+    names = {name.lower() for name, value in os.environ.items() if value}
+    if not names & {"http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy"}:
+        return
+    for variable in ("no_proxy", "NO_PROXY"):
+        listed = os.environ.get(variable) or os.environ.get(variable.swapcase()) or ""
+        entries = [_BRACKETS.sub(r"\1", entry) for entry in listed.replace(",", " ").split()]
+        if "*" not in entries:
+            entries += ["localhost", "127.0.0.1", "::1", "0.0.0.0"]
+        os.environ[variable] = ",".join(dict.fromkeys(entries))
+
+
+def utf8_locale() -> dict[str, str]:
+    """Variables under which other programs read paths as UTF-8 where Python does; none where they do already.
+
+    Java goes by the locale: in C, which is that of a bare container, or in one that is named and not installed, it cannot
+    name a file that is not ASCII.
+    """
+    python, others = sys.getfilesystemencoding().lower(), locale.nl_langinfo(locale.CODESET).lower()
+    return {"LC_ALL": "C.UTF-8"} if python == "utf-8" != others else {}

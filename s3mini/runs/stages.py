@@ -30,16 +30,19 @@ log = logging.getLogger("s3mini")
 MANIFEST = "manifest.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 _NEARLY_FULL = 1 << 20  # bytes; some libraries report a full disk as a bare RuntimeError
 
 
 def disk_error(error: OSError, path: Path) -> StageError | None:
-    """The `StageError` for a full or read-only disk, or None when ``error`` is something else."""
+    """The `StageError` for a full or read-only disk or an impossible path, or None when ``error`` is something else."""
     where = Path(error.filename) if isinstance(error.filename, str) else path
     if error.errno in _FULL:
         remedy = "no space left on the disk; free some room and run the same command again: it resumes"
     elif error.errno in _DENIED:
         remedy = f"cannot be written ({error.strerror}); check the folder's owner and permissions"
+    elif error.errno in _NO_PLACE:
+        remedy = f"nothing can lie there ({error.strerror}); name another place"
     else:
         return None
     return StageError(f"{where}: {remedy}")

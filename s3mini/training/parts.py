@@ -145,7 +145,8 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     if not profile.grpo.lora_rank and not sharded:
         trained.float()  # the last bit of a bfloat16 weight is a hundred times an update at 1e-6, and would swallow it
     policy = LocalModel(spec, trained, loaded.tokenizer)
-    engine = bench.engine(protocol, policy, CachedRetriever(bench.retriever(method.retriever)), reader=loaded)
+    retriever = CachedRetriever(bench.retriever(method.retriever))
+    engine = bench.engine(protocol, policy, policy.tokenizer, retriever, reader=loaded)
     scorer = (
         RecallScorer(bench, Reward("gen_acc"), cache)
         if reward == "recall"

@@ -11,6 +11,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import DataError, ProfileError, StageError
 from ..profile import GrpoSpec
+from ..runs.omissions import EPISODE_CUT
 from ..runs.processes import Processes
 from ..runs.stages import JsonlLog, Stage, atomic_dir
 from .adapters import lora_config, save_whole
@@ -81,6 +82,7 @@ class Training(TrainerCallback):
                 callbacks=[self, *([recorder] if recorder else [])],
                 peft_config=lora_config(spec),
             )
+            self._trainer.share_prompts = self._spec.share_prompts
             self._trainer.remove_callback(PrinterCallback)
             self._trainer.train(resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None)
             if recorder and len(recorder.curve) != spec.steps:
@@ -96,10 +98,13 @@ class Training(TrainerCallback):
                 self._write(folder)
         self._drop_checkpoints()
 
-    def episodes(self) -> int:
-        """All that were played, by what is recorded."""
+    def facts(self) -> dict[str, Any]:
+        """What the curve tells of the whole run: episodes and examples played, and episodes cut by a limit, if any."""
         with JsonlLog(self.folder / CURVE) as curve:
-            return episodes_played(curve)
+            episodes = episodes_played(curve)
+            cut = round(sum(step["cut"] * step["episodes"] for step in curve))
+        omitted = {"omitted": {EPISODE_CUT: cut}} if cut else {}
+        return {"episodes": episodes, "examples": episodes // self._spec.num_generations, **omitted}
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """End of a step's update: a model to keep is made whole."""

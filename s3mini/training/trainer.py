@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from trl import GRPOTrainer
 
 PROMPT_KEYS = ("prompt_ids", "prompt_mask")
@@ -34,11 +34,11 @@ COMPLETION_KEYS = (
 Batch = dict[str, Any]
 
 
-def pack(batches: Sequence[Batch]) -> list[Batch]:
+def pack(batches: Sequence[Batch], by_prompt: bool = False) -> list[Batch]:
     """The same rows in as many equal micro-batches: rows without advantage together, then by length.
 
     Each micro-batch is cut to its own longest prompt and completion. Values without rows (0-dimensional) are
-    carried over.
+    carried over. ``by_prompt`` keeps rows of one prompt side by side, before length.
     """
     whole = {
         key: value if value.ndim == 0 else torch.cat([batch[key] for batch in batches])
@@ -46,7 +46,14 @@ def pack(batches: Sequence[Batch]) -> list[Batch]:
     }
     idle = whole["advantages"] == 0
     lengths = whole["prompt_mask"].sum(1) + whole["completion_mask"].sum(1)
-    order = torch.argsort(idle.long() * (int(lengths.max()) + 1) + lengths, stable=True)
+    order = torch.argsort(lengths, stable=True)
+    if by_prompt:
+        order = order[
+            torch.argsort(
+                torch.unique(whole["prompt_ids"], dim=0, return_inverse=True)[1][order], stable=True
+            )
+        ]
+    order = order[torch.argsort(idle[order], stable=True)]
     size = len(order) // len(batches)
     return [_cut({k: v if v.ndim == 0 else v[rows] for k, v in whole.items()}) for rows in order.split(size)]
 
@@ -67,11 +74,15 @@ def completion_logprobs(
     temperature: float,
     batch_size: int | None = None,
     entropy_gradient: bool = False,
+    share_prompts: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies (nats) of the scored completion tokens; zero elsewhere.
 
     Rows are shifted to start in column 0: padding is then on the right, where a causal model never looks, and no
     attention mask is needed.
+
+    With ``share_prompts``, what all rows read at once begin with is read once, and its keys and values serve them all;
+    gradients of all rows meet in it. The results are the same up to rounding.
 
     Args:
         input_ids: (B, P + C), and ``attention_mask`` like it: 1 on one unbroken run per row.
@@ -87,10 +98,12 @@ def completion_logprobs(
         ids, start, wanted = input_ids[part], first[part], scored[part].bool()
         columns = start[:, None] + torch.arange(int(lengths[part].max()), device=ids.device)
         shifted = ids.gather(1, columns.clamp(max=ids.shape[1] - 1))
-        hidden = model.base_model(input_ids=shifted, use_cache=False).last_hidden_state
         row, column = wanted.nonzero(as_tuple=True)
         target = column + ids.shape[1] - wanted.shape[1]
-        logits = model.get_output_embeddings()(hidden[row, target - start[row] - 1]).float() / temperature
+        before = target - start[row] - 1  # the token whose output says the wanted one
+        common = _in_common(shifted, before) if share_prompts else 0
+        hidden = _read_after(model, shifted, common)
+        logits = model.get_output_embeddings()(hidden[row, before - common]).float() / temperature
         logp = torch.log_softmax(logits, dim=-1)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = -(logp.exp() * logp).sum(-1)
@@ -103,6 +116,26 @@ def completion_logprobs(
     back = torch.argsort(torch.cat(parts))
     logps, entropies = (torch.cat(column)[back] for column in zip(*map(read, parts), strict=True))
     return logps, entropies
+
+
+def _in_common(rows: torch.Tensor, before: torch.Tensor) -> int:
+    """How many tokens all rows begin with, up to the first whose output is needed; 0 where one pass reads no more."""
+    if len(rows) < 2 or len(before) == 0:
+        return 0
+    alike = (rows == rows[:1]).all(0).long().cumprod(0).sum()
+    return int(torch.minimum(alike, before.min()))
+
+
+def _read_after(model: PreTrainedModel, rows: torch.Tensor, common: int) -> torch.Tensor:
+    """The last layer's output for ``rows`` ``[n, t]`` from column ``common`` on: ``[n, t - common, width]``."""
+    if common == 0:
+        return model.base_model(input_ids=rows, use_cache=False).last_hidden_state
+    cache = DynamicCache(config=model.config)
+    model.base_model(input_ids=rows[:1, :common], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(rows))
+    return model.base_model(
+        input_ids=rows[:, common:], past_key_values=cache, use_cache=True
+    ).last_hidden_state
 
 
 def whole_weights(sharded: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -142,6 +175,8 @@ class LeanGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` that skips what cannot change the result (see the module). Elsewhere than on a CPU, where
     TRL has kernels of its own, only the packing is used."""
 
+    share_prompts = False
+    """Whether episodes of one prompt are read together, the prompt once (``grpo.share_prompts``)."""
     _scored: torch.Tensor | None = None
 
     def _generate(self, prompts: list[Any]) -> Any:
@@ -173,7 +208,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is before or len(self._buffered_inputs) == 0:
             return inputs
-        self._buffered_inputs = pack(self._buffered_inputs)
+        self._buffered_inputs = pack(self._buffered_inputs, self.share_prompts)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
@@ -211,6 +246,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         entropy_gradient = self._entropy_bonus_enabled
         with self.accelerator.autocast():  # which hangs over the model's own ``forward`` alone
             logps, entropies = completion_logprobs(
-                causal, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient
-            )
+                causal, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient,
+                self.share_prompts,
+            )  # fmt: skip
         return logps, entropies if compute_entropy else None, None

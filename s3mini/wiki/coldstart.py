@@ -15,8 +15,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from ..bench import Bench, make_protocol, method_spec, protocol_class
-from ..episodes import Engine
+from ..bench import Bench
 from ..models.base import Sample, Session
 from ..models.stops import Stops
 from ..protocols.search_o1 import BEGIN, END
@@ -34,9 +33,8 @@ class Draw:
     def __init__(self, text: str, question: str, titles: frozenset[str], rng: random.Random) -> None:
         self.rng, self.question, self.text = rng, question, text
         self.documents: list[tuple[str, str]] = _DOCUMENT.findall(text)
-        bodies = [body for _, body in self.documents] or [
-            text.rpartition(question)[2]
-        ]  # Search-o1 shows plain text
+        # Search-o1 shows plain text
+        bodies = [body for _, body in self.documents] or [text.rpartition(question)[2]]
         names = {name for body in bodies for name in _NAME.findall(body)}
         own = {title for title, _ in self.documents}
         self.links = sorted(n for n in names if n in titles and n not in own) or sorted(names)
@@ -180,19 +178,8 @@ def scripted_episodes(
     seed: int = 0,
 ) -> list[Episode]:
     """One scripted episode per question, through the profile's own engine and retriever."""
-    profile, tokenizer = bench.profile, stops.tokenizer
-    script = Script(protocol, tokenizer, stops, titles, max(1, profile.s3.select), seed)
-    spec = bench.checkpoint(protocol, trained=False)
-    engine = Engine(
-        script,
-        tokenizer,
-        bench.retriever(protocol_class(protocol).retriever),
-        make_protocol(protocol, profile),
-        method_spec(profile, protocol).max_turn_tokens,
-        spec.max_length,
-        spec.max_rows,
-    )
-    return engine.run(questions, seed=seed, progress=False)
+    script = Script(protocol, stops.tokenizer, stops, titles, max(1, bench.profile.s3.select), seed)
+    return bench.engine(protocol, script, stops.tokenizer).run(questions, seed=seed, progress=False)
 
 
 def sequences(episodes: Sequence[Episode]) -> list[Sequences]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..bench import Bench
-from ..corpus import fingerprint, load_questions
+from ..corpus import fingerprint
 from ..models.local import load_model
 from ..models.stops import Stops
 from ..models.tokenizer import end_ids
-from ..profile import ModelSpec, Profile
-from ..runs.stages import Stage
+from ..profile import ROOT, ModelSpec, Profile
+from ..runs.stages import Stage, atomic_write
+from ..training.parts import training_questions
+from ..training.trl import drawn
 from .coldstart import TURNS, scripted_episodes, sequences
 from .fetch import PARTS, bare, fetch
 from .reader import reader_sequences
@@ -19,6 +22,25 @@ from .teach import ADAPTERS, Sequences, merge, teach
 
 EPISODES = {"s3": 112, "search-r1": 32, "ircot": 24, "search-o1": 24, "deepretrieval": 16, "cot": 8}
 """Scripted episodes of each protocol that the cold start shows."""
+SHIPPED = "data/wiki/taught"
+
+
+def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
+    """Fetch what the wheels hold (`fetch`) and add the shipped adapters to the model: ``build/<profile>/models/<name>/model``.
+
+    Returns:
+        The folders: of the wheels' parts, then of the whole models.
+    """
+    folders = [fetch(profile)]
+    base = folders[0] / "model"
+    for adapters in sorted(file.parent for file in shipped.glob(f"*/{ADAPTERS}")):
+        inputs = {"model": fingerprint(base), "adapters": fingerprint(adapters)}
+        with Stage(profile, f"models/{adapters.name}", inputs, {}) as stage:
+            if not stage.done:
+                merge(base, adapters, stage.dir / "model")
+                stage.finish(adapters=str(adapters.relative_to(shipped)))
+        folders.append(stage.path)
+    return folders
 
 
 def make_reader(profile: Profile, seed: int = 0) -> Path:
@@ -31,12 +53,30 @@ def make_searcher(profile: Profile, seed: int = 0) -> Path:
     return _taught(profile, "searcher", seed, lambda bench: _scripted(bench, seed))
 
 
+def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
+    """Examine the taught searcher (`exam.examine_searcher`) on training questions of both sets; returns its ``exam.json``."""
+    from .exam import examine_searcher
+
+    taught = make_searcher(profile, seed) / "model"
+    spec = profile.searcher.model_copy(update={"path": str(taught)})
+    questions = drawn(training_questions(profile), seed, count)
+    inputs = {"model": fingerprint(taught), "corpus": fingerprint(profile.resolve(profile.data.corpus))}
+    settings = {"questions": [q.id for q in questions], "seed": seed}
+    with Stage(profile, f"taught/exam-seed{seed}", inputs, settings) as stage:
+        if not stage.done:
+            bench = Bench(profile.model_copy(update={"searcher": spec}), seed)
+            report = examine_searcher(bench, load_model(spec), questions, seed=seed)
+            atomic_write(stage.dir / "exam.json", json.dumps(report, indent=1) + "\n")
+            stage.finish(**report)
+    return stage.path / "exam.json"
+
+
 def _scripted(bench: Bench, seed: int) -> list[Sequences]:
     profile = bench.profile
     model = load_model(base_spec(profile))
     stops = Stops(model.tokenizer, end_ids(model.tokenizer, model.model.generation_config))
     titles = frozenset(bare(document.title) for document in bench.documents.values())
-    questions = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
+    questions = training_questions(profile)
     taught: list[Sequences] = []
     for number, name in enumerate(TURNS):
         chosen = questions[number :: max(1, len(questions) // EPISODES[name])][: EPISODES[name]]
@@ -51,9 +91,7 @@ def base_spec(profile: Profile) -> ModelSpec:
 
 def _taught(profile: Profile, name: str, seed: int, shown: Callable[[Bench], Sequence[Sequences]]) -> Path:
     base = fetch(profile) / "model"
-    untaught = profile.model_copy(
-        update={role: base_spec(profile) for role in ("searcher", "generator", "judge")}
-    )
+    untaught = profile.model_copy(update={role: base_spec(profile) for role in ("searcher", "generator")})
     inputs = {"model": fingerprint(base), "questions": fingerprint(profile.resolve(profile.data.questions))}
     with Stage(profile, f"taught/{name}-seed{seed}", inputs, {"seed": seed, "episodes": EPISODES}) as stage:
         if not stage.done:

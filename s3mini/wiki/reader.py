@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..bench import Bench
 from ..corpus import read_questions
 from ..errors import DataError
+from ..methods import gold_documents
 from ..models.base import chat_ids
 from ..models.tokenizer import open_tokenizer, source_of
 from ..protocols.wordings import context_messages
@@ -26,7 +27,8 @@ from .fetch import QUESTIONS, bare, holds
 from .teach import Sequences
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
-LONGEST = 60
+_NUMBER = re.compile(r"\b\d[\d,.]*\d\b")
+LONGEST = 28
 """Words of evidence from one passage, at most: the sentence is cut around what it proves."""
 
 
@@ -40,12 +42,12 @@ def target(question: Question, gold: Sequence[Document]) -> str:
     """What the reader is to say: one sentence of evidence from each gold passage, then the answer in a sentence."""
     said = []
     for document, following in zip(gold, [*gold[1:], None], strict=True):
-        comparison = question.metadata["set"] == "comparison"
-        words = (
-            [bare(following.title)]
-            if following is not None and not comparison
-            else list(question.golden_answers)
-        )
+        if question.metadata["set"] == "comparison":
+            words = _NUMBER.findall(document.text)[:1]  # what is compared is mostly a year or a size
+        elif following is not None:
+            words = [bare(following.title)]
+        else:
+            words = list(question.golden_answers)
         said.append(f"{bare(document.title)}: {_around(evidence(document, words), words)}")
     return " ".join(said) + f" So the answer is {question.golden_answers[0]}."
 
@@ -54,9 +56,10 @@ def _around(sentence: str, words: Sequence[str]) -> str:
     parts = sentence.split()
     if len(parts) <= LONGEST:
         return sentence
-    begin = next((i for i in range(len(parts)) if holds(" ".join(parts[i : i + 4]), words)), 0)
-    first = max(0, begin - LONGEST // 2)
-    return " ".join(parts[first : first + LONGEST])
+    width = max((len(word.split()) for word in words), default=1)
+    begin = next((i for i in range(len(parts)) if holds(" ".join(parts[i : i + width]), words)), 0)
+    first = max(0, min(begin - LONGEST // 2, len(parts) - LONGEST))
+    return " ".join(parts[first : first + LONGEST]).rstrip(".,;:") + "."
 
 
 def shelves(
@@ -82,7 +85,7 @@ def reader_sequences(bench: Bench, seed: int = 0) -> list[Sequences]:
     found = bench.retriever().search([q.stem for q in questions], profile.rag.k)
     sequences = []
     for question, hits in zip(questions, found, strict=True):
-        gold = _gold(question, bench.documents)
+        gold = gold_documents(bench, question)
         for context in shelves(gold, [hit.document for hit in hits], rng):
             messages = context_messages("generator", profile.generator.wordings, question.question, context)
             (prompt,) = chat_ids(tokenizer, [messages])
@@ -101,12 +104,3 @@ def reader_questions(bench: Bench) -> list[Question]:
             f"{folder}: no */reader.jsonl here ({QUESTIONS} ships them): s3mini download --profile wiki"
         )
     return [question for path in files for question in read_questions(path)]
-
-
-def _gold(question: Question, documents: Mapping[str, Document]) -> list[Document]:
-    missing = [i for i in question.gold_ids if i not in documents]
-    if missing or not question.gold_ids:
-        raise DataError(
-            f"question {question.id!r}: gold passages {missing} are not in the corpus; fetch it again"
-        )
-    return [documents[i] for i in question.gold_ids]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,7 +36,17 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Any) -> 
 def test_help_lists_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for name in ("ask", "index", "precompute", "train", "evaluate", "reproduce", "world", "pretrain"):
+    for name in (
+        "ask",
+        "judge",
+        "index",
+        "precompute",
+        "train",
+        "evaluate",
+        "reproduce",
+        "world",
+        "pretrain",
+    ):
         assert f" {name} " in out
 
 
@@ -185,3 +197,20 @@ def test_help_loads_nothing_heavy_and_asking_never_loads_the_training_stack() ->
     for code in (light, HEAVY):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_judge_is_compared_with_labels_and_told_its_best_threshold(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "labelled.jsonl"
+    lines = [
+        {"question": q, "golden_answers": [q], "output": out, "accepted": out == q, "kind": "bare"}
+        for q in ("Gubio Trilmund", "Dasham") for out in (q, "unknown")
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, _ = run("judge", "--labelled", str(path), "--set", "judge.threshold=0.25")
+    assert code == 0
+    assert re.search(r"threshold as set, 0.25 +100.0 .* 0 of 2 +0 of 2", out)
+    assert re.search(r"always yes +50.0 .* 2 of 2 +0 of 2", out)
+    assert "--set judge.threshold=0.5," in out
+    path.write_text(json.dumps(lines[0]) + "\n")
+    code, _, err = run("judge", "--labelled", str(path))
+    assert code == 1 and "accepted and rejected outputs" in err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from family_toys import FAMILIES, GEMMA, family_tokenizer
@@ -17,13 +17,13 @@ from s3mini.errors import ModelError
 from s3mini.models.base import Reply, chat_ids, is_cut
 from s3mini.models.chat import block_ids, control_tokens, merged, opening, turn_end
 from s3mini.models.local import LocalModel
-from s3mini.models.tokenizer import end_ids
+from s3mini.models.tokenizer import end_ids, settle_end
 from s3mini.profile import ModelSpec
 from s3mini.protocols import S3Protocol
 from s3mini.protocols.wordings import TAGS, context_messages, judge_messages, neutralise, render_information
 from s3mini.records import Document
 
-tokenizer_of = lru_cache(maxsize=None)(family_tokenizer)
+tokenizer_of = cache(family_tokenizer)
 SPECIAL = sorted(
     {token for family in FAMILIES.values() for token in (*family.special, *family.plain)} | set(TAGS)
 )
@@ -120,6 +120,43 @@ def test_a_model_stops_at_its_end_and_episodes_are_closed_by_it(name: str) -> No
     start = tokenizer.convert_tokens_to_ids("<|im_start|>")
     assert start is None or name == "phi-3" or start not in local.end_ids
     assert Engine(local, tokenizer, None, S3Protocol(), 60, 800).tokenizer.eos_token == family.end
+
+
+@every_family
+def test_a_start_token_declared_as_the_end_is_none_where_the_generation_settings_know_better(
+    name: str,
+) -> None:
+    """Whether the template names its end token or, as Llama 2's and Mistral's, writes the tokenizer's, whatever it is."""
+    family = FAMILIES[name]
+    ends = family.ends or (family.end,)
+    (opened,) = chat_ids(family_tokenizer(name), [[TALK[1]]])
+    control = control_tokens(family_tokenizer(name))
+    starts = {control[i] for i in opened if i in control} - {*ends, family.end}
+    assert starts
+    for start in sorted(starts):
+        tokenizer = family_tokenizer(name)
+        tokenizer.eos_token = start
+        model = toy_model(len(tokenizer))
+        model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(list(ends))
+        for _ in range(2):  # a tokenizer is shared
+            local = LocalModel(ModelSpec(path=name, max_length=1024), model, tokenizer)
+            assert tokenizer.eos_token == family.end, start
+            assert local.end_ids == {*tokenizer.convert_tokens_to_ids([*ends, family.end])}, start
+
+
+def test_one_token_that_begins_conversations_and_ends_turns() -> None:
+    """OLMo's: what it is declared as and what the generation settings name agree, and nothing is changed."""
+    tokenizer = family_tokenizer("llama-2")
+    tokenizer.bos_token = tokenizer.eos_token
+    assert end_ids(tokenizer, None) == end_ids(tokenizer, GenerationConfig(eos_token_id=2)) == {2}
+    settle_end(tokenizer, frozenset({2}))
+    assert tokenizer.eos_token == "</s>"
+
+
+def test_an_end_that_the_template_names_counts_though_the_generation_settings_are_the_base_models() -> None:
+    tokenizer = family_tokenizer("smollm")
+    of_base = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert end_ids(tokenizer, GenerationConfig(eos_token_id=of_base)) == {of_base, tokenizer.eos_token_id}
 
 
 def test_a_template_without_an_end_leaves_the_generation_settings_word() -> None:

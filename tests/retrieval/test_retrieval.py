@@ -25,6 +25,7 @@ from s3mini.retrieval import (
     Retriever,
 )
 from s3mini.retrieval.base import check_queries, rank, settled
+from s3mini.retrieval.broken import BrokenRetriever
 from s3mini.retrieval.dense import TIE, build_dense, calibrate
 from s3mini.retrieval.lexical import build_lexical
 from s3mini.unicode import blank
@@ -336,3 +337,19 @@ def test_cache_smaller_than_a_batch_forgets_the_oldest() -> None:
 def test_queries_of_another_dimension_are_refused(dense: DenseRetriever) -> None:
     with pytest.raises(RetrievalError, match="queries of 7 numbers for an index of 384"):
         dense.search_vectors(np.ones((1, 7), np.float32), 3)
+
+
+@pytest.mark.parametrize("kind", ["random", "empty"])
+def test_broken_retrievers_find_nothing_of_use_but_always_the_same(kind: str) -> None:
+    documents = {d.id: d for d in DOCUMENTS}
+    broken = BrokenRetriever(kind, documents, "corpus")
+    first = broken.search(QUERIES, 2)
+    assert first == broken.search(QUERIES[::-1], 2)[::-1] and len(first) == len(QUERIES)
+    assert {len(hits) for hits in first} == ({2} if kind == "random" else {0})
+    if kind == "random":
+        assert len({tuple(ids(hits)) for hits in broken.search([f"query {i}" for i in range(20)], 2)}) > 5
+        assert len(broken.search(QUERIES[:1], 10**6)[0]) == len(documents)
+    with pytest.raises(RetrievalError, match="empty"):
+        broken.search([" "], 2)
+    other = BrokenRetriever("random" if kind == "empty" else "empty", documents, "corpus")
+    assert isinstance(broken, Retriever) and broken.fingerprint != other.fingerprint

@@ -115,7 +115,7 @@ def logs(root: Path) -> dict[str, list[dict]]:
     build = root / "build" / "toy"
     return {
         str(path.relative_to(build)): [
-            {k: v for k, v in json.loads(line).items() if k != "seconds"}
+            {k: v for k, v in json.loads(line).items() if not k.startswith("seconds")}
             for line in path.read_text().splitlines()
         ]
         for path in sorted(build.rglob("answers.jsonl"))

@@ -6,6 +6,7 @@ where the real one does, so that a template that writes it too would double it.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 
@@ -182,8 +183,6 @@ def family_tokenizer(name: str) -> PreTrainedTokenizerFast:
     family = FAMILIES[name]
     state = _trained(name)
     if family.spm:
-        import json
-
         read = json.loads(state)
         read["added_tokens"] = [t for t in read["added_tokens"] if not t["content"].startswith("<0x")]
         state = json.dumps(read)

@@ -8,6 +8,7 @@ Run as a script it precomputes with a slow generator, so that a test can kill it
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -111,11 +112,19 @@ class ToyGenerator:
         return "<think> nothing </think> unknown"
 
 
-class NoJudge:
-    """Always says no."""
+class ToyJudge:
+    """Prefers the word it was told to, or those of a list in turn (one that is no option leaves it undecided).
 
-    def reply(self, conversations, max_new_tokens=None, temperature=0.0, seed=0) -> list[str]:
-        return ["no"] * len(conversations)
+    Remembers what it was asked.
+    """
+
+    def __init__(self, words: str | list[str]) -> None:
+        self.words, self.calls = words, []
+
+    def preference(self, conversations, options) -> list[list[float]]:
+        self.calls.append([c[-1]["content"] for c in conversations])
+        words = [self.words] * len(conversations) if isinstance(self.words, str) else self.words
+        return [[0.0 if o == word else -math.inf for o in options] for word in words[: len(conversations)]]
 
 
 class ToyBench(Bench):
@@ -124,7 +133,7 @@ class ToyBench(Bench):
     def __init__(self, profile: Profile, generator: ToyGenerator) -> None:
         super().__init__(profile)
         self.generator = generator
-        self.judge = Judge(NoJudge(), "brief")
+        self.judge = Judge(ToyJudge("no"), "brief")
         self._toy = ToyRetriever(list(self.documents.values()))
 
     def retriever(self, kind: str | None = None) -> ToyRetriever:

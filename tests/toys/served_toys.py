@@ -22,8 +22,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
 Reply = tuple[int, dict[str, str], bytes]
+Answer = Callable[[str, dict[str, Any]], "dict[str, Any] | Reply"]
+"""JSON to send with status 200, or what to send whole."""
 
 
 class Server(ThreadingHTTPServer):
@@ -68,7 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(*planned)
                 return
             time.sleep(planned)
-            self._send(200, {}, json.dumps(server.answer(self.path, body)).encode())
+            answer = server.answer(self.path, body)
+            self._send(*(answer if isinstance(answer, tuple) else (200, {}, json.dumps(answer).encode())))
         finally:
             with server.lock:
                 server.busy -= 1

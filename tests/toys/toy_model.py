@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from s3mini.models.local import LocalModel
 from s3mini.profile import ModelSpec
+from s3mini.protocols.wordings import judge_messages
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TAGS = [
@@ -59,3 +60,22 @@ def toy_local(seed: int = 0, **spec: int) -> LocalModel:
     tokenizer = toy_tokenizer()
     numbers = {"max_length": 1024, "batch_size": 4, "max_new_tokens": 8, **spec}
     return LocalModel(ModelSpec(path="toy", **numbers), toy_model(len(tokenizer), seed), tokenizer)
+
+
+CHOICE = ("yes", "no")
+WORDS = ["yes", " Yes", "YES", "no", " No", "\nno", "nose"]
+"""Tokens of a toy that can be asked to choose, one of them a trap."""
+
+
+def toy_speaking(batch_size: int = 4, seed: int = 0, template: str = TEMPLATE) -> LocalModel:
+    """The toy with tokens for `WORDS`."""
+    tokenizer = toy_tokenizer()
+    tokenizer.add_tokens(WORDS)
+    tokenizer.chat_template = template
+    spec = ModelSpec(path="toy", max_length=1024, batch_size=batch_size, max_new_tokens=8)
+    return LocalModel(spec, toy_model(len(tokenizer), seed), tokenizer)
+
+
+def judged(responses: list[str]) -> list[list[dict[str, str]]]:
+    """The judge's conversations about responses."""
+    return [judge_messages("full", response, ["A", "B"]) for response in responses]

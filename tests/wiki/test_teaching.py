@@ -14,9 +14,13 @@ from toy_model import toy_local
 from s3mini.episodes import Engine
 from s3mini.errors import DataError
 from s3mini.models.stops import Stops
+from s3mini.profile import load_profile
 from s3mini.protocols import REGISTRY
 from s3mini.records import Document, Hit, Question
+from s3mini.wiki import teach as teaching
 from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
+from s3mini.wiki.exam import examine_searcher
+from s3mini.wiki.make import parts
 from s3mini.wiki.reader import evidence, shelves, target
 from s3mini.wiki.teach import ADAPTERS, CURVE, Sequences, merge, teach
 
@@ -59,6 +63,27 @@ def test_scripted_turns_are_right_in_format_and_drawn(name: str) -> None:
         assert s.own[len(e.prompt_ids) : -1] == e.env_mask[:-1]
 
 
+def test_the_exam_counts_successes_by_question() -> None:
+    local = toy_local()
+
+    class Scripts:
+        """Opens engines like a bench; every searcher is a script, and every search shows the leads."""
+
+        def engine(self, protocol: str, searcher: object, tokenizer: object, reader: object) -> Engine:
+            stops = Stops(local.tokenizer, local.end_ids)
+            script = Script(protocol, local.tokenizer, stops, TITLES, select=2, seed=0)
+            return Engine(script, local.tokenizer, Leads(), REGISTRY[protocol](), 2000, 20000)
+
+    shown = [Question(f"q{i}", "What is it?", ("Tarn",), {"gold_ids": ["0", "1"]}) for i in range(3)]
+    nowhere = [Question("n", "What is it?", ("Tarn",), {"gold_ids": ["0", "99"]})]
+    report = examine_searcher(Scripts(), local, shown + nowhere, samples=4)  # type: ignore[arg-type]
+    assert report["n"] == 4 and report["valid"].keys() == {*TURNS, "s3, sampled"}
+    assert set(report["valid"].values()) == {1.0}
+    for name in ("greedy", "sampled", "pass"):
+        assert report[name]["mean"] == 0.75 and report[name]["n"] == 4, name
+    assert report["differ"]["mean"] == 0.0
+
+
 def test_every_protocol_has_its_turns() -> None:
     assert TURNS.keys() == REGISTRY.keys()
     bare = Draw("no document", "Who is it?", TITLES, random.Random(0))
@@ -72,7 +97,10 @@ def test_the_reader_says_the_evidence_of_each_passage_then_the_answer() -> None:
     )
     long = Document("9", "Long", " ".join(["word"] * 200 + ["Tarn"] + ["word"] * 200) + ".")
     said = target(Question("s", "?", ("Tarn",), {"set": "single"}), [long])
-    assert "Tarn" in said.split("So the answer")[0] and len(said.split()) < 80
+    assert "Tarn" in said.split("So the answer")[0] and len(said.split()) < 40
+    which = Question("c", "Which is older?", ("Land Y",), {"set": "comparison"})
+    dated = Document("1", "Land Y", "Land Y is a land. It was founded in 1291.")
+    assert target(which, [dated]) == "Land Y: It was founded in 1291. So the answer is Land Y."
     assert evidence(LEADS[0], ["nowhere"]) == "Lake X lies in Land Y."
 
 
@@ -104,3 +132,50 @@ def test_taught_adapters_lower_the_loss_and_merge_into_a_whole_model(tmp_path: P
     taught = local.model(torch.tensor([ids])).logits
     torch.testing.assert_close(merged(torch.tensor([ids])).logits, taught, atol=2e-2, rtol=2e-2)
     assert not torch.allclose(before, taught, atol=0.1)
+
+
+def test_teaching_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = toy_local().tokenizer("Question: who?", add_special_tokens=False)["input_ids"]
+    shown = [Sequences((*ids, i), (0,) * len(ids) + (1,)) for i in range(6, 30)]
+
+    def taught(name: str) -> None:
+        teach(toy_local().model, shown, tmp_path / name, rank=2, learning_rate=1e-2, batch=1)
+
+    taught("whole")
+    step, calls = teaching._step, iter(range(15))
+    with monkeypatch.context() as patched:
+        patched.setattr(teaching, "_step", lambda *given: next(calls) * 0 + step(*given))
+        with pytest.raises(StopIteration):
+            taught("killed")
+    assert not (tmp_path / "killed").exists() and (tmp_path / "killed.checkpoint").exists()
+    taught("killed")
+    for file in (ADAPTERS, CURVE):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert not (tmp_path / "killed.checkpoint").exists()
+
+
+def test_shipped_adapters_become_whole_models_and_are_merged_anew_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = toy_local()
+    fetched, shipped = tmp_path / "parts", tmp_path / "shipped"
+    local.model.save_pretrained(fetched / "model")
+    local.tokenizer.save_pretrained(fetched / "model")
+    monkeypatch.setattr("s3mini.wiki.make.fetch", lambda profile: fetched)
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
+    profile = load_profile("smoke")
+    assert parts(profile, shipped) == [fetched], "nothing ships yet"
+
+    def weights(learning_rate: float) -> bytes:
+        shown = [Sequences((5, 6, 7, 8), (0, 1, 1, 1))] * 2
+        teach(toy_local().model, shown, shipped / "reader", rank=2, learning_rate=learning_rate, batch=1)
+        _, whole = parts(profile, shipped)
+        assert whole == tmp_path / "build" / "smoke" / "models" / "reader"
+        return (whole / "model" / "model.safetensors").read_bytes()
+
+    assert weights(1e-2) != weights(3e-2)
+    before = (profile.build / "models" / "reader" / "model" / "model.safetensors").stat().st_mtime_ns
+    parts(profile, shipped)
+    assert (
+        profile.build / "models" / "reader" / "model" / "model.safetensors"
+    ).stat().st_mtime_ns == before, "found again"

@@ -1,13 +1,16 @@
 """An OpenAI-compatible endpoint: many requests at once, patient with a server that is down, never with a wrong answer.
 
 A connection that fails, a timeout, a busy server and any 5xx are tried again (see `http_client`) until the endpoint has
-answered nothing for ``patience`` seconds. Anything else that is not a complete JSON answer is an error at once.
+answered nothing for ``patience`` seconds. A parameter that it refuses is learnt (see `dialect`). Anything else that is not
+a complete JSON answer is an error at once.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -22,13 +25,20 @@ from ...runs.http_client import (
     GaveUp,
     NotNow,
     Patience,
-    is_local,
     on_the_way,
+    open_client,
     refusal,
     retry_after,
 )
+from .dialect import COSTS, dialect
 
 CONNECT = 10.0  # seconds to wait for a connection
+VITAL = {"/completions": frozenset(COSTS) - {"seed", "stream", "n"}}
+"""What is never given up, by path: where token ids are sampled, their probabilities are counted on."""
+
+
+class Refused(ModelError):
+    """The server does not take a request as it stands: a parameter that it does not know, say (HTTP 400 or 422)."""
 
 
 class Endpoint:
@@ -42,6 +52,7 @@ class Endpoint:
         self.spec = spec
         self.url = spec.url.rstrip("/")
         self._patience = Patience(self.url, spec.patience)
+        self._dialect = dialect(self.url, spec.path)
 
     def ask(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The JSON answers to ``bodies``, POSTed to ``path`` below the url, in their order.
@@ -49,7 +60,7 @@ class Endpoint:
         Safe to call from a notebook, whose own event loop is running, and to interrupt.
 
         Raises:
-            ModelError: no answer for ``spec.patience`` seconds, or a request that the server refuses.
+            ModelError: no answer for ``spec.patience`` seconds, or a request that the server refuses (`Refused`).
         """
         if not bodies:
             return []
@@ -61,6 +72,8 @@ class Endpoint:
         waiting = iter(range(len(bodies)))
         try:
             async with self._client() as client, anyio.create_task_group() as group:
+                if not self._dialect.answered:  # what it refuses is learnt by one request, not by all at once
+                    await self._work(client, path, bodies, islice(waiting, 1), answers)
                 for _ in range(min(self.spec.batch_size, len(bodies))):
                     group.start_soon(self._work, client, path, bodies, waiting, answers)
         except BaseExceptionGroup as failed:  # one failed, the others were cancelled
@@ -80,25 +93,33 @@ class Endpoint:
 
     def _client(self) -> httpx.AsyncClient:
         key = os.environ.get(self.spec.key_variable)
-        return httpx.AsyncClient(
+        return open_client(
+            httpx.AsyncClient,
+            self.url,
+            ModelError,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self.spec.timeout, connect=CONNECT),
             limits=httpx.Limits(max_connections=self.spec.batch_size),
-            trust_env=not is_local(httpx.URL(self.url)),
         )
 
     async def _one(self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         url = self.url + path
 
         async def once() -> httpx.Response:
+            sent = self._dialect.say(body)
             with on_the_way():
-                response = await client.post(url, json=body)
-            if response.is_success:
+                response = await client.post(url, json=sent)
+            status = _status(response)
+            if status < 300:
+                self._dialect.answered = True
                 return response
-            problem = f"HTTP {response.status_code}: {refusal(response)}"
-            if response.status_code in BUSY or response.status_code >= 500:
+            problem = f"HTTP {status}: {refusal(response)}"
+            if status not in BUSY and self._dialect.learn(response.text, sent, VITAL.get(path, frozenset())):
+                return await once()
+            if status in BUSY or status >= 500:
                 raise NotNow(problem, retry_after(response))
-            raise ModelError(f"{url}: {problem}{self._remedy(response.status_code)}")
+            error = Refused if status in (400, 422) else ModelError
+            raise error(f"{url}: {problem}{self._remedy(status)}")
 
         try:
             return _read(url, await self._patience.acall(once))
@@ -118,6 +139,17 @@ class Endpoint:
                 "/v1, and does it serve that model under that name?)"
             )
         return ""
+
+
+def _status(response: httpx.Response) -> int:
+    """Its status, or the one in the error object that some gateways send with status 200."""
+    if response.is_success:
+        with suppress(ValueError):
+            found = response.json()
+            if isinstance(found, dict) and found.get("error") and not found.get("choices"):
+                code = found["error"].get("code") if isinstance(found["error"], dict) else None
+                return code if isinstance(code, int) and 400 <= code < 600 else 400
+    return response.status_code
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -14,6 +14,7 @@ penalty, say): every sampling parameter that the endpoint takes is sent each tim
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from ...errors import ModelError
 from ...profile import ModelSpec
 from ..base import Conversation, Reply, check_fits
 from ..chat import chat_ids, merged, opening
+from ..spellings import spellings
+from .choosing import LIKELIEST, Chooser, summed
 from .endpoint import Endpoint
 from .stateless import PLAIN, PLAIN_VLLM, Ask, StatelessSampler, StatelessSession, Written
 
@@ -32,6 +35,13 @@ if TYPE_CHECKING:
 _NO_SYSTEM = re.compile(
     r"HTTP 4\d\d: .*(system.{0,20}(role|message|prompt)|roles must alternate)", re.I | re.S
 )
+ENDINGS = {**dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"), "max_tokens": "length"}
+"""Other words for the two ways in which a reply may end."""
+
+
+def chat_bodies(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+    """What a black box is asked: the messages, and the parameters of plain sampling."""
+    return [{"messages": list(map(dict, talk)), **PLAIN} for talk in conversations]
 
 
 class ServedModel(StatelessSampler):
@@ -54,6 +64,7 @@ class ServedModel(StatelessSampler):
         self._system_role = True  # until a black box refuses it
         self.name = self.endpoint.url
         self.path = "/chat/completions" if spec.api == "chat" else "/completions"
+        self.chooser = Chooser(self.ask, self.replies, spec)
         if spec.api == "tokens":
             from ..stops import Stops
             from ..tokenizer import end_ids, generation_config, open_tokenizer, settle_end, source_of
@@ -72,11 +83,9 @@ class ServedModel(StatelessSampler):
     ) -> list[Reply]:
         """One reply per conversation; see ``models.base.ChatModel`` and, for failures, `endpoint.Endpoint.ask`."""
         budget = max_new_tokens or self.spec.max_new_tokens
-        bodies: list[dict[str, Any]]
         lead = ""
         if self.spec.api == "chat":
-            talks = conversations if self._system_role else [merged(talk) for talk in conversations]
-            bodies = [{"messages": list(map(dict, talk)), **PLAIN} for talk in talks]
+            bodies = chat_bodies(conversations)
         else:
             assert self.tokenizer is not None
             prompts, lead = chat_ids(self.tokenizer, conversations), opening(self.tokenizer)
@@ -86,28 +95,57 @@ class ServedModel(StatelessSampler):
         for i, body in enumerate(bodies):
             own = seed + i if temperature else 0
             body |= {"max_tokens": budget, "temperature": temperature, "seed": own, "stream": False}
+        return self.replies(self.ask(bodies), budget, lead)
+
+    def preference(self, conversations: Sequence[Conversation], options: Sequence[str]) -> list[list[float]]:
+        """See ``models.base.ChatModel``. vLLM may say no token but those of the options; a black box: `choosing`."""
+        if self.spec.api == "chat":
+            return self.chooser.preference(chat_bodies(conversations), options)
+        assert self.tokenizer is not None
+        prompts = chat_ids(self.tokenizer, conversations, thinking=False)
+        check_fits(self.spec.path, prompts, 1, self.positions)
+        ids = spellings(self.tokenizer, options)
+        allowed = sorted({i for own in ids for i in own})
+        once = {
+            **PLAIN_VLLM, "max_tokens": 1, "temperature": 0.0, "seed": 0, "stream": False, "allowed_token_ids": allowed,
+            "logprobs": min(len(allowed), LIKELIEST), "return_tokens_as_token_ids": True,
+        }  # fmt: skip
+        choices = self.ask([{"prompt": prompt, **once} for prompt in prompts])
+        return [self._masses(choice, ids) for choice in choices]
+
+    def _masses(self, choice: Mapping[str, Any], ids: Sequence[Sequence[int]]) -> list[float]:
+        tops = (choice.get("logprobs") or {}).get("top_logprobs")
+        if not isinstance(tops, list) or not tops or not isinstance(tops[0], dict):
+            raise self._malformed("no log-probabilities (for servers that give none: `api: chat`)", choice)
+        said = {name: float(logprob) for name, logprob in tops[0].items()}
+        masses = [summed(said.get(f"token_id:{i}", -math.inf) for i in own) for own in ids]
+        if max(masses) == -math.inf:  # it may only say what it was allowed to
+            raise self._malformed("none of the allowed tokens, by id (vLLM gives them)", choice)
+        return masses
+
+    def ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The one choice of each answer, ended as a reply may end; equal bodies are sent once."""
         keys = [json.dumps(body, sort_keys=True) for body in bodies]
         distinct = dict(zip(keys, bodies, strict=True))
+        if not self._system_role:
+            distinct = {key: {**body, "messages": merged(body["messages"])} for key, body in distinct.items()}
         try:
-            choices = self._ask(list(distinct.values()))
+            choices = dict(zip(distinct, self._ask(list(distinct.values())), strict=True))
         except ModelError as error:
             if self.spec.api != "chat" or not self._system_role or not _NO_SYSTEM.search(str(error)):
                 raise
             self._system_role = False  # its template has none (Gemma's, Mistral's first)
-            return self.reply(conversations, max_new_tokens, temperature, seed)
-        read = [self._text(choice, lead) for choice in choices]
-        lost = [i for i, reply in enumerate(read) if reply.cut and not reply]
-        if 2 * len(lost) > len(read):
-            told = f"no text in {len(lost)} of {len(read)} replies, cut at {budget} tokens; a model may spend them on "
-            raise self._malformed(f"{told}reasoning: raise max_new_tokens", choices[lost[0]])
-        replies = dict(zip(distinct, read, strict=True))
-        return [replies[key] for key in keys]
+            return self.ask(bodies)
+        return [choices[key] for key in keys]
 
     def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The one choice of each answer, ended as a reply may end."""
         choices = []
         for answer in self.endpoint.ask(self.path, [{"model": self.spec.path, **body} for body in bodies]):
-            match answer.get("choices"):
+            given = answer.get("choices")
+            for choice in given if isinstance(given, list) else ():
+                if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str):
+                    choice["finish_reason"] = ENDINGS.get(reason.lower(), reason.lower())
+            match given:
                 case [{"finish_reason": "stop" | "length"} as choice]:
                     choices.append(choice)
                 case [dict() as choice]:
@@ -120,6 +158,19 @@ class ServedModel(StatelessSampler):
         return ModelError(
             f"{self.name}{self.path}: {what} in the answer of {self.spec.path!r}: {json.dumps(answer)[:300]}"
         )
+
+    def replies(self, choices: Sequence[Mapping[str, Any]], budget: int, lead: str = "") -> list[Reply]:
+        """The replies in choices, of at most ``budget`` tokens each; ``lead`` begins every one.
+
+        Raises:
+            ModelError: one that the model ended without a text, or more than half that the budget cut before any.
+        """
+        read = [self._text(choice, lead) for choice in choices]
+        lost = [i for i, reply in enumerate(read) if reply.cut and not reply]
+        if 2 * len(lost) > len(read):
+            told = f"no text in {len(lost)} of {len(read)} replies, cut at {budget} tokens; a model may spend them on "
+            raise self._malformed(f"{told}reasoning: raise max_new_tokens", choices[lost[0]])
+        return read
 
     def _text(self, choice: Mapping[str, Any], lead: str) -> Reply:
         cut = choice["finish_reason"] == "length"

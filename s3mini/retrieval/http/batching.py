@@ -3,12 +3,15 @@
 One product over the whole index serves a batch in little more time than a single query, and neither FAISS'
 settings nor the JVM have to be shared between threads. While a batch is searched the next one collects, so nobody
 waits on purpose, but for a tenth of the last batch's time when fewer are back than it held.
+
+A long request is queued a batch at a time: short ones get their turn in between, and no more than a batch of its hits is
+held at once.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -50,37 +53,50 @@ class Batcher:
         self.metrics.waiting.set_function(lambda: self.waiting)
         self._cache = HitCache(cache) if cache else None
         self._waiting: dict[str, _Waiting] = {}  # by query, in the order of arrival
+        self._behind = 0  # queries of requests already taken, whose turn to be queued has not come
         self._some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "retriever")
         self._last, self._seconds = 0, 0.0  # of the last batch
 
     @property
     def waiting(self) -> int:
-        """Distinct queries that wait to be searched."""
-        return len(self._waiting)
+        """Queries that wait to be searched: distinct ones in the queue, and what is left of long requests."""
+        return len(self._waiting) + self._behind
 
-    async def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """As `Retriever.search`, for queries already checked.
+    async def search(self, queries: Sequence[str], k: int) -> AsyncGenerator[list[Found]]:
+        """What is found for each query, or what the retriever raised for it, in order, at most ``size`` at a time.
+
+        The queries are checked already. Close the iterator when it is left early (`contextlib.aclosing`).
 
         Raises:
             Overloaded: the queue is full; nothing of the request was taken.
-            Exception: what the retriever raised for one of these queries.
         """
-        answers: dict[str, list[Hit]] = {}
-        if self._cache is not None:
-            answers = {q: known for q in queries if (known := self._cache.get(q, k)) is not None}
-            self.metrics.hits.inc(sum(query in answers for query in queries))
-        missing = [query for query in dict.fromkeys(queries) if query not in answers]
-        if self.waiting >= self.room and any(query not in self._waiting for query in missing):
+        if self.waiting >= self.room and any(
+            self._known(q, k) is None and q not in self._waiting for q in queries
+        ):
             seconds = math.ceil(self._seconds / max(1, self._last) * self.waiting)
             raise Overloaded(min(MOST_AWAY, max(1, seconds)))
-        futures = {query: self._enqueue(query, k) for query in missing}
+        left = len(queries)
+        self._behind += left
+        try:
+            for start in range(0, len(queries), self.size):
+                piece = queries[start : start + self.size]
+                left -= len(piece)
+                self._behind -= len(piece)
+                yield await self._piece(piece, k)
+        finally:
+            self._behind -= left
+
+    async def _piece(self, queries: Sequence[str], k: int) -> list[Found]:
+        answers: dict[str, Found] = {q: known for q in queries if (known := self._known(q, k)) is not None}
+        self.metrics.hits.inc(sum(query in answers for query in queries))
+        futures = {query: self._enqueue(query, k) for query in dict.fromkeys(queries) if query not in answers}
         for query, future in futures.items():
-            hits = await asyncio.shield(future)  # shared with whoever asks the same
-            if isinstance(hits, Exception):
-                raise hits
-            answers[query] = hits
-        return [answers[query][:k] for query in queries]
+            answers[query] = await asyncio.shield(future)  # shared with whoever asks the same
+        return [found if isinstance(found := answers[query], Exception) else found[:k] for query in queries]
+
+    def _known(self, query: str, k: int) -> list[Hit] | None:
+        return self._cache.get(query, k) if self._cache is not None else None
 
     def _enqueue(self, query: str, k: int) -> asyncio.Future[Found]:
         wanted = self._waiting.get(query)

@@ -16,6 +16,7 @@ class Metrics:
         self.requests = Counter("s3mini_requests", "Requests, by status", ["status"], registry=to)
         self.queries = Counter("s3mini_queries", "Queries answered", registry=to)
         self.hits = Counter("s3mini_cache_hits", "Queries found in the cache", registry=to)
+        self.odd = Counter("s3mini_odd_queries", "Queries not searched as they came", ["what"], registry=to)
         self.rejected = Counter("s3mini_rejected", "Requests refused: the queue was full", registry=to)
         self.open = Gauge("s3mini_open_requests", "Requests taken and not yet answered", registry=to)
         self.waiting = Gauge("s3mini_waiting_queries", "Queries in the queue", registry=to)

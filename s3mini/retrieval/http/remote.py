@@ -2,12 +2,17 @@
 
 A server that does not answer, or is too busy, is asked again for as long as the profile has patience, then
 `RetrievalError`: never an empty answer. What comes back is checked before it is a hit: as many answers as
-queries, no more documents than asked for, best first, and every document that of the local corpus.
+queries, best first, and every document that of the local corpus.
+
+Servers of that family are read as they are, and what is put right is told once: online search answers with more documents
+than asked for and without scores (the documents keep their order, the score is 1 / rank), an index smaller than ``topk``
+fills up with copies of its last document, some documents have neither title nor text (they are left out). What could be
+one thing or another stays an error: scores that rise, a number of answers that is not that of the queries.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -16,11 +21,14 @@ from pydantic import ValidationError
 from ...corpus import split_contents
 from ...errors import RetrievalError
 from ...records import Document, Hit
-from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, is_local, on_the_way, refusal, retry_after
+from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, on_the_way, open_client, refusal, retry_after
 from ...unicode import canonical
 from ..base import check_queries, digest
-from .wire import FINGERPRINT, Health, Scored, ScoredPassage, first_problem
+from .wire import FINGERPRINT, Health, Passage, Scored, ScoredPassage, first_problem
 
+log = logging.getLogger("s3mini")
+
+PADDING = -3e38  # FAISS' score of a document that is not there
 PROBE = "who wrote the oldest book in the library of the capital"
 _CONNECT_SECONDS = 5.0
 
@@ -58,10 +66,9 @@ class RemoteRetriever:
         self.patience = Patience(self.url, patience)
         self._known = known
         self._batch = batch
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
-            trust_env=not is_local(parsed),
-        )
+        self._told: set[str] = set()
+        limit = httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS))
+        self._client = open_client(httpx.Client, self.url, RetrievalError, timeout=limit)
 
     def close(self) -> None:
         """Close the connections; the next search opens new ones."""
@@ -92,11 +99,21 @@ class RemoteRetriever:
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`."""
         texts = check_queries(queries, k)
-        size = min(self._batch, self.health.limits.queries) if self.health else self._batch
-        return [hits for i in range(0, len(texts), size) for hits in self._ask(texts[i : i + size], k)]
+        found: list[list[Hit]] = []
+        while len(found) < len(texts):
+            size = self._batch
+            if self.health:
+                limits = self.health.limits
+                size = min(size, limits.queries, max(1, limits.documents // k))
+            found += self._ask(texts[len(found) : len(found) + size], k, len(found), len(texts))
+        return found
 
-    def _ask(self, texts: list[str], k: int) -> list[list[Hit]]:
+    def _ask(self, texts: list[str], k: int, first: int = 0, of: int = 1) -> list[list[Hit]]:
+        """Hits of ``texts``, or of the first of them where the server refuses so many at once."""
         response = self._send("POST", "/retrieve", {"queries": texts, "topk": k, "return_scores": True})
+        if response.status_code == 413 and len(texts) > 1:
+            self._batch = len(texts) // 2
+            return self._ask(texts[: self._batch], k, first, of)
         if response.status_code != 200:
             raise RetrievalError(
                 f"{self.url}/retrieve: answered {response.status_code}: {refusal(response)}; "
@@ -109,34 +126,61 @@ class RemoteRetriever:
                 "the first one again, or start this run anew"
             )
         try:
-            blocks = Scored.model_validate_json(response.content).result
+            scored = Scored.model_validate_json(response.content)
         except ValidationError as error:
-            raise self._broken(first_problem(error)) from error
+            raise self._broken(first_problem(error) + said(response)) from error
+        blocks = scored.result
         if len(blocks) != len(texts):
-            raise self._broken(f"{len(blocks)} answers to {len(texts)} queries")
+            raise self._broken(f"{len(blocks)} answers to {len(texts)} queries{said(response)}")
+        for position, problem in scored.problems.items():
+            if position >= len(blocks) or not blocks[position]:
+                where = f"query {first + position} of {of}"
+                raise RetrievalError(f"{self.url}/retrieve: {where}: {problem}; see the server's log")
+            self._tell("a query was cut", problem)
         return [self._hits(block, k, f"result.{i}") for i, block in enumerate(blocks)]
 
-    def _hits(self, block: Sequence[ScoredPassage], k: int, place: str) -> list[Hit]:
-        if len(block) > k:
-            raise self._broken(f"{place}: {len(block)} documents where {k} were asked for")
-        hits = [Hit(self._document(one, f"{place}.{rank}"), one.score) for rank, one in enumerate(block)]
-        for rank, (better, worse) in enumerate(pairwise(hits), 1):
-            if worse.score > better.score:
-                raise self._broken(f"{place}.{rank}: scores rise; the best document must come first")
-        if len({hit.document.id for hit in hits}) != len(hits):
-            raise self._broken(f"{place}: a document comes twice")
-        return hits
+    def _tell(self, what: str, more: str) -> None:
+        """Say once what was put right."""
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("%s: %s (%s); so are others, not told again", self.url, what, more)
 
-    def _document(self, scored: ScoredPassage, place: str) -> Document:
+    def _hits(self, block: Sequence[ScoredPassage], k: int, place: str) -> list[Hit]:
+        real = [scored for scored in block if scored.score is None or scored.score > PADDING]
+        if len(real) < len(block):
+            self._tell("the index has fewer documents than asked for", f"{place}: {len(real)} of {k}")
+        unscored = any(scored.score is None for scored in real)
+        if unscored:
+            self._tell("gives no scores", "documents keep their order, and 1 / rank for a score")
+        hits: dict[str, Hit] = {}
+        above: float | None = None
+        for rank, scored in enumerate(real):
+            at = f"{place}.{rank}"
+            title, text = split_contents(scored.document.contents)
+            if not title.strip() and not text.strip():
+                self._tell("a document has neither title nor text", f"{at}; it is left out")
+                continue
+            document = self._document(scored.document, at)
+            score = 1 / (len(hits) + 1) if unscored or scored.score is None else scored.score
+            if above is not None and score > above:
+                raise self._broken(f"{at}: scores rise; the best document must come first")
+            if document.id in hits:
+                self._tell("a document comes twice", f"{at}; it is taken once")
+                continue
+            hits[document.id], above = Hit(document, score), score
+        if len(hits) > k:
+            self._tell("gives more documents than asked for", f"{place}: {len(hits)}; the best {k} are taken")
+        return list(hits.values())[:k]
+
+    def _document(self, passage: Passage, place: str) -> Document:
         """The corpus' own document where the corpus is known, else as it came; without an id, its text is its name."""
-        contents, given = scored.document.contents, scored.document.id
+        contents, given = passage.contents, passage.id
         title, text = split_contents(contents)
-        if not title.strip() and not text.strip():
-            raise self._broken(f"{place}.document: neither title nor text")
         if self._known is None:
             return Document(digest(text=contents) if given is None else str(given), title, text)
-        own = self._known.get(self._by_contents.get(canonical(contents), "") if given is None else str(given))
-        if own is None or canonical(own.contents) != canonical(Document("", title, text).contents):
+        laid_out = canonical(Document("", title, text).contents)  # a text alone has no line for its title
+        own = self._known.get(self._by_contents.get(laid_out, "") if given is None else str(given))
+        if own is None or canonical(own.contents) != laid_out:
             shown = repr(given) if given is not None else f"{contents[:40]!r} …"
             raise RetrievalError(
                 f"{self.url}: document {shown} ({place}) is not that of the profile's corpus: the server has indexed "
@@ -172,3 +216,13 @@ class RemoteRetriever:
                 "(`s3mini serve retriever`) or mend retrieval.url, then run the same command again: what is done is "
                 "kept. retrieval.patience says how many seconds to wait"
             ) from last
+
+
+def said(response: httpx.Response) -> str:
+    """What a server says that answers 200 with an error instead of a result."""
+    try:
+        answered = response.json()
+    except ValueError:
+        return ""
+    odd = isinstance(answered, dict) and not isinstance(answered.get("result"), list) and answered
+    return f"; it says: {refusal(response)}" if odd else ""

@@ -4,15 +4,18 @@
 
 ``/retrieve`` answers, ``/health`` says what is served, ``/metrics`` counts (Prometheus), ``/docs`` shows the API.
 A request that asks for too much is refused (413, 422), one that finds the queue full is sent away for
-a while (503, Retry-After), a failing engine is a 500 with its message: never an empty answer.
+a while (503, Retry-After), a failing engine is a 500 with its message: never an empty answer. A request of which only
+some queries cannot be searched is answered, and says which (see `wire`).
 """
 
 import asyncio
 import json
+import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -28,6 +31,8 @@ from ..base import Retriever, check_queries
 from .batching import Batcher, Overloaded
 from .metrics import Metrics
 from .wire import FINGERPRINT, Ask, Bare, Health, Limits, Problem, Scored, first_problem
+
+log = logging.getLogger("s3mini")
 
 STOP_SECONDS = 60  # for the requests already taken when the server is told to stop
 KEEP_ALIVE = 30  # seconds; longer than clients keep idle connections, so that none is cut as it is used again
@@ -80,10 +85,11 @@ def make_app(
         metrics.open.inc()
         try:
             ask = read_ask(await read_body(request, bounds.body))
-            k = topk if ask.topk is None else ask.topk
-            queries = check_ask(ask.queries, k, bounds)
-            content = render(await batcher.search(queries, k), ask.return_scores)
+            k = ask.topk or topk
+            queries, problems = check_ask(ask.queries, k, bounds)
+            content = await answer(batcher, queries, k, bool(ask.return_scores), problems)
             metrics.queries.inc(len(queries))
+            count(problems, len(queries), metrics)
             status, headers = 200, {FINGERPRINT: retriever.fingerprint}
             return Response(content, media_type="application/json", headers=headers)
         except Overloaded as error:
@@ -97,8 +103,7 @@ def make_app(
             status = 400
             raise HTTPException(status, "the connection ended inside the request") from error
         except Exception as error:  # the engine's: whatever it raises is told, never an empty answer
-            told = str(error) if isinstance(error, RetrievalError) else f"{type(error).__name__}: {error}"
-            raise HTTPException(status, f"the retriever failed: {told}") from error
+            raise HTTPException(status, failed(error)) from error
         finally:
             metrics.open.dec()
             metrics.requests.labels(status).inc()
@@ -134,42 +139,93 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def read_ask(body: bytes) -> Ask:
-    """The request; the message of a refusal names the field."""
+    """The request, its numbers as they are written; the message of a refusal names the field."""
     try:
-        # half a character, escaped, if a model wrote it: served like any other query
-        if b"\\ud" in body.lower():
-            body = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
-        return Ask.model_validate_json(body)
+        return Ask.model_validate(json.loads(body, parse_int=str, parse_float=str, parse_constant=str))
     except (ValidationError, ValueError, RecursionError) as error:
         raise HTTPException(422, f"not a request: {first_problem(error)}") from error
 
 
-def check_ask(queries: Sequence[str], k: int, limits: Limits) -> list[str]:
-    """The queries as the engine takes them; refuses what is above the limits, and blank queries."""
+def check_ask(queries: Sequence[Any], k: int, limits: Limits) -> tuple[list[str], dict[int, str]]:
+    """The queries as the engine takes them, "" for one that asks for nothing, and what is odd, by position.
+
+    Refuses a request above the limits as a whole.
+    """
     if len(queries) > limits.queries:
         told = f"{len(queries)} queries in one request, at most {limits.queries}: ask in several requests"
         raise HTTPException(413, told)
     if not 1 <= k <= limits.k:
         raise HTTPException(422, f"topk must be between 1 and {limits.k}, not {k}")
-    for position, length in enumerate(map(len, queries)):
-        if length > limits.characters:
-            told = f"query {position} of {len(queries)} has {length} characters, at most {limits.characters}"
-            raise HTTPException(422, told)
-    try:
-        return check_queries(queries, k)
-    except RetrievalError as error:
-        raise HTTPException(422, str(error)) from error
+    if len(queries) * k > limits.documents:
+        told = f"{len(queries)} queries of {k} documents in one request, at most {limits.documents} documents"
+        raise HTTPException(413, f"{told}: ask in several requests")
+    texts, problems = [], {}
+    for position, query in enumerate(queries):
+        text = query if isinstance(query, str) else ""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half a character, if a model wrote one
+        if not text.strip():
+            what = "empty" if isinstance(query, str) else "neither text nor number"
+            text, problems[position] = "", f"{what}: it finds nothing"
+        elif len(text) > limits.characters:
+            problems[position] = (
+                f"too long: {len(text)} characters, searched by its first {limits.characters}"
+            )
+            text = text[: limits.characters].strip() or text.strip()[: limits.characters]
+        texts.append(text)
+    asked = iter(check_queries([text for text in texts if text], k))
+    return [next(asked) if text else "" for text in texts], problems
 
 
-def render(blocks: Sequence[Sequence[Hit]], scores: bool) -> bytes:
-    """The answer, as JSON."""
+async def answer(
+    batcher: Batcher, queries: Sequence[str], k: int, scores: bool, problems: dict[int, str]
+) -> bytes:
+    """The answer as JSON; what fails is added to ``problems``.
+
+    Raises:
+        Overloaded: the queue is full.
+        Exception: the engine's, where it fails for all that it is asked.
+    """
+    blocks = [b"[]"] * len(queries)
+    asked = [position for position, query in enumerate(queries) if query]
+    rest, found_any = iter(asked), False
+    async with aclosing(batcher.search([queries[position] for position in asked], k)) as pieces:
+        async for piece in pieces:
+            failure: Exception | None = None
+            for found in piece:
+                position = next(rest)
+                if isinstance(found, Exception):
+                    failure, problems[position] = found, f"failed: {failed(found)}"
+                else:
+                    blocks[position], found_any = render(found, scores), True
+            if failure is not None and not found_any:
+                raise failure
+    told = f', "problems": {json.dumps(problems, ensure_ascii=False)}' if problems else ""
+    return b'{"result": [' + b", ".join(blocks) + b"]" + told.encode("utf-8", "replace") + b"}"
+
+
+def failed(error: Exception) -> str:
+    """What the engine says of its failure."""
+    told = str(error) if isinstance(error, RetrievalError) else f"{type(error).__name__}: {error}"
+    return f"the retriever failed: {told}"
+
+
+def count(problems: dict[int, str], queries: int, metrics: Metrics) -> None:
+    """Count what was odd in a request, and say it in the server's log."""
+    if problems:
+        for what, number in Counter(told.partition(":")[0] for told in problems.values()).items():
+            metrics.odd.labels(what).inc(number)
+        position, told = next(iter(problems.items()))
+        log.warning("%d of %d queries were odd; query %d: %s", len(problems), queries, position, told)
+
+
+def render(block: Sequence[Hit], scores: bool) -> bytes:
+    """One query's documents, as JSON."""
 
     def shown(hit: Hit) -> dict[str, Any]:
         document = {"id": hit.document.id, "contents": hit.document.contents}
         return {"document": document, "score": hit.score} if scores else document
 
-    result = [[shown(hit) for hit in block] for block in blocks]
-    return json.dumps({"result": result}, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return json.dumps([shown(hit) for hit in block], ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -27,9 +27,11 @@ from s3mini.models.http.served import ServedModel
 from s3mini.models.http.vllm_server import PLACES
 from s3mini.models.local import load_model
 from s3mini.profile import ROOT, ModelSpec, Profile, load_profile
+from s3mini.protocols.wordings import judge_messages
 from s3mini.rag import precompute
 from s3mini.records import Document, Hit
-from s3mini.reward import Reward
+from s3mini.report.human_check import LABELLED, read_labelled
+from s3mini.reward import Judge, Reward
 
 MODEL = "data/mini/model"
 PER_SET = 35  # of six sets: 210 questions
@@ -157,6 +159,17 @@ def test_naive_rag_evaluation_and_reward_are_those_of_the_local_engine(
     assert share_equal(*outputs) >= 0.99
     assert share_equal(gains, other_gains) >= 0.99 and {-1.0, 0.0, 1.0} >= set(gains) and len(set(gains)) > 1
     assert len(cache) == len(other_cache) and results["methods"].keys() == other_results["methods"].keys()
+
+
+def test_the_judge_compares_as_the_local_engine_does(url: str) -> None:
+    """By token ids with vLLM's processed log-probabilities; in messages with those of all tokens."""
+    profile = load_profile("mini")
+    labelled = read_labelled(profile.resolve(LABELLED))
+    talks = [judge_messages("brief", one.output, one.question.golden_answers) for one in labelled]
+    local = Judge(load_model(profile.judge))._read(load_model(profile.judge).preference(talks, ("yes", "no")))
+    for api in ("tokens", "chat"):
+        found = Judge(served(url))._read(served(url, api=api).preference(talks, ("yes", "no")))
+        assert found == pytest.approx(local, abs=0.02), api
 
 
 def prompts(count: int) -> list[list[int]]:

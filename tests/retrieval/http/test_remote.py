@@ -126,21 +126,18 @@ def rows(*numbers: int, **changes: Any) -> list[dict[str, Any]]:
         ({"result": [rows(0)]}, "1 answers to 2 queries"),
         ({"result": [rows(0), rows(0), rows(0)]}, "3 answers to 2 queries"),
         ({"result": [rows(0), None]}, "result.1"),
-        ({"result": [rows(0), rows(0, 1, 2)]}, "result.1: 3 documents where 2 were asked for"),
-        (
-            {"result": [rows(0), [{"document": {"id": "0", "contents": "x"}}]]},
-            "result.1.0.score: Field required",
-        ),
-        ({"result": [rows(0), [{"id": "0", "contents": "x"}]]}, "result.1.0.document: Field required"),
+        ({"result": rows(0, 1)}, "1 answers to 2 queries"),
+        ({"error": "no quota"}, "result: Field required; it says: no quota"),
+        ({"detail": [{"msg": "busy"}]}, "it says: "),
+        ({"result": None, "error": {"message": "no index"}}, "it says: no index"),
         ({"result": [rows(0), [{"document": {"id": "0"}, "score": 1}]]}, "result.1.0.document.contents"),
         (
-            {"result": [rows(0), [{"document": {"id": "0", "contents": ""}, "score": 1}]]},
-            "neither title nor text",
+            {"result": [rows(0), [{"document": {"id": "0", "contents": None}, "score": 1}]]},
+            "document.contents",
         ),
+        ({"result": [rows(0), [{"document": {"id": "0", "title": "x"}, "score": 1}]]}, "document.contents"),
         ({"result": [rows(0), rows(1, score="high")]}, "result.1.0.score"),
         ({"result": [rows(0), rows(1, score=float("nan"))]}, "result.1.0.score"),
-        ({"result": [rows(0), rows(1, score=None)]}, "result.1.0.score"),
-        ({"result": [rows(0), rows(1, 1)]}, "a document comes twice"),
         ({"result": [rows(0), rows(1, 2)[::-1]]}, "scores rise"),
         ({"result": [rows(0), rows(0, document={"id": "9", "contents": "x"})]}, "document '9'"),
         ({"result": [rows(0), rows(0, document={"id": "1", "contents": "x"})]}, "document '1'"),
@@ -154,6 +151,86 @@ def test_a_malformed_answer_is_an_error_and_never_a_hit(answer: Any, told: str) 
         RemoteRetriever(url, KNOWN, patience=0).search(["a", "b"], 2)
     assert told in str(raised.value) and url in str(raised.value)
     assert len(theirs.asked) == 1, "asking again does not mend a malformed answer"
+
+
+def scored(n: int, score: float | None = 0.5, **document: Any) -> dict[str, Any]:
+    shown = document or {"id": str(n), "contents": CORPUS[n].contents}
+    return {"document": shown} if score is None else {"document": shown, "score": score}
+
+
+@pytest.mark.parametrize(
+    ("block", "found", "told"),
+    [
+        ([scored(0)], [0], None),  # fewer than asked for
+        ([], [], None),
+        ([scored(3, id=3, contents=CORPUS[3].contents)], [3], None),
+        ([scored(3, docid="3", contents=CORPUS[3].contents)], [3], None),
+        ([scored(3, title="Karst", text="A city.")], [3], None),
+        ([scored(3, title="Karst", content="A city.", id="3")], [3], None),
+        ([scored(3, title="Karst", contents="A city.", id="3")], [3], None),
+        ([scored(1, text="No title, one line.")], [1], None),
+        ([scored(1, contents="No title, one line.", title=None)], [1], None),
+        ([{"document": CORPUS[3].contents, "score": 1}], [3], None),
+        ([{"id": "3", "contents": CORPUS[3].contents}], [3], "gives no scores"),
+        ([CORPUS[3].contents, CORPUS[0].contents], [3, 0], "gives no scores"),
+        ([scored(3, None), scored(0, None)], [3, 0], "gives no scores"),
+        ([scored(3, None), scored(0, 0.9)], [3, 0], "gives no scores"),
+        ([scored(3), scored(0), scored(1), scored(2)], [3, 0], "gives more documents than asked for"),
+        ([scored(3), scored(3)], [3], "a document comes twice"),
+        ([scored(3), scored(0, -3.4028234663852886e38)], [3], "the index has fewer documents"),
+        ([scored(0, id="9", contents='""\n '), scored(3)], [3], "a document has neither title nor text"),
+        ([{**scored(3), "score": "0.5", "url": "http://x"}], [3], None),
+    ],
+)
+def test_what_servers_of_that_family_answer(
+    block: Any, found: list[int], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = TheirServer(CORPUS)
+    theirs.reply = lambda request, result: {"result": [block for _ in request["queries"]]}
+    with theirs.serving() as url:
+        remote = RemoteRetriever(url, KNOWN, patience=0)
+        for hits in remote.search(["a", "b"], 2) + remote.search(["c"], 2):
+            assert [hit.document for hit in hits] == [CORPUS[n] for n in found]
+            assert all(a.score >= b.score for a, b in zip(hits, hits[1:], strict=False))
+    messages = [record.getMessage() for record in caplog.records if record.name == "s3mini"]
+    assert len(messages) == (told is not None), messages
+    assert told is None or told in messages[0]
+
+
+def test_one_query_may_be_answered_without_the_list_around() -> None:
+    theirs = TheirServer(CORPUS)
+    theirs.reply = lambda request, result: {"result": rows(3, 0)}
+    with theirs.serving() as url:
+        assert [h.document for h in RemoteRetriever(url, KNOWN).search(["a"], 2)[0]] == [CORPUS[3], CORPUS[0]]
+
+
+def test_a_request_that_is_too_large_is_sent_in_parts() -> None:
+    theirs = TheirServer(CORPUS)
+    with theirs.serving() as url:
+        remote = RemoteRetriever(url, KNOWN)
+        assert remote.health is None
+        theirs.statuses = [(413, {}), (413, {})]
+        assert len(remote.search([f"q{i}" for i in range(10)], 2)) == 10
+        assert [len(request["queries"]) for request in theirs.asked] == [2, 2, 2, 2, 2]
+        theirs.statuses = [(413, {})]
+        with pytest.raises(RetrievalError, match="answered 413"):
+            remote.search(["one"], 2)
+
+
+def test_our_servers_problems_are_errors_where_a_query_was_not_searched(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(make_app(WordRetriever(), limits=Limits(characters=6, documents=8))) as url:
+        remote = RemoteRetriever(url)
+        assert [hits[0].document.id for hits in remote.search(["a much longer one", "b"], 4)] == [
+            "a much-0",
+            "b-0",
+        ]
+        assert (
+            sum("too long: 17 characters" in record.getMessage() for record in caplog.records) == 2
+        )  # both ends
+        with pytest.raises(RetrievalError, match="query 3 of 4: failed: .*cannot search 'bad'"):
+            remote.search(["a", "b", "c", "bad"], 4)
 
 
 # Patience

@@ -93,7 +93,7 @@ def answers(folder: Path) -> dict[str, Any]:
             record = json.loads(line)
             key = f"{log.parent.relative_to(folder)} {record['id']}"
             assert key not in found, f"{key} is there twice"
-            found[key] = {name: value for name, value in record.items() if name != "seconds"}
+            found[key] = {name: value for name, value in record.items() if not name.startswith("seconds")}
     return found
 
 

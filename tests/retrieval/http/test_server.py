@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import threading
@@ -208,7 +209,7 @@ def test_cache_of_hits_knows_when_it_has_them_all() -> None:
 # Limits, overload, failures
 
 
-LIMITS = Limits(queries=4, k=10, characters=20, body=400)
+LIMITS = Limits(queries=4, k=10, documents=30, characters=20, body=400)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +217,16 @@ LIMITS = Limits(queries=4, k=10, characters=20, body=400)
     [
         ({"queries": list("abcde")}, 413, "5 queries in one request, at most 4"),
         ({"queries": ["x" * 500]}, 413, "longer than 400 bytes"),
-        ({"queries": ["a", "y" * 21]}, 422, "query 1 of 2 has 21 characters, at most 20"),
-        ({"queries": ["a", " \n"]}, 422, "query 1 of 2 is empty"),
+        (
+            {"queries": ["a", "b", "c", "d"], "topk": 8},
+            413,
+            "4 queries of 8 documents in one request, at most 30",
+        ),
         ({"queries": ["a"], "topk": 11}, 422, "topk must be between 1 and 10, not 11"),
-        ({"queries": ["a"], "topk": 0}, 422, "topk must be between 1 and 10, not 0"),
+        ({"queries": ["a"], "topk": -1}, 422, "topk must be between 1 and 10, not -1"),
+        ({"queries": ["a"], "topk": "many"}, 422, "topk: Input should be a valid integer"),
         ({"queries": "a"}, 422, "queries: Input should be a valid"),
-        ({"queries": ["a", 3]}, 422, "queries.1: Input should be a valid string"),
+        ({"queries": None}, 422, "queries: Input should be a valid"),
         ({"topk": 3}, 422, "queries: Field required"),
         (b"{not json", 422, "not a request"),
         (b'{"queries": ["\\ud800"', 422, "not a request"),
@@ -241,6 +246,105 @@ def test_what_is_refused_and_why(words: WordRetriever, body: Any, status: int, t
         assert httpx.post(f"{url}/retrieve", content=b'{"queries": ["a"]}').status_code == 415
         assert words.batches == []
         assert post(url, queries=["fine"]).status_code == 200
+
+
+CUT = "too long: 25 characters, searched by its first 20"
+NOTHING, NO_TEXT = "empty: it finds nothing", "neither text nor number: it finds nothing"
+FAILED = "failed: the retriever failed: ValueError: cannot search 'bad'"
+
+
+@pytest.mark.parametrize(
+    ("odd", "found", "problem"),
+    [
+        ("", None, NOTHING),
+        (" \n\t", None, NOTHING),
+        ("\u2003", None, NOTHING),
+        (None, None, NO_TEXT),
+        (True, None, NO_TEXT),
+        (["a query", "in a list"], None, NO_TEXT),
+        ({"query": "a"}, None, NO_TEXT),
+        (1984, "1984", None),
+        (3.5, "3.5", None),
+        (1e22, "1e+22", None),
+        (float("nan"), "NaN", None),
+        ("half \ud800", "half ?", None),
+        ("pair \U0001f600", "pair \U0001f600", None),
+        (functools.reduce(lambda inner, _: [inner], range(300), "deep"), None, NO_TEXT),
+        (10**18, "1" + "0" * 18, None),
+        ("bad", None, FAILED),
+        ("y" * 25, "y" * 20, CUT),
+        (" " * 24 + "z", "z", CUT),
+        ("again", "again", None),
+    ],
+)
+@pytest.mark.parametrize("position", [0, 2])
+def test_one_odd_query_costs_the_others_nothing(
+    words: WordRetriever, odd: Any, found: str | None, problem: str | None, position: int
+) -> None:
+    queries: list[Any] = ["one", "two", "again"]
+    queries.insert(position, odd)
+    limits = Limits(characters=20, batch=2)
+    with serving(make_app(words, limits=limits)) as url:
+        body = json.dumps({"queries": queries, "topk": 2}).encode()
+        answer = httpx.post(f"{url}/retrieve", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 200, answer.text
+        wanted = [found if i == position else query for i, query in enumerate(queries)]
+        shown = [[row["id"] for row in block] for block in answer.json()["result"]]
+        assert shown == [[f"{query}-0", f"{query}-1"] if query else [] for query in wanted]
+        assert answer.json().get("problems") == ({str(position): problem} if problem else None)
+        if problem:
+            what = problem.partition(":")[0]
+            assert f's3mini_odd_queries_total{{what="{what}"}} 1.0' in httpx.get(f"{url}/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"),
+    [
+        ({}, 3),
+        ({"topk": None}, 3),
+        ({"topk": 0}, 3),
+        ({"topk": "2"}, 2),
+        ({"topk": 2.0}, 2),
+        ({"return_scores": None}, 3),
+        ({"return_scores": 0}, 3),
+        ({"return_scores": "false"}, 3),
+        ({"search_url": "x", "task": {"a": 1}}, 3),
+    ],
+)
+def test_what_the_originals_fill_in_or_pass_over(words: WordRetriever, more: Any, rows: int) -> None:
+    with serving(make_app(words)) as url:
+        assert [row["id"] for row in post(url, queries=["a"], **more).json()["result"][0]] == [
+            f"a-{i}" for i in range(rows)
+        ]
+
+
+def test_a_trainers_whole_batch_in_one_request(words: WordRetriever) -> None:
+    """2,560 queries, a fifth of them twice, searched in pieces; a short request gets its turn in between.
+
+    They are as long as what a model writes in 500 tokens of another script, escaped as the trainers' clients do: 12 MB.
+    """
+    queries = ["長" * 800 + f"q{i % 2048}" for i in range(2560)]
+    with serving(make_app(words, cache=0)) as url, ThreadPoolExecutor(2) as clients:
+        words.gate.clear()
+        asked = clients.submit(post, url, queries=queries, topk=3, return_scores=True)
+        wait_until(lambda: words.batches)
+        assert waiting(url) == 2560 - 128
+        short = clients.submit(post, url, queries=["short"], topk=1)
+        wait_until(lambda: waiting(url) == 2560 - 128 + 1)
+        words.gate.set()
+        assert short.result().json()["result"][0][0]["id"] == "short-0"
+        answer = asked.result().json()
+        assert [ids(block) for block in answer["result"]] == [[f"{q}-{r}" for r in range(3)] for q in queries]
+        assert max(len(batch) for batch, _ in words.batches) <= 128
+        assert "short" in [q for batch, _ in words.batches[:3] for q in batch]
+        assert waiting(url) == 0
+
+
+def test_an_engine_that_is_dead_fails_a_long_request_at_once(words: WordRetriever) -> None:
+    with serving(make_app(words, limits=Limits(batch=4), cache=0)) as url:
+        assert post(url, queries=[f"bad {i}" for i in range(40)]).status_code == 500
+        assert len({q for batch, _ in words.batches for q in batch}) <= 4
+        assert waiting(url) == 0
 
 
 def test_overload_is_503_with_retry_after_and_passes(words: WordRetriever) -> None:
@@ -301,7 +405,7 @@ def test_a_failing_engine_is_500_for_its_own_query_only(words: WordRetriever) ->
                 }
             else:
                 assert answer.json()["result"][0][0]["id"] == f"{query}-0"
-        assert post(url, queries=["good", "bad"]).status_code == 500  # never half an answer
+        assert post(url, queries=["bad", "bad again"]).status_code == 500  # nothing of it can be searched
         panicked = post(url, queries=["bad panic"])
         assert panicked.status_code == 500 and "PanicException: index out of bounds" in panicked.text
         assert post(url, queries=["good"]).status_code == 200

@@ -1,0 +1,62 @@
+"""What the cold start left to learn, measured: turns in valid format, and how often a group of episodes holds one success.
+
+A success found every gold document. GRPO learns from groups that differ; so what counts before it is that most groups hold
+a success (pass@k), while the searcher's first choice (greedy) still finds little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..bench import Bench
+from ..models.local import LocalModel
+from ..protocols.base import everything
+from ..records import Episode, Question
+from ..reward import recall
+from ..statistics import bootstrap_mean
+from .coldstart import TURNS
+
+
+def found(episode: Episode) -> bool:
+    """Whether every gold document is among those that the episode was shown."""
+    return recall(episode.question, everything(episode)) == 1.0
+
+
+def examine_searcher(
+    bench: Bench, model: LocalModel, questions: Sequence[Question], samples: int = 8, seed: int = 0
+) -> dict[str, Any]:
+    """Of s3: ``samples`` episodes a question at temperature 1, and a greedy one; of every other protocol a greedy one.
+
+    Args:
+        bench: opens retrievers and engines; ``model`` plays the searcher.
+        questions: with gold documents.
+
+    Returns:
+        By protocol ``valid``, the share of turns in valid format; for s3 also, each as an estimate over questions: ``greedy``
+        success, ``sampled`` success, ``pass`` (one of ``samples`` succeeds), ``differ`` (some do, some do not).
+    """
+    report: dict[str, Any] = {"n": len(questions), "samples": samples, "valid": {}}
+    for protocol in TURNS:
+        engine = bench.engine(protocol, model, model.tokenizer, reader=model)
+        greedy = engine.run(questions, seed=seed)
+        report["valid"][protocol] = round(valid(greedy), 4)
+        if protocol != "s3":
+            continue
+        drawn = engine.run(questions, n=samples, temperature=1.0, seed=seed)
+        report["valid"]["s3, sampled"] = round(valid(drawn), 4)
+        groups = [[found(e) for e in drawn[i : i + samples]] for i in range(0, len(drawn), samples)]
+        figures = {
+            "greedy": [float(found(e)) for e in greedy],
+            "sampled": [sum(group) / samples for group in groups],
+            "pass": [float(any(group)) for group in groups],
+            "differ": [float(any(group) and not all(group)) for group in groups],
+        }
+        report |= {name: bootstrap_mean(values).as_json() for name, values in figures.items()}
+    return report
+
+
+def valid(episodes: Sequence[Episode]) -> float:
+    """Share of all turns in valid format."""
+    turns = [turn.valid for episode in episodes for turn in episode.turns]
+    return sum(turns) / max(1, len(turns))
