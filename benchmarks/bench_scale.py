@@ -1,4 +1,4 @@
-"""Record how indexes grow from 1,000 to 1,000,000 documents, for notebook 07; takes some minutes and 6 GB of disk.
+"""Record how indexes grow from 1,000 to 1,000,000 documents, for notebook 08; takes some minutes and 6 GB of disk.
 
     python benchmarks/bench_scale.py [--profile mini] [--sizes 1000 10000 100000 1000000] [--out FILE]
 

@@ -13,6 +13,7 @@ Departures from the paper, all deliberate:
 - Training sees exactly what evaluation sees (the public code trains on a longer first block).
 - A step without signal moves nothing: where all groups are alike the optimizer does not step (`training.trainer`).
   ``grpo.resample`` has such groups replaced first, by fresh questions (dynamic sampling: DAPO, Yu et al. 2025).
+- ``grpo.search_cost`` (off) takes a price for each search off the reward that is trained with; never in evaluation.
 - A step scores all its episodes in one batch; a generator, judge or retriever that fails stops the run, which resumes.
 
 Several processes (`runs.processes`) share a step's questions: each rolls out and scores its own, with the seeds that
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from .records import Episode, Question
 from .runs.machine import cap_threads
 from .runs.processes import join
 from .runs.stages import Stage
-from .training.parts import Parts, identity, open_parts
+from .training.parts import Parts, PricedScorer, identity, open_parts
 from .training.trl import as_completions, shortened
 
 
@@ -77,6 +79,8 @@ def train(
         processes.share(spec.questions_per_step, "grpo.questions_per_step")  # before anything is opened
         cap_threads(profile.threads)
         opened = parts or processes.main_first(lambda: open_parts(profile, protocol, name, processes.sharded))
+        if spec.search_cost:
+            opened = replace(opened, score=PricedScorer(opened.score, spec.search_cost))
         from .training.run import Training
 
         training = Training(stage, opened, spec, seed, processes, progress)
@@ -97,11 +101,17 @@ class Loop:
 
     def __call__(self, prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
         """Prompts hold each question ``num_generations`` times in a row; one completion is returned per row."""
-        step = trainer.state.global_step // self.spec.num_iterations + 1
-        questions = [self.questions[prompt[-1]["id"]] for prompt in prompts[:: self.spec.num_generations]]
-        episodes = self.roll_out(questions, step)
+        episodes = self.roll_out(self.asked(prompts), self.step_of(trainer))
         outcomes = self.parts.score(episodes)
-        return as_completions(episodes, outcomes, self.parts.tokenizer.eos_token_id)  # which TRL updates with
+        return as_completions(episodes, outcomes, self.parts.tokenizer.eos_token_id)  # TRL updates with them
+
+    def asked(self, prompts: Sequence[list[dict[str, str]]]) -> list[Question]:
+        """The questions of the prompts, once each; a prompt carries its question's id."""
+        return [self.questions[prompt[-1]["id"]] for prompt in prompts[:: self.spec.num_generations]]
+
+    def step_of(self, trainer: Any) -> int:
+        """Which step this is, from 1; TRL counts updates, of which a step makes ``num_iterations``."""
+        return int(trainer.state.global_step) // self.spec.num_iterations + 1
 
     def roll_out(self, questions: Sequence[Question], step: int) -> list[Episode]:
         """A group of sampled episodes per question, by the policy as it is now."""

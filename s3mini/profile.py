@@ -170,6 +170,7 @@ class GrpoSpec(_Spec):
     save_steps: int = Field(10, ge=1)
     keep_steps: tuple[int, ...] = ()  # steps after which the model is kept, for curves over training
     reward: str = "gbr"
+    search_cost: float = Field(0.0, ge=0, allow_inf_nan=False)  # off the training reward, for each search
     filtered: bool = True  # train only on what naive RAG fails
     vllm: Literal["off", "colocate", "server"] = "off"  # rollouts on vLLM: on the training GPUs, or on others
     # Of `s3mini serve searcher`, for "server".

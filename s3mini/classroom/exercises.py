@@ -14,6 +14,7 @@ from markupsafe import Markup
 from .. import reward
 from ..errors import DataError
 from ..report.html import Rich
+from . import theory
 from .study import reciprocal_rank_fusion
 
 Case = tuple[Any, ...]
@@ -55,6 +56,59 @@ EXERCISES: dict[str, Exercise] = {
         (([1.0, 0.0, 0.0, 1.0],), ([0.0, -1.0, -1.0],), ([1.0, 1.0, 1.0],), ([0.0, 0.0, 0.0, 1.0, 0.0],)),
     ),
     "batch-scale": Exercise('whether GBR and GenAcc give the same advantages with scale="batch"', False),
+}
+
+EXERCISES |= {  # of notebooks 05 to 08
+    "clipped-loss": Exercise(
+        "clipped_loss(ratio, advantage, epsilon): minus the clipped objective of one token",
+        theory.clipped_loss,
+        (
+            (1.0, 1.0, 0.2),
+            (1.5, 1.0, 0.2),
+            (0.5, 1.0, 0.2),
+            (1.5, -2.0, 0.2),
+            (0.5, -2.0, 0.2),
+            (1.05, 0.5, 0.1),
+        ),
+    ),
+    "gae": Exercise(
+        "gae(rewards, values, gamma, lam): one advantage a token; nothing comes after the last",
+        theory.gae,
+        (
+            ([0.0, 0.0, 1.0], [0.2, 0.5, 0.9], 1.0, 1.0),
+            ([0.0, 0.0, 1.0], [0.2, 0.5, 0.9], 1.0, 0.0),
+            ([0.0, 0.5, 0.0, -1.0], [0.1, 0.4, -0.2, 0.3], 0.9, 0.95),
+            ([1.0], [0.25], 1.0, 0.95),
+        ),
+    ),
+    "paired-interval": Exercise(
+        "paired_interval(a, b, draws): mean of a - b, and its 95 % interval over the draws (rows of indices)",
+        theory.paired_interval,
+        (
+            (
+                [1.0, 1.0, 0.0, 1.0],
+                [0.0, 1.0, 0.0, 0.0],
+                [[0, 1, 2, 3], [3, 3, 1, 0], [2, 2, 1, 1], [0, 0, 3, 3]],
+            ),
+            ([1.0, 0.0, 1.0], [1.0, 1.0, 0.0], [[0, 0, 0], [1, 2, 1], [2, 2, 2], [0, 1, 2], [1, 1, 1]]),
+        ),
+    ),
+    "cuts": Exercise(
+        "cuts(sentences, limit): after which words the passages end, given each sentence's number of words",
+        theory.cuts,
+        (([4, 4, 4], 9), ([10], 4), ([3, 9, 3], 8), ([2, 7, 1, 6], 8), ([5], 5)),
+    ),
+    "kept": Exercise("how many of the 500 old questions change their split when 100 are added", 0),
+    "growth": Exercise(
+        "growth(sizes, values): exponent and factor of value = factor * size ** exponent",
+        theory.growth,
+        (
+            ([1e3, 1e4, 1e5], [2e3, 2e4, 2e5]),
+            ([1e4, 1e5, 1e6], [0.3, 0.95, 3.0]),
+            ([10.0, 20.0, 50.0, 70.0], [1.0, 3.5, 11.0, 30.0]),
+        ),
+    ),
+    "half-bytes": Exercise("GB (10⁹ bytes) of a float16 index of 21 million vectors of 768 numbers", 32.256),
 }
 
 

@@ -1,4 +1,4 @@
-"""The plots of notebooks 01 and 07, drawn from what `study` and `scale` measured."""
+"""The plots of notebooks 01 and 08, drawn from what `study` and `scale` measured."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

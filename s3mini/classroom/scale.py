@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -258,3 +258,48 @@ def projection_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
             row[head] = f"{projected(result, part, what) / unit:.3g}" if told else None
         rows.append(row)
     return rows
+
+
+def scale_rows(result: Mapping[str, Any], only: int | None = None) -> list[dict[str, Any]]:
+    """`measure_scale`'s rows for a table: of all sizes, or in more detail of ``only`` one."""
+    rows = []
+    for row in result["rows"]:
+        latency = {f"ms, {n}": 1000 * row["latency"][n] if n in row["latency"] else None for n in ("1", "64")}
+        if only is None:
+            own = {"s to build": row["build_seconds"], "MB": row["bytes"] / 1e6}
+            rows.append({"index": f"{row['part']}, {row['n']:,}"} | own | latency)
+        elif row["n"] == only:
+            own = {"bytes a document": row["bytes"] / row["n"], "recall@10": row.get("recall")}
+            own |= {"own MB": row["own"] / 1e6, "mapped MB": row["mapped"] / 1e6}
+            rows.append({"index": row["part"]} | own | {"s to build": row["build_seconds"]} | latency)
+    return rows
+
+
+class Killed(Exception):
+    """What a `Mortal` dies of."""
+
+
+@dataclass
+class Mortal:
+    """An encoder that dies when it is given one shard more than ``shards``; None lets it live.
+
+    ``encoded`` counts the passages of each shard.
+    """
+
+    encoder: Encoder
+    shards: int | None
+    encoded: list[int] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+    def passages(self, texts: Sequence[str]) -> Any:
+        """See `Encoder.passages`.
+
+        Raises:
+            Killed: its time has come.
+        """
+        if len(self.encoded) == self.shards:
+            raise Killed
+        self.encoded.append(len(texts))
+        return self.encoder.passages(texts)

@@ -29,7 +29,7 @@ STYLE: Any = {
 styled = rc_context(STYLE)
 """Decorates what draws, so that it draws in `STYLE` and leaves matplotlib's settings alone."""
 CURVES = {
-    "reward": "Reward", "gen_acc": "GenAcc of the episodes", "valid_format": "Turns in valid format",
+    "reward": "Reward", "earned": "Reward before searches are paid", "gen_acc": "GenAcc of the episodes", "valid_format": "Turns in valid format",
     "searches": "Searches per question", "context_tokens": "Context tokens",
     "zero_variance": "Groups all alike", "wasted": "Episodes of replaced questions", "kl": "KL to the start", "entropy": "Entropy",
 }  # fmt: skip

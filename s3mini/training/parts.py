@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 class Outcome:
     """How one episode fared: its reward, the answer's score, and what the generator had to read (tokens).
 
-    ``gbr`` is None where naive RAG's accuracy is not known.
+    ``gbr`` is None where naive RAG's accuracy is not known. ``earned`` is the reward before searches were paid for, None
+    where they cost nothing.
     """
 
     reward: float
     score: Score
     gbr: float | None
     context_tokens: int
+    earned: float | None = None
 
 
 Scorer = Callable[[Sequence[Episode]], list[Outcome]]
@@ -95,6 +97,24 @@ class RecallScorer(AnswerScorer):
         ]
 
 
+@dataclass
+class PricedScorer:
+    """What another scorer says, less ``cost`` for each of an episode's searches (``grpo.search_cost``).
+
+    A reward alone does not say when to search: where a search is free, one more never hurts.
+    """
+
+    scorer: Scorer
+    cost: float
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode; raises what the scorer raises."""
+        return [
+            replace(outcome, reward=outcome.reward - self.cost * episode.searches, earned=outcome.reward)
+            for episode, outcome in zip(episodes, self.scorer(episodes), strict=True)
+        ]
+
+
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
     """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
 
@@ -142,9 +162,12 @@ def identity(
     bench = Bench(profile)
     inputs, settings = bench.depends_on(training_questions(profile))
     inputs |= bench.searcher_depends_on(protocol, trained=False)
+    free = () if profile.grpo.search_cost else ("search_cost",)  # came later: at 0, older runs stay valid
     settings |= {
         "seed": seed,
-        **profile.grpo.model_dump(exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory"}),
+        **profile.grpo.model_dump(
+            exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory", *free}
+        ),
         "reward": reward,
         "rag": profile.rag,
     }

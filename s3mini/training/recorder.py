@@ -50,6 +50,7 @@ class Played:
     tokens: int  # the model's own
     surprise: float  # of all of them, nats
     cut: bool
+    earned: float | None = None
 
     @staticmethod
     def of(episode: Episode, outcome: Outcome) -> Played:
@@ -65,6 +66,7 @@ class Played:
             sum(episode.env_mask),
             -sum(episode.logprobs),
             episode.end == "length",
+            outcome.earned,
         )
 
 
@@ -107,7 +109,7 @@ def step_record(played: Sequence[Played], group: int) -> dict[str, Any]:
 
     ``entropy`` is estimated by the sampled tokens' surprise, in nats per model token; ``zero_variance`` is
     the share of groups whose rewards are all alike, which teach nothing; ``cut`` that of episodes
-    stopped by the length limit.
+    stopped by the length limit; ``earned``, where searches cost something, the reward before they were paid for.
     """
 
     def mean(name: str) -> float | None:
@@ -116,10 +118,12 @@ def step_record(played: Sequence[Played], group: int) -> dict[str, Any]:
 
     rewards = [p.reward for p in played]
     groups = [rewards[i : i + group] for i in range(0, len(played), group)]
+    earned = {} if (value := mean("earned")) is None else {"earned": value}
     means = ("reward", "gen_acc", "gbr", "valid_format", "searches", "documents", "context_tokens")
     return {
         "episodes": len(played),
         **{name: mean(name) for name in means},
+        **earned,
         "zero_variance": round(sum(map(alike, groups)) / len(groups), 6),
         "entropy": round(sum(p.surprise for p in played) / max(1, sum(p.tokens for p in played)), 6),
         "completion_tokens": mean("tokens"),

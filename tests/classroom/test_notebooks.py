@@ -73,6 +73,20 @@ class TestRules:
                 assert [o for o in cell.outputs if o.output_type != "error"], cell.source
                 assert not any(o.output_type == "stream" and o.name == "stderr" for o in cell.outputs)
 
+    def test_one_frame(self, path: Path) -> None:
+        """A table of what it reads, writes and needs; parameters checked; the package's main names from its front door."""
+        if path.name < "05":
+            pytest.skip("the earlier notebooks' frame is tested with them")
+        title = nbformat.read(path, as_version=4).cells[0].source
+        rows = re.findall(r"^\| ([A-Z].*?) \|", title, flags=re.M)
+        assert rows == ["You learn", "Reads", "Writes", "Package", "Paper", "Needs"]
+        sources = [cell.source for cell in code_cells(path)]
+        assert "check_parameters()" in sources[1]
+        for source in sources:
+            for node in ast.walk(ast.parse(plain_python(source))):
+                if isinstance(node, ast.ImportFrom) and node.module != "s3mini":
+                    assert not {alias.name for alias in node.names} & set(s3mini.__all__), source
+
     def test_no_stored_error(self, path: Path) -> None:
         assert not [o for cell in code_cells(path) for o in cell.outputs if o.output_type == "error"]
 

@@ -20,15 +20,15 @@ from rag_toys import ToyBench, ToyGenerator, make_world, toy_profile
 from toy_model import toy_local
 
 from s3mini import profile as profile_module
-from s3mini.errors import RetrievalError
+from s3mini.errors import ProfileError, RetrievalError
 from s3mini.grpo import Loop, train
 from s3mini.profile import Profile
 from s3mini.rag import precompute
-from s3mini.records import Document, Episode, Question
+from s3mini.records import Document, Episode, Question, Turn
 from s3mini.reward import Reward, group_advantages
 from s3mini.runs.processes import ALONE, Processes
 from s3mini.training import precision
-from s3mini.training.parts import AnswerScorer, Outcome, Parts
+from s3mini.training.parts import AnswerScorer, Outcome, Parts, PricedScorer, identity
 from s3mini.training.recorder import (
     Played,
     episodes_played,
@@ -90,6 +90,55 @@ def test_step_record_by_hand() -> None:
     assert record["zero_variance"] == 0.5 and record["cut"] == 0.25 and record["valid_format"] == 0.5
     assert record["searches"] == 1.0 and record["documents"] == 1.5 and record["context_tokens"] == 10
     assert record["completion_tokens"] == 2.0 and record["entropy"] == pytest.approx(0.5)
+
+
+# ------------------------------------------------------------------------- a price per search
+
+
+ASKS = Turn("t", "query", False, None, (), True)
+
+
+def searching(episodes: Sequence[Episode]) -> list[Episode]:
+    """The same episodes, as if they had made none, one, two, none … searches."""
+    return [replace(e, turns=(ASKS,) * (i % 3)) for i, e in enumerate(episodes)]
+
+
+def test_a_search_costs_what_the_profile_says(world: Path) -> None:
+    episodes = searching([episode() for _ in range(3)])
+    priced = PricedScorer(lambda episodes: [outcome(1.0, True, 1.0) for _ in episodes], 0.25)(episodes)
+    assert [o.reward for o in priced] == [1.0, 0.75, 0.5]
+    assert all((o.earned, o.gbr, o.score.gen_acc) == (1.0, 1.0, 1.0) for o in priced)
+    record = step_record([Played.of(*pair) for pair in zip(episodes, priced, strict=True)], group=3)
+    assert (record["reward"], record["earned"], record["searches"]) == (0.75, 1.0, 1.0)
+    assert record["zero_variance"] == 0.0  # they differ in their price, and so teach something
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.1])
+def test_a_run_trains_with_the_price_and_records_both(world: Path, cost: float) -> None:
+    profile = grpo_profile(**{"grpo.search_cost": cost})
+    parts = grpo_parts(profile)
+    run = parts.engine.run
+    parts.engine.run = lambda *given, **named: searching(run(*given, **named))  # type: ignore[method-assign]
+    folder = train(profile, parts=parts, progress=False)
+    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    assert all(("earned" in step) == bool(cost) for step in curve)
+    for step in curve:
+        assert step["searches"] > 0
+        assert step["reward"] == pytest.approx(step.get("earned", step["reward"]) - cost * step["searches"])
+
+
+def test_a_price_is_part_of_a_run_and_none_changes_no_older_one(world: Path) -> None:
+    free, dear = (
+        identity(grpo_profile(**{"grpo.search_cost": cost}), 0, "s3", "gbr")[1] for cost in (0.0, 0.1)
+    )
+    assert "search_cost" not in free
+    assert dear == free | {"search_cost": 0.1}
+
+
+@pytest.mark.parametrize("cost", [-0.1, float("nan"), float("inf")])
+def test_a_price_is_a_number_from_nothing_up(cost: float) -> None:
+    with pytest.raises(ProfileError, match="search_cost"):
+        grpo_profile(**{"grpo.search_cost": cost})
 
 
 # ------------------------------------------------------------- questions that are replaced
