@@ -69,6 +69,11 @@ def turns_arms(profile: Profile) -> list[Arm]:
     ]
 
 
+def priced(cost: float) -> dict[str, Any]:
+    """The settings of a training in which a search costs so much reward."""
+    return {"grpo.search_cost": cost}
+
+
 SELECT, BEGIN = {"s3.select": 0}, {"s3.begin_k": 0}
 ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     "turns": turns_arms,
@@ -82,9 +87,14 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     ],
     # Training questions with and without those that naive RAG answers: what is left of GBR under GRPO.
     "filter": lambda _: [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})],
-    # A control: trained and tested where no query finds anything of use, does it still search?
+    # A price for every search: accuracy against searches.
+    "price": lambda _: [Arm("free"), *(Arm(f"{cost} a search", priced(cost)) for cost in (0.02, 0.05, 0.1, 0.2))],
+    # A control: trained and tested where no query finds anything of use, does it still search? Without a price no episode
+    # fares otherwise than another there, and nothing is learnt.
     "broken": lambda _: [
-        Arm("as it is"), *(Arm(name, {"retrieval.kind": name}) for name in ("random", "empty"))
+        Arm("as it is"),
+        Arm("0.05 a search", priced(0.05)),
+        *(Arm(name, {"retrieval.kind": name} | priced(0.05)) for name in ("random", "empty")),
     ],
     # More of the same.
     "steps": lambda profile: [

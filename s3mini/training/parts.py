@@ -162,11 +162,12 @@ def identity(
     bench = Bench(profile)
     inputs, settings = bench.depends_on(training_questions(profile))
     inputs |= bench.searcher_depends_on(protocol, trained=False)
-    free = () if profile.grpo.search_cost else ("search_cost",)  # came later: at 0, older runs stay valid
+    # These came later: switched off, older runs stay valid.
+    off = {key for key in ("search_cost", "share_prompts") if not getattr(profile.grpo, key)}
     settings |= {
         "seed": seed,
         **profile.grpo.model_dump(
-            exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory", *free}
+            exclude={"save_steps", "keep_steps", "vllm", "vllm_url", "vllm_memory", *off}
         ),
         "reward": reward,
         "rag": profile.rag,
