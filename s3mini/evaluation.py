@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError
@@ -35,6 +33,7 @@ from .records import Collected, Question, episode_as_json, episode_from_json
 from .results import WITHOUT_SELECTION, Answer, Results, summarise
 from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.omissions import omissions
+from .runs.progress import tqdm
 from .runs.stages import JsonlLog, Stage, atomic_write
 
 

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError, StageError
@@ -31,6 +29,7 @@ from .records import Question, Score
 from .reward import normalize
 from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.omissions import NO_HIT, omissions
+from .runs.progress import tqdm
 from .runs.stages import Stage
 from .unicode import canonical
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 from ..records import Question
+from .progress import tqdm
 from .stages import JsonlLog, Stage
 
 ANSWERS = "answers.jsonl"
