@@ -111,34 +111,39 @@ def rooms_picture() -> Plot:
     from ..reward import Reward, score_answers
 
     figure, axes = _canvas(11, 5.4)
-    size = (18, 10.5)
-    column, row = (1, 31, 61, 91), (2, 21.5, 41)
+    size = (20, 10.5)
+    column, row = (1, 30.5, 60, 89.5), (2, 21.5, 41)
     _box(axes, (column[0], row[1]), size, _room("", read_corpus, load_questions), DATA)
-    _box(axes, (column[1], row[2]), size, _room("frozen", build_index, open_retriever), FROZEN)
-    _box(axes, (column[1], row[0]), size, _room("once, before training", precompute, training_filter), FROZEN)
-    engine = [*_room("", Engine), f"with a {Protocol.__qualname__} and a searcher", "trained"]
+    _box(axes, (column[1], row[2]), size, _room("frozen · notebook 01", build_index, open_retriever), FROZEN)
+    _box(
+        axes,
+        (column[1], row[0]),
+        size,
+        _room("before training · notebook 02", precompute, training_filter),
+        FROZEN,
+    )
+    engine = _room(f"plays a {Protocol.__qualname__} · notebook 04", Engine)
+    engine.insert(2, "the searcher, trained")
     _box(axes, (column[1], row[1]), size, engine, TRAINED)
-    _box(axes, (column[2], row[1]), size, _room("frozen", answer_questions), FROZEN)
-    _box(axes, (column[3], row[1]), size, _room("", score_answers, Reward), DATA)
-    _box(axes, (column[2], row[0]), size, _room("updates the searcher", train), TRAINED)
-    _box(axes, (column[3], row[2]), size, _room("every method, every set", evaluate), DATA)
+    _box(axes, (column[2], row[1]), size, _room("frozen · notebook 02", answer_questions), FROZEN)
+    _box(axes, (column[3], row[1]), size, _room("notebook 03", score_answers, Reward), DATA)
+    _box(axes, (column[2], row[0]), size, [*_room("notebook 05", train), "updates the searcher"], TRAINED)
+    _box(axes, (column[3], row[2]), size, _room("every method · notebook 06", evaluate), DATA)
     middle, high, low = (y + size[1] / 2 for y in (row[1], row[2], row[0]))
     right = [x + size[0] for x in column]
     document, question, hit = (f"{kind.__name__}s" for kind in (Document, Question, Hit))
-    _arrow(axes, (10, row[1] + size[1]), (column[1], high), document, (-2, 1.2))
-    _arrow(axes, (right[0], middle), (column[1], middle), question)
-    _arrow(axes, (10, row[1]), (column[1], low), question, (-2, -1.2))
-    _arrow(axes, (38, row[1] + size[1]), (38, row[2]), "queries", (-4, 0))
+    _arrow(axes, (10, row[1] + size[1]), (column[1], high), document, (-5, 1.6))
+    _arrow(axes, (right[0], middle), (column[1], middle), question, (0, 1.6))
+    _arrow(axes, (10, row[1]), (column[1], low), question, (-5, -1.6))
+    _arrow(axes, (37.5, row[1] + size[1]), (37.5, row[2]), "queries", (-4, 0))
     _arrow(axes, (43, row[2]), (43, row[1] + size[1]), hit, (3, 0))
     _arrow(axes, (right[1], middle), (column[2], middle), f"{Episode.__name__}s'\ncontext", (0, 0))
     _arrow(axes, (right[2], middle), (column[3], middle), "answers", (0, 0))
     _arrow(axes, (100, row[1] + size[1]), (100, row[2]), f"{Score.__name__}s", (4.4, 0))
     _arrow(axes, (97, row[1]), (right[2], low), "rewards", (4, -1.2), color=OURS)
-    _arrow(axes, (column[2], low + 3), (47, row[1]), "new weights", (3.5, 1), color=OURS)
+    _arrow(axes, (column[2], low + 3), (47, row[1]), "new weights", (6.5, 1), color=OURS)
     _arrow(axes, (right[1], low), (column[2], low), f"{question}\nto train on", (0, 0))
-    caption = (
-        "Data flowing through the rooms: corpus, retrieval and rag, episodes, generator, reward, grpo, evaluation"
-    )
+    caption = "Data flowing through the rooms: corpus, retrieval and rag, episodes, generator, reward, grpo, evaluation"
     return Plot(caption, figure)
 
 
@@ -168,7 +173,7 @@ def token_strip(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> Plot:
             rows.append([])
             column = 0
     rows = [row for row in rows if row]
-    width, step = 11.0, 2.3
+    width, step = 11.0, 2.4
     figure, axes = _canvas(width, (step * len(rows) + 5) / 10)
     letter = 10 * (width - 0.2) / COLUMNS
     top = step * len(rows) + 1
@@ -195,7 +200,7 @@ def _token(axes: Axes, place: Place, letter: float, piece: str, kind: str) -> No
         if character != " ":
             axes.text(
                 x + letter * (number + 0.5), y + 1.0, character, ha="center", va="center",
-                fontsize=7.4, color=INK, parse_math=False, **style,
+                fontsize=9.2, color=INK, parse_math=False, **style,
             )  # fmt: skip
 
 
