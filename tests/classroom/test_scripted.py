@@ -24,7 +24,7 @@ def test_a_turn_ends_as_a_models_would() -> None:
     assert write("<query>a</query> and more")[:2] == ("<query>a</query>", "</query>")
     assert write("no stop in it")[:2] == ("no stop in it", end)
     text, stopped, length = write("word " * 90, budget=7)
-    assert (stopped, length) == (None, 7) and "word " * 90 != text
+    assert (stopped, length) == (None, 7) and text != "word " * 90
 
 
 def test_a_script_that_is_too_short_is_an_error() -> None:
