@@ -138,7 +138,7 @@ def answer_set(
     method: Method,
     set_name: str,
     questions: Sequence[Question],
-    bar: tqdm[Any] | None = None,
+    bar: tqdm | None = None,
     executor: Executor = in_process,
 ) -> list[Answer]:
     """One record per question, in the questions' order: those in the log, and the missing ones made now."""

@@ -153,7 +153,7 @@ def precompute(
 
 
 def _answer_part(
-    bench: Bench, kind: str, name: str, questions: Sequence[Question], executor: Executor, bar: tqdm[Any]
+    bench: Bench, kind: str, name: str, questions: Sequence[Question], executor: Executor, bar: tqdm
 ) -> list[RagAnswer]:
     """The answers to one set and split in the questions' order; the missing ones are made and logged."""
     size = bench.profile.generator.batch_size * BATCHES_PER_FLUSH

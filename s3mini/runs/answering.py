@@ -37,7 +37,7 @@ def answer_missing(
     work: Work[Context],
     context: Context,
     executor: Executor = in_process,
-    bar: tqdm[Any] | None = None,
+    bar: tqdm | None = None,
 ) -> list[Record]:
     """One record per question, in the questions' order: those in the stage's log, and the missing ones made now.
 
