@@ -15,7 +15,7 @@ from typing import Any
 from tqdm.std import tqdm as plain
 
 
-class tqdm(plain):  # type: ignore[type-arg]
+class tqdm(plain):
     """`tqdm.std.tqdm`, shown in a notebook as a line of text of its own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
