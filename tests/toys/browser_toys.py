@@ -115,6 +115,7 @@ def browser(scratch: Path, width: int = 1280, height: int = 1600) -> Iterator[Pa
 
     with process(command, scratch / "chromium.log"):
         page = Page(wait_for("Chromium", pages, 120))
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)
         try:
             yield page
         finally:
@@ -122,7 +123,8 @@ def browser(scratch: Path, width: int = 1280, height: int = 1600) -> Iterator[Pa
                 page.socket.close()
 
 
-OPEN = "window.jupyterapp && window.jupyterapp.shell.currentWidget"
+# shell.currentWidget is null as long as nobody has clicked anything
+OPEN = "Array.from(window.jupyterapp.shell.widgets('main')).find(w => w.sessionContext && w.content.widgets)"
 CELLS = f"""(() => {{
   const book = {OPEN};
   const cells = book.content.widgets.map(w => w.model).filter(m => m.type === 'code' && m.sharedModel.source.trim());
@@ -136,18 +138,17 @@ CELLS = f"""(() => {{
 }})()"""
 
 
-def open_notebook(page: Page, address: str, name: str) -> None:
+def open_notebook(page: Page, address: str, name: str, seconds: float = 300) -> None:
     """Shows a notebook of the server's folder, and waits until its kernel is idle."""
     page.call("Page.navigate", url=f"{address}/lab/tree/{name}?reset")
-    wait_for(f"{name} in JupyterLab", lambda: page.evaluate(CELLS)["status"] == "idle", 180)
+    wait_for(f"{name} in JupyterLab", lambda: page.evaluate(CELLS)["status"] == "idle", seconds)
+    page.evaluate(f"window.jupyterapp.shell.activateById(({OPEN}).id)")
 
 
 def run_all(page: Page, seconds: float) -> dict[str, Any]:
     """Clears all outputs, runs all cells as the menu does, and tells how it went when nothing runs any more."""
-    page.evaluate(
-        f"({OPEN}).content.widgets.length && window.jupyterapp.commands.execute('editmenu:clear-all')"
-    )
-    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    for command in ("notebook:clear-all-cell-outputs", "notebook:run-all-cells"):
+        page.evaluate(f"void window.jupyterapp.commands.execute({command!r})")
 
     def finished() -> dict[str, Any] | None:
         state: dict[str, Any] = page.evaluate(CELLS)
