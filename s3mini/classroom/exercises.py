@@ -123,10 +123,10 @@ def played(kind: type[Protocol], *turns: str) -> dict[str, Any]:
     if not (isinstance(kind, type) and issubclass(kind, Protocol)):
         raise TypeError("give a class made by `class MyProtocol(Protocol): ...`")
     model = ScriptedModel(load_profile("mini").searcher, turns)
-    engine = Engine(model, model.tokenizer, _Shelf(), kind(), 40, 600)  # type: ignore[arg-type]
+    engine = Engine(model, model.tokenizer, _Shelf(), kind(), 40, 600)
     question = Question("q", "Who wrote it?", ("Mara Venn",))
     (episode,) = engine.run([question], progress=False)
-    read = model.tokenizer.decode(episode.prompt_ids)
+    read = model.tokenizer.decode(list(episode.prompt_ids))
     return {"the question is in the prompt": question.question in read, **_summary(episode)}
 
 

@@ -160,7 +160,7 @@ def kinds_of_tokens(episode: Episode) -> list[str]:
 def token_strip(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> Plot:
     """Every token of an episode in its own box, coloured by who wrote it; the model's own are bold, with a bar below."""
     ids, kinds = (*episode.prompt_ids, *episode.completion_ids), kinds_of_tokens(episode)
-    pieces = [tokenizer.decode([i]).replace("\n", "↵") for i in ids]
+    pieces = [str(tokenizer.decode([i])).replace("\n", "↵") for i in ids]
     rows: list[list[tuple[int, str, str]]] = [[]]  # of (column, piece, kind)
     column = 0
     for piece, kind in zip(pieces, kinds, strict=True):
@@ -195,12 +195,12 @@ def _token(axes: Axes, place: Place, letter: float, piece: str, kind: str) -> No
     axes.add_patch(Rectangle((x, y), width, 1.9, fc=TOKENS[kind][0], ec="white", lw=0.8))
     if kind == "own":
         axes.add_patch(Rectangle((x, y), width, 0.22, fc=OURS, ec="none"))
-    style = {"fontweight": "bold" if kind == "own" else "normal", "fontfamily": "DejaVu Sans Mono"}
+    weight = "bold" if kind == "own" else "normal"
     for number, character in enumerate(piece):  # one by one, so that every letter has the same width
         if character != " ":
             axes.text(
                 x + letter * (number + 0.5), y + 1.0, character, ha="center", va="center",
-                fontsize=9.2, color=INK, parse_math=False, **style,
+                fontsize=9.2, color=INK, parse_math=False, fontweight=weight, fontfamily="DejaVu Sans Mono",
             )  # fmt: skip
 
 
