@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .errors import ModelError, RetrievalError
@@ -31,6 +30,7 @@ from .protocols.base import History, Protocol
 from .records import Episode, Hit, Question, Turn
 from .retrieval.base import Retriever
 from .runs.omissions import MALFORMED, SHORTENED, TURN_CUT
+from .runs.progress import tqdm
 
 LONGEST_QUERY = 2000
 """Characters that are searched for: a model that repeats itself writes more, which servers refuse."""

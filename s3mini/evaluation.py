@@ -20,9 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from tqdm.auto import tqdm
 
 from .bench import Bench
 from .corpus import load_questions
@@ -35,6 +32,7 @@ from .records import Collected, Question, episode_as_json, episode_from_json
 from .results import WITHOUT_SELECTION, Answer, Results, summarise
 from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.omissions import omissions
+from .runs.progress import tqdm
 from .runs.stages import JsonlLog, Stage, atomic_write
 
 
@@ -141,7 +139,7 @@ def answer_set(
     method: Method,
     set_name: str,
     questions: Sequence[Question],
-    bar: tqdm[Any] | None = None,
+    bar: tqdm | None = None,
     executor: Executor = in_process,
 ) -> list[Answer]:
     """One record per question, in the questions' order: those in the log, and the missing ones made now."""

@@ -20,8 +20,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError
@@ -31,6 +29,7 @@ from .profile import Profile, changed
 from .records import Collected, Question
 from .results import Answer, accuracies, method_summary, read_record
 from .runs.machine import cores
+from .runs.progress import tqdm
 from .runs.stages import atomic_write, read_manifest
 from .statistics import paired_difference
 

@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError, StageError
@@ -31,6 +29,7 @@ from .records import Question, Score
 from .reward import normalize
 from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.omissions import NO_HIT, omissions
+from .runs.progress import tqdm
 from .runs.stages import Stage
 from .unicode import canonical
 
@@ -154,7 +153,7 @@ def precompute(
 
 
 def _answer_part(
-    bench: Bench, kind: str, name: str, questions: Sequence[Question], executor: Executor, bar: tqdm[Any]
+    bench: Bench, kind: str, name: str, questions: Sequence[Question], executor: Executor, bar: tqdm
 ) -> list[RagAnswer]:
     """The answers to one set and split in the questions' order; the missing ones are made and logged."""
     size = bench.profile.generator.batch_size * BATCHES_PER_FLUSH

@@ -17,11 +17,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tqdm.auto import tqdm
-
 from ..corpus import iter_corpus, json_lines, read_questions, write_questions
 from ..errors import DataError
 from ..records import Document, Question
+from ..runs.progress import tqdm
 from ..runs.stages import atomic_file
 from .catalogue import MIRAGE
 from .sizes import index_bytes

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..errors import ModelError
 from ..profile import ModelSpec
+from ..runs.progress import without_bars
 from .base import Conversation, Reply, check_fits
 from .chat import chat_ids, opening
 from .session import LocalSession
@@ -141,9 +142,10 @@ def _tokenizer(source: str, stamp: int) -> PreTrainedTokenizerBase:
 
 def _read(source: str, device: str, dtype: str) -> PreTrainedModel:
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
+        with without_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         raise cannot_load(source, error) from error
     torch.nn.Module.to(model, device)

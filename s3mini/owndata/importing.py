@@ -16,12 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from ..corpus import fingerprint, write_corpus, write_questions
 from ..errors import DataError
 from ..profile import Profile
 from ..records import Document, Question
+from ..runs.progress import tqdm
 from ..runs.stages import Stage, atomic_write
 from ..unicode import folded
 from .fields import Fields, one_line

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from ..errors import StageError
+from ..runs.progress import tqdm
 from ..runs.stages import atomic_write
 from ..world.write import SETS
 from .batches import LEVELS, Batch, examples, fresh_worlds, make_batch

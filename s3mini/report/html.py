@@ -1,7 +1,9 @@
 """Results as objects that print plainly and show richly: tables, whole episodes, pages.
 
 HTML comes from auto-escaping templates: questions, documents and model output are untrusted text, so a
-passage that holds ``<script>`` is shown as those letters.
+passage that holds ``<script>`` is shown as those letters. A notebook that is opened is itself untrusted: JupyterLab and
+GitHub drop style sheets, scripts and SVG. So the templates say all they say by order, lists, tables, bold and
+punctuation; the style sheet decorates. What has to be drawn is a PNG (`plots.Plot`).
 """
 
 import re
@@ -94,12 +96,6 @@ def table(heads: Cells, rows: Sequence[Row], note: str = "") -> Rich:
         for line in lines
     )
     return Rich(text, Markup(render("table.html.j2", heads=heads, rows=shown, note=note)))
-
-
-def loop_diagram() -> Rich:
-    """s3 in one picture: who is trained, who is frozen, and what comes back as the reward."""
-    text, svg = ((TEMPLATES / f"loop.{end}").read_text(encoding="utf-8") for end in ("txt", "svg"))
-    return Rich(text.rstrip("\n"), Markup(svg))
 
 
 def thoughts(output: str) -> list[str]:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tqdm.auto import tqdm
-
 from ..errors import RetrievalError
 from ..records import Document, Hit
+from ..runs.progress import tqdm
 from ..unicode import canonical
 from .store import ids_json
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from ..errors import RetrievalError
 from ..records import Document, Hit
+from ..runs.progress import tqdm
 from ..runs.stages import atomic_write
 from ..unicode import canonical
 from .base import check_queries, digest, fetch_settled, rank, same_documents

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ..corpus import fingerprint
 from ..errors import RetrievalError
 from ..profile import DenseSpec
+from ..runs.progress import without_bars
 
 Vectors = npt.NDArray[np.float32]
 
@@ -95,18 +96,13 @@ def _locate(name: str) -> tuple[str, str]:
 def _load(name: str, path: str, device: str) -> Any:
     import torch
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a bar for 0.1 s of reading
     try:
-        return SentenceTransformer(path, device=chosen)
+        with without_bars():
+            return SentenceTransformer(path, device=chosen)
     except Exception as error:  # the hub, the file system and torch each raise their own
         raise RetrievalError(
             f"unknown encoder {name!r}: it is no encoder that ships ({', '.join(SHIPPED)}), no folder with a "
             f"sentence-transformers model, and the hub does not give it ({type(error).__name__}: {error})"
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()

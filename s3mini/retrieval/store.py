@@ -19,11 +19,11 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
 from ..corpus import iter_corpus, iter_placed, parse_document
 from ..errors import DataError
 from ..records import Document
+from ..runs.progress import tqdm
 from ..runs.stages import atomic_file, atomic_write
 
 UNPACKED = "corpus.jsonl"

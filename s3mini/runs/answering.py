@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
-
 from ..records import Question
+from .progress import tqdm
 from .stages import JsonlLog, Stage
 
 ANSWERS = "answers.jsonl"
@@ -38,7 +37,7 @@ def answer_missing(
     work: Work[Context],
     context: Context,
     executor: Executor = in_process,
-    bar: tqdm[Any] | None = None,
+    bar: tqdm | None = None,
 ) -> list[Record]:
     """One record per question, in the questions' order: those in the stage's log, and the missing ones made now.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..profile import GrpoSpec
+from ..runs.progress import without_bars
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +37,9 @@ def save_whole(
     ``weights``, if any, are written in place of its own.
     """
     adapted = any(".lora_" in name for name, _ in model.named_parameters())
-    model.save_pretrained(
-        folder, state_dict=dict(weights or {}) or (merged_state(model) if adapted else None)
-    )
+    state = dict(weights or {}) or (merged_state(model) if adapted else None)
+    with without_bars():
+        model.save_pretrained(folder, state_dict=state)
 
 
 def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:

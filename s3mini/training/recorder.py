@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..records import Episode, episode_as_json
 from ..reward import alike
+from ..runs.progress import tqdm
 from ..runs.stages import JsonlLog, atomic_dir, atomic_write
 from .parts import Outcome
 from .trainer import completion_logprobs

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..errors import DataError
+from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
 
 ADAPTERS, CURVE = "adapter_model.safetensors", "curve.csv"

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import s3mini
 import s3mini.classroom.notebooks
 import s3mini.profile
 from s3mini.classroom.notebooks import (
@@ -103,6 +104,61 @@ class TestRules:
         stored = "".join(str(cell.outputs) for cell in code_cells(path))
         assert str(Path.home()) + "/" not in stored
         assert not re.search(r"/(home|Users|root|work)/", stored), "a stored output names a machine's folder"
+
+
+# the frame that notebooks share
+
+FRAMED = [p for p in NOTEBOOKS if p.name[:2] <= "03" or p.stem == "04_loop"]
+ROWS = ["You learn", "Reads", "Writes", "Package", "Paper", "Needs"]
+SETUP = """\
+from s3mini import load_profile
+from s3mini.classroom.notebooks import check_parameters
+from s3mini.runs.machine import cap_threads, machine, versions
+
+check_parameters()
+profile = load_profile(PROFILE)
+cap_threads(profile.threads)
+print(versions(), machine(), sep="\\n")"""
+
+
+@pytest.mark.parametrize("path", FRAMED, ids=lambda p: p.stem)
+class TestFrame:
+    def test_it_opens_like_the_others(self, path: Path) -> None:
+        head, parameters, setup = nbformat.read(path, as_version=4).cells[:3]
+        assert head.source.startswith(f"# {int(path.name[:2])}. ")
+        assert re.findall(r"^\| ([A-Z].*?) \|", head.source, flags=re.M) == ROWS
+        assert parameters.metadata.tags == ["parameters"]
+        assert setup.source == SETUP
+
+    def test_sections_are_numbered_in_order(self, path: Path) -> None:
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+        number = int(path.name[:2])
+        found = re.findall(r"^## (\d+)\.(\d+) ", text, flags=re.M)
+        assert found == [(str(number), str(i)) for i in range(1, len(found) + 1)]
+        assert len(found) == len(re.findall(r"^## ", text, flags=re.M))
+
+    def test_the_names_of_the_package_come_from_the_package(self, path: Path) -> None:
+        front = {(room, name) for room, names in s3mini._NAMES.items() for name in names}
+        for cell in code_cells(path):
+            for node in ast.walk(ast.parse(plain_python(cell.source))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("s3mini."):
+                    room = str(node.module).split(".")[1]
+                    assert not [a.name for a in node.names if (room, a.name) in front], cell.source
+
+    def test_it_ends_with_exercises_and_what_comes_next(self, path: Path) -> None:
+        cells = nbformat.read(path, as_version=4).cells
+        assert re.search(r"^Next: notebook \d\d ", cells[-1].source, flags=re.M)
+        assert any('print(check("' in cell.source for cell in code_cells(path))
+        assert (
+            "<details><summary>Solution</summary>" in cells[-1].source + cells[-2].source + cells[-3].source
+        )
+
+    def test_links_between_notebooks_hold(self, path: Path) -> None:
+        names = {p.name for p in NOTEBOOKS}
+        cells = nbformat.read(path, as_version=4).cells
+        linked = {n for c in cells for n in re.findall(r"\]\((\w+\.ipynb)\)", c.source)}
+        assert linked <= names
 
 
 def test_some_cells_are_checked() -> None:

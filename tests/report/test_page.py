@@ -18,7 +18,7 @@ from s3mini.errors import DataError
 from s3mini.evaluation import evaluate
 from s3mini.profile import Profile
 from s3mini.records import Document, Episode, Hit, Question, Score, Turn
-from s3mini.report.html import episode_html, side_by_side
+from s3mini.report.html import Cell, Row, episode_html, side_by_side, table
 from s3mini.report.page import (
     blame_table,
     differences_table,
@@ -77,8 +77,22 @@ def test_untrusted_text_is_shown_and_never_becomes_markup() -> None:
         assert f"{said} {EVIL}" in page.text
 
 
-safe_tags = {"style", "div", "article", "header", "section", "span", "ol", "li", "b", "details", "summary"}
-safe_tags |= {"pre", "dl", "dt", "dd"}
+safe_tags = {
+    "style",
+    "div",
+    "article",
+    "header",
+    "section",
+    "span",
+    "ol",
+    "ul",
+    "li",
+    "b",
+    "i",
+    "code",
+    "pre",
+}
+safe_tags |= {"details", "summary"}
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,7 +109,7 @@ def kept(html: str) -> list[tuple[str, bool]]:
     return [
         (title, 'class="kept"' in item)
         for item in re.findall(r"<li.*?</li>", blocks, re.DOTALL)
-        for title in re.findall(r"<b>\d+ · (\w+)", item)
+        for title in re.findall(r"<b>(\w+)", item)
     ]
 
 
@@ -107,6 +121,68 @@ def test_selected_documents_stand_out_and_an_unjudged_block_is_kept_whole() -> N
     dropped = episode_html(episode("", ())).html
     assert kept(dropped) == [("first", True), ("first", False), ("second", False)]
     assert chosen.count("★") == 2  # the gold document, where it is shown and in the context
+
+
+def bare(html: str) -> list[str]:
+    """The lines a reader sees where styles and classes are dropped: an item of an ordered list has its number."""
+
+    class Bare(HTMLParser):
+        lines, counts = [""], [0]
+        hidden = False
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.hidden = self.hidden or tag == "style"
+            if tag in ("ol", "ul"):
+                self.counts.append(0 if tag == "ol" else -99)
+            if tag in ("div", "section", "li", "tr", "br", "pre", "summary", "h4", "p"):
+                self.lines.append("")
+            if tag == "li":
+                self.counts[-1] += 1
+                self.lines[-1] = f"{self.counts[-1]}. " if self.counts[-1] > 0 else "- "
+            if tag in ("td", "th"):
+                self.lines[-1] += "| "
+
+        def handle_endtag(self, tag: str) -> None:
+            self.hidden = self.hidden and tag != "style"
+
+        def handle_data(self, data: str) -> None:
+            if not self.hidden:
+                self.lines[-1] += data
+
+    reader = Bare()
+    reader.lines, reader.counts = [""], [0]
+    reader.feed(html)
+    return [" ".join(line.split()) for line in reader.lines if line.strip()]
+
+
+def test_an_episode_reads_the_same_without_its_style_sheet() -> None:
+    shown = episode_html(episode(""), "Rome", Score("Rome", 1.0, 1.0, True, None), set_name="nq")
+    lines = bare(shown._repr_html_())
+    for line in (
+        "Question (nq)",
+        "✓ answered · 1 search · 2 documents for the generator · ended: searcher said complete",
+        "First look: retrieved for the question itself",
+        "1. first [✓ kept] text",
+        "Turn 1: the searcher writes",
+        "- searches: query",
+        "1. first [✗ left out] text",
+        "2. second [★ gold] [✓ selected] its text",
+        "- selects 1 of the block above",
+        "2. second [★ gold]",
+        "- generator: Rome (✓ right)",
+        "- accepted: gold",
+    ):
+        assert line in lines, line
+
+
+def test_what_stands_out_in_a_table_does_so_by_its_tags() -> None:
+    rows = [
+        Row("s3", [Cell("0.9", "[0.8, 1.0]", "best")], "ours", "ours"),
+        Row("oracle", ["1.0"], kind="bound"),
+    ]
+    html = table(["method", ("GenAcc", "n = 3")], rows).html
+    assert "<b>s3<br><small>ours</small></b>" in html and "<i>oracle</i>" in html
+    assert bare(html) == ["| method| GenAcc", "n = 3", "| s3", "ours| 0.9", "[0.8, 1.0]", "| oracle| 1.0"]
 
 
 def test_the_verdict_is_the_scores() -> None:
@@ -177,10 +253,12 @@ def test_best_is_marked_per_column_and_never_the_oracle(results: dict[str, Any])
     results["methods"]["s3"]["sets"]["nq"]["gen_acc"] = 0.6
     results["methods"]["oracle"]["sets"]["nq"]["gen_acc"] = 0.9
     html = results_table(results).html
-    rows = {name: html.split(f"<th>{name}<")[1].split("</tr>")[0] for name in results["methods"]}
-    assert '<td class="best">60.0' in rows["s3"]
+    rows = {
+        name: re.split(rf"<th>(?:<[bi]>)?{name}<", html)[1].split("</tr>")[0] for name in results["methods"]
+    }
+    assert '<td class="best"><b>60.0' in rows["s3"]
     assert '<td class="best">' not in rows["oracle"] and ">90.0" in rows["oracle"]
-    assert '<td class="best">50.0' not in rows["rag-dense"].split("</td>")[0]
+    assert '<td class="best"><b>50.0' not in rows["rag-dense"].split("</td>")[0]
 
 
 def test_differences_and_selection_say_sign_and_interval(results: dict[str, Any]) -> None:
