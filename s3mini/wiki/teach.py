@@ -8,6 +8,7 @@ The reader and the cold start (`wiki.reader`, `wiki.coldstart`) differ in their 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..errors import DataError
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
 
-ADAPTERS, CURVE = "adapter_model.safetensors", "curve.csv"
+ADAPTERS, CONFIG, CURVE = "adapter_model.safetensors", "adapter_config.json", "curve.csv"
 SAVE_STEPS = 10
 
 
@@ -149,6 +150,10 @@ def _save(adapted: Any, folder: Path, losses: Sequence[float]) -> None:
     state = {name: value.half().contiguous() for name, value in get_peft_model_state_dict(adapted).items()}
     save_file(state, folder / ADAPTERS)
     adapted.peft_config["default"].save_pretrained(folder)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = None  # a folder of this machine; `merge` is given the model
+    config["target_modules"] = sorted(config["target_modules"])  # a set, which has no order
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     with open(folder / CURVE, "w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
         writer.writerow(["step", "loss"])

@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from test_later_exercises import WRONG as LATER
 
 from s3mini.classroom.exercises import EXERCISES, AskOrTell, check
 from s3mini.errors import DataError
@@ -42,6 +43,7 @@ WRONG: dict[str, Any] = {
     "context": lambda blocks, selections: [i for chosen in selections for i in chosen or ()],
     "mask": lambda pieces: [int(own) for _, own in pieces],
     "protocol": Deaf,
+    **LATER,
 }
 
 

@@ -22,7 +22,7 @@ from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
 from s3mini.wiki.exam import examine_searcher
 from s3mini.wiki.make import parts
 from s3mini.wiki.reader import evidence, shelves, target
-from s3mini.wiki.teach import ADAPTERS, CURVE, Sequences, merge, teach
+from s3mini.wiki.teach import ADAPTERS, CONFIG, CURVE, Sequences, merge, teach
 
 LEADS = [
     Document("0", "Lake X", "Lake X lies in Land Y. It is deep."),
@@ -149,7 +149,7 @@ def test_teaching_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
             taught("killed")
     assert not (tmp_path / "killed").exists() and (tmp_path / "killed.checkpoint").exists()
     taught("killed")
-    for file in (ADAPTERS, CURVE):
+    for file in (ADAPTERS, CONFIG, CURVE):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert not (tmp_path / "killed.checkpoint").exists()
 
