@@ -330,7 +330,7 @@ def test_a_view_marks_gold_documents_and_escapes() -> None:
     assert "1. T1 [gold]  0.500" in repr(view) and "2. T2  0.250" in repr(view)
     html = view._repr_html_()
     assert "<script>" not in html and "1 gold not found" in html and html.count("tag gold") == 1
-    assert '<dd class="right">Ann</dd>' in html
+    assert '<b class="right">Ann</b> (✓ right)' in html
 
 
 def test_the_plot_is_drawn() -> None:

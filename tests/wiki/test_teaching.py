@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,13 @@ from toy_model import toy_local
 from s3mini.episodes import Engine
 from s3mini.errors import DataError
 from s3mini.models.stops import Stops
-from s3mini.profile import load_profile
+from s3mini.profile import ROOT, load_profile
 from s3mini.protocols import REGISTRY
 from s3mini.records import Document, Hit, Question
 from s3mini.wiki import teach as teaching
 from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
 from s3mini.wiki.exam import examine_searcher
-from s3mini.wiki.make import parts
+from s3mini.wiki.make import SHIPPED, parts
 from s3mini.wiki.reader import evidence, shelves, target
 from s3mini.wiki.teach import ADAPTERS, CONFIG, CURVE, Sequences, merge, teach
 
@@ -179,3 +180,17 @@ def test_shipped_adapters_become_whole_models_and_are_merged_anew_when_they_chan
     assert (
         profile.build / "models" / "reader" / "model" / "model.safetensors"
     ).stat().st_mtime_ns == before, "found again"
+
+
+def test_the_card_says_what_the_record_of_the_reader_says() -> None:
+    folder = ROOT / SHIPPED / "reader"
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))["reading"]
+    card = (ROOT / "data/wiki/README.md").read_text(encoding="utf-8")
+    for name in ("as it came", "taught"):
+        cells = [
+            "{:.3f} [{:.3f}, {:.3f}]".format(record[name][s]["mean"], *record[name][s]["ci95"])
+            for s in ("bridge", "single")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in card
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 10e6
+    assert len((folder / CURVE).read_text().splitlines()) == 84
