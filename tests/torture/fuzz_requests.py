@@ -22,9 +22,10 @@ from server_toys import serving
 
 from s3mini.retrieval import DenseRetriever, Encoder, Retriever
 from s3mini.retrieval.dense import build_dense
-from s3mini.retrieval.http.server import make_app
+from s3mini.retrieval.http.server import Limits, make_app
 
 TOPK = 3  # the server's own
+LONGEST = Limits().characters
 JSON = {"content-type": "application/json"}
 GOOD = json.dumps({"queries": QUERIES, "topk": 2}).encode()
 PARTS = [
@@ -89,8 +90,8 @@ class Answers:
         self.engine, self.known = engine, dict[tuple[str, int], list[str]]()
         self.texts = {document.id: document.contents for document in DOCUMENTS}
 
-    def wrong(self, queries: Sequence[str], k: int, content: Any) -> str:
-        """What is wrong with an answer; "" where nothing is."""
+    def wrong(self, queries: Sequence[Any], k: int, content: Any) -> str:
+        """What is wrong with an answer; "" where nothing is. Numbers are given as they were written."""
         result = content.get("result") if isinstance(content, dict) else None
         if not isinstance(result, list) or len(result) != len(queries):
             return f"not one list for each of {len(queries)} queries: {str(content)[:200]}"
@@ -102,10 +103,15 @@ class Answers:
                 return f"another text than the document's, for {query!r}"
         return ""
 
-    def ids(self, query: str, k: int) -> list[str]:
-        if (query, k) not in self.known:
-            self.known[query, k] = [hit.document.id for hit in self.engine.search([query], k)[0]]
-        return self.known[query, k]
+    def ids(self, query: Any, k: int) -> list[str]:
+        """What asks for nothing finds nothing; a long query is searched by its beginning (`wire`)."""
+        text = query.encode("utf-8", "replace").decode("utf-8") if isinstance(query, str) else ""
+        if not text.strip():
+            return []
+        text = text[:LONGEST].strip() or text.strip()[:LONGEST]
+        if (text, k) not in self.known:
+            self.known[text, k] = [hit.document.id for hit in self.engine.search([text], k)[0]]
+        return self.known[text, k]
 
 
 def by_socket(url: str, data: bytes) -> tuple[int | None, str]:
@@ -177,7 +183,7 @@ def one(rng: random.Random, client: httpx.Client, answers: Answers, outcome: Out
         return
     judge(reply.status_code, reply.text, outcome, where)
     if path == "/retrieve" and method == "POST" and reply.status_code == 200:
-        sent = json.loads(body.decode("utf-8", "replace"))
+        sent = json.loads(body, parse_int=str, parse_float=str, parse_constant=str)
         k = TOPK if sent.get("topk") is None else int(float(sent["topk"]))
         if wrong := answers.wrong(sent["queries"], k, reply.json()):
             outcome.found("misread", where, wrong)

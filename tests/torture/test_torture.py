@@ -123,10 +123,11 @@ def test_requests(tmp_path: Path) -> None:
 def test_requests_sees_a_failing_and_a_wrong_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = server.check_ask
 
-    def planted(queries: list[str], k: int, limits: Any) -> list[str]:
+    def planted(queries: list[str], k: int, limits: Any) -> tuple[list[str], dict[int, str]]:
         if len(queries) == 1:
             raise KeyError("planted")
-        return honest(queries, k, limits)[::-1]
+        texts, problems = honest(queries, k, limits)
+        return texts[::-1], problems
 
     monkeypatch.setattr(server, "check_ask", planted)
     found = fuzz_requests.run(range(20), 0, tmp_path).findings
