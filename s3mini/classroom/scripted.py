@@ -75,6 +75,6 @@ def play(
 
         reader = open_model(bench.profile.searcher)
     model = ScriptedModel(bench.profile.searcher, turns)
-    engine = bench.engine(protocol, model, bench.retriever(kind.retriever), reader)  # type: ignore[arg-type]
+    engine = bench.engine(protocol, model, model.tokenizer, reader=reader)
     (episode,) = engine.run([question], progress=False)
     return episode
