@@ -6,57 +6,36 @@ from collections.abc import Sequence
 
 from ..bench import Bench, protocol_class
 from ..errors import ModelError
-from ..models.base import ChatModel, Sample, Session
+from ..models.base import ChatModel
+from ..models.scripted import Scripted
 from ..models.stops import Stops
 from ..models.tokenizer import end_ids, generation_config, open_tokenizer, settle_end, source_of
 from ..profile import ModelSpec
 from ..records import Episode, Question
 
 
-class ScriptedModel:
-    """A `models.base.Sampler` that writes the given turns, in order, in every row.
-
-    It tokenises and stops as the model of ``spec`` would: a turn ends after a stop string of the protocol, at the budget,
-    or, at the end of its text, with the end token. Log-probabilities are 0: a script is certain of what it writes.
-    """
+class ScriptedModel(Scripted):
+    """Writes the given turns, in order, in every row, as the model of ``spec`` would."""
 
     def __init__(self, spec: ModelSpec, turns: Sequence[str]) -> None:
-        self.spec, self.turns = spec, tuple(turns)
         source = source_of(spec)
-        self.tokenizer = open_tokenizer(source)
-        ends = end_ids(self.tokenizer, generation_config(source))
-        settle_end(self.tokenizer, ends)
-        self.stops = Stops(self.tokenizer, ends)
+        tokenizer = open_tokenizer(source)
+        ends = end_ids(tokenizer, generation_config(source))
+        settle_end(tokenizer, ends)
+        super().__init__(tokenizer, Stops(tokenizer, ends), spec.max_length)
+        self.turns = tuple(turns)
 
-    def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> Session:
-        """One row per prompt."""
-        return _ScriptedSession(self, prompts, seeds)
+    def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
+        """See `Scripted`.
 
-
-class _ScriptedSession(Session):
-    def __init__(
-        self, model: ScriptedModel, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None
-    ) -> None:
-        super().__init__(prompts, seeds, model.stops, model.spec.max_length)
-        self.model, self.written = model, [0] * len(prompts)
-
-    def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
-        return [self._write(row, budget, stop) for row, budget in budgets.items()]
-
-    def _write(self, row: int, budget: int, stop: tuple[str, ...]) -> Sample:
-        turn, turns = self.written[row], self.model.turns
-        if turn == len(turns):
-            raise ModelError(f"the script has {len(turns)} turns, and the episode goes on: give it one more")
-        self.written[row] += 1
-        tokenizer = self.model.tokenizer
-        text: list[int] = tokenizer(turns[turn], add_special_tokens=False)["input_ids"]
-        ids = [*text, tokenizer.eos_token_id]
-        count, stopped = self.stops.cut(ids, stop)
-        if count > budget:
-            count, stopped = budget, None
-        ids = ids[:count]
-        self.ids[row] += ids
-        return Sample(tuple(ids), (0.0,) * count, self.stops.shown(ids, stopped), stopped)
+        Raises:
+            ModelError: the script has no more turns.
+        """
+        if number == len(self.turns):
+            raise ModelError(
+                f"the script has {len(self.turns)} turns, and the episode goes on: give it one more"
+            )
+        return self.turns[number]
 
 
 def play(

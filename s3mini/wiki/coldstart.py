@@ -15,8 +15,10 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from transformers import PreTrainedTokenizerBase
+
 from ..bench import Bench
-from ..models.base import Sample, Session
+from ..models.scripted import Scripted
 from ..models.stops import Stops
 from ..protocols.search_o1 import BEGIN, END
 from ..records import Episode, Question
@@ -128,45 +130,27 @@ TURNS: Mapping[str, Callable[[Draw, int, int], str]] = {
 """Protocol -> (what was shown, searches so far, how many documents may be selected) -> a turn in its format."""
 
 
-class Script:
-    """A sampler that draws its turns instead of running a model; its tokens are the tokenizer's own."""
+class Script(Scripted):
+    """Draws its turns, of one protocol."""
 
     def __init__(
-        self, protocol: str, tokenizer: object, stops: Stops, titles: frozenset[str], select: int, seed: int
+        self,
+        protocol: str,
+        tokenizer: PreTrainedTokenizerBase,
+        stops: Stops,
+        titles: frozenset[str],
+        select: int,
+        seed: int,
     ) -> None:
-        self.protocol, self.tokenizer, self.stops = protocol, tokenizer, stops
-        self.titles, self.select, self.seed = titles, select, seed
-        self.end: int = tokenizer.eos_token_id  # type: ignore[attr-defined]
+        super().__init__(tokenizer, stops, positions=10**6)
+        self.protocol, self.titles, self.select, self.seed = protocol, titles, select, seed
 
-    def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> ScriptedSession:
-        """See ``models.base.Sampler``."""
-        return ScriptedSession(self, prompts, seeds)
-
-
-class ScriptedSession(Session):
-    """Rows whose turns a `Script` draws."""
-
-    def __init__(self, script: Script, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None) -> None:
-        super().__init__(prompts, seeds, script.stops, 10**6)
-        self.script = script
-        self.searches = [0] * len(self.ids)
-        self.random = [random.Random(f"{script.seed} {seed}") for seed in self.seeds]
-
-    def _sample(self, budgets: Mapping[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
-        return [self._turn(row, stop) for row in budgets]
-
-    def _turn(self, row: int, stop: tuple[str, ...]) -> Sample:
-        shown = self.stops.decode(self.ids[row])
+    def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
+        """See `Scripted`; every turn before this one searched."""
+        shown = self.stops.decode(ids)
         question = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1]
-        draw = Draw(shown, question, self.script.titles, self.random[row])
-        text = TURNS[self.script.protocol](draw, self.searches[row], self.script.select)
-        self.searches[row] += 1
-        met = next((s for s in stop if text.endswith(s)), None)
-        ids = tuple(self.script.tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[operator]
-        if met is None:  # the model says itself that it has done
-            ids, met = (*ids, self.script.end), "the end"
-        self.ids[row] += ids
-        return Sample(ids, (0.0,) * len(ids), text, met)
+        draw = Draw(shown, question, self.titles, random.Random(f"{self.seed} {seed} {number}"))
+        return TURNS[self.protocol](draw, number, self.select)
 
 
 def scripted_episodes(
