@@ -54,12 +54,16 @@ def make_searcher(profile: Profile, seed: int = 0) -> Path:
 
 
 def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
-    """Examine the taught searcher (`exam.examine_searcher`) on training questions of both sets; returns its ``exam.json``."""
+    """Examine the taught searcher (`exam.examine_searcher`) on training questions; returns its ``exam.json``.
+
+    They are questions with several gold passages: of one, naive retrieval nearly always has it, and nothing is to be learnt.
+    """
     from .exam import examine_searcher
 
     taught = make_searcher(profile, seed) / "model"
     spec = profile.searcher.model_copy(update={"path": str(taught)})
-    questions = drawn(training_questions(profile), seed, count)
+    several = [q for q in training_questions(profile) if len(q.gold_ids) > 1]
+    questions = drawn(several, seed, min(count, len(several)))
     inputs = {"model": fingerprint(taught), "corpus": fingerprint(profile.resolve(profile.data.corpus))}
     settings = {"questions": [q.id for q in questions], "seed": seed}
     with Stage(profile, f"taught/exam-seed{seed}", inputs, settings) as stage:
