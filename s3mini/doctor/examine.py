@@ -271,7 +271,9 @@ def _local_data(profile: Profile, planned: Sequence[Planned]) -> Iterator[Check]
             wanted.append((role, ROOT / name, _is_model(ROOT / name), f"{role}.path"))
     for what, path, there, named in wanted:
         check = Check(what, _short(path) if there else "not there", _short(path))
-        yield check.unless(there, f"check the profile's {named}")
+        fetched = profile.data.wheels and path.is_relative_to(profile.build)
+        remedy = f"s3mini download --profile {profile.name}" if fetched else f"check the profile's {named}"
+        yield check.unless(there, remedy)
 
 
 def _is_model(folder: Path) -> bool:

@@ -264,6 +264,17 @@ def test_too_little_memory_and_disk_are_missing(server: Profile, monkeypatch: py
     assert any(name.startswith("disk of") for name in told)
 
 
+def test_what_wheels_bring_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    wiki = load_profile("wiki")
+    told = {check.what: check.remedy for check in doctor._local_data(wiki, [])}
+    assert set(told.values()) == {"s3mini download --profile wiki"} and {"corpus", "generator"} <= told.keys()
+    own = load_profile("wiki", **{"generator.path": "elsewhere/model"})
+    told = {check.what: check.remedy for check in doctor._local_data(own, [])}
+    assert told["generator"] == "check the profile's generator.path"
+
+
 def test_packages_are_held_against_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"torch": "2.13.0+cpu", "trl": "0.9.0", "faiss-gpu": "1.15.1"}
     declared = ["torch>=2.13", 'faiss-cpu<1.16,>=1.15; extra == "cpu"', 'trl<1.17,>=1.16; extra == "train"']
