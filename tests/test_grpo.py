@@ -462,3 +462,11 @@ def test_completions_are_shortened_and_never_empty() -> None:
     assert given["completion_ids"] == [list(long.completion_ids), [2]]
     assert given["env_mask"][1] == [0] and given["logprobs"][1] == [0.0]
     assert given["scored"] == [1.0, 0.0]
+
+
+def test_checkpoints_are_written_without_bars_of_their_own(
+    world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    profile = grpo_profile(**{"grpo.steps": 1, "grpo.save_steps": 1})
+    train(profile, 1, parts=grpo_parts(profile), progress=False)
+    assert "shards" not in "".join(capfd.readouterr())

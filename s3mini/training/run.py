@@ -13,6 +13,7 @@ from ..errors import DataError, ProfileError, StageError
 from ..profile import GrpoSpec
 from ..runs.omissions import EPISODE_CUT
 from ..runs.processes import Processes
+from ..runs.progress import without_bars
 from ..runs.stages import JsonlLog, Stage, atomic_dir
 from .adapters import lora_config, save_whole
 from .parts import Parts
@@ -84,7 +85,10 @@ class Training(TrainerCallback):
             )
             self._trainer.share_prompts = self._spec.share_prompts
             self._trainer.remove_callback(PrinterCallback)
-            self._trainer.train(resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None)
+            with without_bars():  # over every checkpoint that is written
+                self._trainer.train(
+                    resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None
+                )
             if recorder and len(recorder.curve) != spec.steps:
                 raise StageError(
                     f"{self.folder}: {len(recorder.curve)} steps recorded of {spec.steps}; train again"
