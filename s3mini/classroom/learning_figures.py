@@ -23,7 +23,7 @@ def advantages_plot(groups: Mapping[str, Sequence[float]]) -> Plot:
         mean = float(np.mean(rewards))
         above.bar(places, rewards, 0.6, color=MUTED)
         above.axhline(mean, color=INK, lw=1, ls="--")
-        above.set_title(f"{name}: mean {mean:.3g}")
+        above.set_title(f"{name}\nmean {mean:.3g}")
         bars = below.bar(places, advantages, 0.6, color=[UP if a > 0 else DOWN for a in advantages])
         values = [f"{a:+.2f}" if a else "0" for a in advantages]
         labels = [value if values.index(value) == i else "" for i, value in enumerate(values)]
