@@ -23,6 +23,7 @@ from server_toys import serving
 from s3mini.retrieval import DenseRetriever, Encoder, Retriever
 from s3mini.retrieval.dense import build_dense
 from s3mini.retrieval.http.server import Limits, make_app
+from s3mini.unicode import canonical
 
 TOPK = 3  # the server's own
 LONGEST = Limits().characters
@@ -106,9 +107,9 @@ class Answers:
     def ids(self, query: Any, k: int) -> list[str]:
         """What asks for nothing finds nothing; a long query is searched by its beginning (`wire`)."""
         text = query.encode("utf-8", "replace").decode("utf-8") if isinstance(query, str) else ""
-        if not text.strip():
+        text = canonical(text.replace("\0", " ")).strip()[:LONGEST].strip()
+        if not text:
             return []
-        text = text[:LONGEST].strip() or text.strip()[:LONGEST]
         if (text, k) not in self.known:
             self.known[text, k] = [hit.document.id for hit in self.engine.search([text], k)[0]]
         return self.known[text, k]
@@ -184,7 +185,7 @@ def one(rng: random.Random, client: httpx.Client, answers: Answers, outcome: Out
     judge(reply.status_code, reply.text, outcome, where)
     if path == "/retrieve" and method == "POST" and reply.status_code == 200:
         sent = json.loads(body, parse_int=str, parse_float=str, parse_constant=str)
-        k = TOPK if sent.get("topk") is None else int(float(sent["topk"]))
+        k = int(float(sent.get("topk") or 0)) or TOPK
         if wrong := answers.wrong(sent["queries"], k, reply.json()):
             outcome.found("misread", where, wrong)
 

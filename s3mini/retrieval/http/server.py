@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect
 from ... import __version__
 from ...errors import RetrievalError
 from ...records import Hit
+from ...unicode import canonical
 from ..base import Retriever, check_queries
 from .batching import Batcher, Overloaded
 from .metrics import Metrics
@@ -163,14 +164,14 @@ def check_ask(queries: Sequence[Any], k: int, limits: Limits) -> tuple[list[str]
     for position, query in enumerate(queries):
         text = query if isinstance(query, str) else ""
         text = text.encode("utf-8", "replace").decode("utf-8")  # half a character, if a model wrote one
-        if not text.strip():
+        if not (seen := canonical(text.replace("\0", " ")).strip()):
             what = "empty" if isinstance(query, str) else "neither text nor number"
             text, problems[position] = "", f"{what}: it finds nothing"
         elif len(text) > limits.characters:
             problems[position] = (
                 f"too long: {len(text)} characters, searched by its first {limits.characters}"
             )
-            text = text[: limits.characters].strip() or text.strip()[: limits.characters]
+            text = seen[: limits.characters].strip()
         texts.append(text)
     asked = iter(check_queries([text for text in texts if text], k))
     return [next(asked) if text else "" for text in texts], problems

@@ -259,6 +259,8 @@ FAILED = "failed: the retriever failed: ValueError: cannot search 'bad'"
         ("", None, NOTHING),
         (" \n\t", None, NOTHING),
         ("\u2003", None, NOTHING),
+        ("\x00", None, NOTHING),
+        ("\u200b", None, NOTHING),
         (None, None, NO_TEXT),
         (True, None, NO_TEXT),
         (["a query", "in a list"], None, NO_TEXT),
