@@ -29,7 +29,7 @@ from .models.base import is_cut
 from .profile import Profile, changed, load_profile
 from .protocols.base import everything
 from .records import Collected, Question, episode_as_json, episode_from_json
-from .results import WITHOUT_SELECTION, Answer, Results, summarise
+from .results import WITHOUT_SELECTION, Answer, Results, by_id, summarise
 from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.omissions import omissions
 from .runs.progress import tqdm
@@ -209,7 +209,7 @@ def _record(bench: Bench, question: Question, found: Collected, seconds: float, 
 
 def without_selection(method: Method, answers: Mapping[str, Sequence[Answer]]) -> Method:
     """The same episodes with selection undone: the generator reads every document they were shown."""
-    stored = {record["id"]: record for records in answers.values() for record in records}
+    stored = by_id(answers)
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
         episodes = [episode_from_json(stored[question.id], bench.documents) for question in questions]
@@ -220,7 +220,7 @@ def without_selection(method: Method, answers: Mapping[str, Sequence[Answer]]) -
 
 def replayed(method: Method, answers: Mapping[str, Sequence[Answer]]) -> Method:
     """A method scored on its episodes' own answers, which takes them from another's records: they are not played again."""
-    stored = {record["id"]: record for records in answers.values() for record in records}
+    stored = by_id(answers)
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
         records = [stored[question.id] for question in questions]

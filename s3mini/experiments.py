@@ -27,7 +27,7 @@ from .evaluation import answer_set, load_answers
 from .methods import METHODS, Method
 from .profile import Profile, changed
 from .records import Collected, Question
-from .results import Answer, accuracies, method_summary, read_record
+from .results import Answer, accuracies, by_id, method_summary, read_record
 from .runs.machine import cores
 from .runs.progress import tqdm
 from .runs.stages import atomic_write, read_manifest
@@ -176,10 +176,10 @@ def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[
 
 def reread(method: Method, stored: Mapping[str, Sequence[Answer]]) -> Method:
     """The method with its contexts as they were collected, to be answered by another generator."""
-    contexts = {record["id"]: record["context"] for records in stored.values() for record in records}
+    answered = by_id(stored)
 
     def collect(bench: Bench, set_name: str, questions: Sequence[Question]) -> list[Collected]:
-        return [Collected(tuple(bench.documents[i] for i in contexts[q.id])) for q in questions]
+        return [Collected(tuple(bench.documents[i] for i in answered[q.id]["context"])) for q in questions]
 
     return replace(method, name=f"{method.name}-reread", collect=collect)
 

@@ -45,6 +45,11 @@ class Answer(TypedDict):
 AnswersBySet = Mapping[str, Sequence[Answer]]
 
 
+def by_id(answers: AnswersBySet) -> dict[str, Answer]:
+    """The records of all sets by their question's id."""
+    return {record["id"]: record for records in answers.values() for record in records}
+
+
 class Results(TypedDict):
     """``results.json``: accuracies in [0, 1], lengths in the generator's tokens, seconds of this machine."""
 

@@ -31,6 +31,7 @@ from ..retrieval.flat import IDS, INDEX, DType, join, open_flat, stored, weight
 from ..retrieval.lexical import FOLDER, LexicalRetriever, build_lexical
 from ..retrieval.store import DocumentStore, build_store, ids_json
 from ..runs.machine import cap_threads, machine, versions
+from . import theory
 from .study import best_time, enlarge, mixed_queries
 
 WIKI18 = {"documents": 21_015_324, "dimension": 768}
@@ -236,9 +237,7 @@ def growth(result: Mapping[str, Any], part: str, what: str) -> tuple[float, floa
     points = large if len(large) >= 2 else points
     if len(points) < 2:
         raise ValueError(f"{part}, {what}: growth needs two sizes")
-    sizes, values = np.log(np.array(points, float)).T
-    exponent, offset = np.polyfit(sizes, values, 1)
-    return float(exponent), float(np.exp(offset))
+    return theory.growth(*zip(*points, strict=True))
 
 
 def projected(result: Mapping[str, Any], part: str, what: str) -> float:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from ..bench import Bench, protocol_class
 from ..errors import ModelError
 from ..models.base import ChatModel
-from ..models.scripted import Scripted
-from ..models.stops import Stops
-from ..models.tokenizer import end_ids, generation_config, open_tokenizer, settle_end, source_of
+from ..models.scripted import Scripted, stops_of
 from ..profile import ModelSpec
 from ..records import Episode, Question
 
@@ -18,11 +16,7 @@ class ScriptedModel(Scripted):
     """Writes the given turns, in order, in every row, as the model of ``spec`` would."""
 
     def __init__(self, spec: ModelSpec, turns: Sequence[str]) -> None:
-        source = source_of(spec)
-        tokenizer = open_tokenizer(source)
-        ends = end_ids(tokenizer, generation_config(source))
-        settle_end(tokenizer, ends)
-        super().__init__(tokenizer, Stops(tokenizer, ends), spec.max_length)
+        super().__init__(stops_of(spec), spec.max_length)
         self.turns = tuple(turns)
 
     def turn(self, ids: Sequence[int], number: int, seed: int) -> str:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
+from ..profile import ModelSpec
 from .base import Sample, Session
 from .stops import Stops
+from .tokenizer import end_ids, generation_config, open_tokenizer, settle_end, source_of
+
+
+def stops_of(spec: ModelSpec) -> Stops:
+    """Where the turns of a model end, and its tokenizer, without reading its weights."""
+    source = source_of(spec)
+    tokenizer = open_tokenizer(source)
+    ends = end_ids(tokenizer, generation_config(source))
+    settle_end(tokenizer, ends)
+    return Stops(tokenizer, ends)
 
 
 class Scripted(ABC):
@@ -18,8 +27,8 @@ class Scripted(ABC):
     Log-probabilities are 0: a script is certain of what it writes.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Stops, positions: int) -> None:
-        self.tokenizer, self.stops, self.positions = tokenizer, stops, positions
+    def __init__(self, stops: Stops, positions: int) -> None:
+        self.tokenizer, self.stops, self.positions = stops.tokenizer, stops, positions
 
     @abstractmethod
     def turn(self, ids: Sequence[int], number: int, seed: int) -> str:

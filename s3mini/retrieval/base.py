@@ -58,13 +58,18 @@ def check_queries(queries: Sequence[str], k: int) -> list[str]:
         raise TypeError("search takes a list of queries; wrap a single query in a list")
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    # A model can write "\ud800" in a JSON query: half a character, which neither Java nor a tokenizer takes.
-    texts = [canonical(q.encode("utf-8", "replace").decode("utf-8").replace("\0", " ")) for q in queries]
+    texts = [searchable(query) for query in queries]
     for position, text in enumerate(texts):
         if not text.strip():
             told = f"query {position} of {len(queries)} is empty: an empty query has no answer"
             raise RetrievalError(f"{told}; drop it before searching")
     return texts
+
+
+def searchable(query: str) -> str:
+    """A query as the engines can take it, in canonical form (`unicode`); blank where nothing of it can be seen."""
+    # A model can write "\ud800" in a JSON query: half a character, which neither Java nor a tokenizer takes.
+    return canonical(query.encode("utf-8", "replace").decode("utf-8").replace("\0", " "))
 
 
 def rank(scored: Sequence[tuple[float, str]], tolerance: float = 0.0) -> list[tuple[float, str]]:

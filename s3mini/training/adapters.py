@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 
 def lora_config(spec: GrpoSpec) -> Any:
-    """TRL's ``peft_config``: adapters on every matrix of the layers, scaled by 2; None where all weights are trained."""
-    if not spec.lora_rank:
-        return None
+    """TRL's ``peft_config``: adapters as `of_rank` lays them out; None where all weights are trained."""
+    return of_rank(spec.lora_rank) if spec.lora_rank else None
+
+
+def of_rank(rank: int) -> Any:
+    """peft's settings: adapters of this rank on every matrix of the layers, scaled by 2."""
     from peft import LoraConfig
 
-    return LoraConfig(
-        r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def save_whole(

@@ -46,14 +46,12 @@ def pack(batches: Sequence[Batch], by_prompt: bool = False) -> list[Batch]:
     }
     idle = whole["advantages"] == 0
     lengths = whole["prompt_mask"].sum(1) + whole["completion_mask"].sum(1)
-    order = torch.argsort(lengths, stable=True)
+    keys = [lengths, idle]  # the last one decides first
     if by_prompt:
-        order = order[
-            torch.argsort(
-                torch.unique(whole["prompt_ids"], dim=0, return_inverse=True)[1][order], stable=True
-            )
-        ]
-    order = order[torch.argsort(idle[order], stable=True)]
+        keys.insert(1, torch.unique(whole["prompt_ids"], dim=0, return_inverse=True)[1])
+    order = torch.arange(len(lengths), device=lengths.device)
+    for key in keys:
+        order = order[torch.argsort(key[order], stable=True)]
     size = len(order) // len(batches)
     return [_cut({k: v if v.ndim == 0 else v[rows] for k, v in whole.items()}) for rows in order.split(size)]
 

@@ -15,8 +15,6 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from ..bench import Bench
 from ..models.scripted import Scripted
 from ..models.stops import Stops
@@ -136,13 +134,12 @@ class Script(Scripted):
     def __init__(
         self,
         protocol: str,
-        tokenizer: PreTrainedTokenizerBase,
         stops: Stops,
         titles: frozenset[str],
         select: int,
         seed: int,
     ) -> None:
-        super().__init__(tokenizer, stops, positions=10**6)
+        super().__init__(stops, positions=10**6)
         self.protocol, self.titles, self.select, self.seed = protocol, titles, select, seed
 
     def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
@@ -162,7 +159,7 @@ def scripted_episodes(
     seed: int = 0,
 ) -> list[Episode]:
     """One scripted episode per question, through the profile's own engine and retriever."""
-    script = Script(protocol, stops.tokenizer, stops, titles, max(1, bench.profile.s3.select), seed)
+    script = Script(protocol, stops, titles, max(1, bench.profile.s3.select), seed)
     return bench.engine(protocol, script, stops.tokenizer).run(questions, seed=seed, progress=False)
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from ..bench import Bench
 from ..corpus import fingerprint
 from ..models.local import load_model
-from ..models.stops import Stops
-from ..models.tokenizer import end_ids
+from ..models.scripted import stops_of
 from ..profile import ROOT, ModelSpec, Profile
 from ..runs.stages import Stage, atomic_write
 from ..training.parts import training_questions
@@ -77,8 +76,7 @@ def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
 
 def _scripted(bench: Bench, seed: int) -> list[Sequences]:
     profile = bench.profile
-    model = load_model(base_spec(profile))
-    stops = Stops(model.tokenizer, end_ids(model.tokenizer, model.model.generation_config))
+    stops = stops_of(base_spec(profile))
     titles = frozenset(bare(document.title) for document in bench.documents.values())
     questions = training_questions(profile)
     taught: list[Sequences] = []

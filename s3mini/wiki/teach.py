@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from ..errors import DataError
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
+from ..training.adapters import of_rank
 
 ADAPTERS, CONFIG, CURVE = "adapter_model.safetensors", "adapter_config.json", "curve.csv"
 SAVE_STEPS = 10
@@ -59,13 +60,12 @@ def teach(
     Raises:
         DataError: nothing to teach.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     if not sequences:
         raise DataError("nothing to teach: no sequence was given")
     torch.manual_seed(seed)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)
+    adapted = get_peft_model(model, of_rank(rank))
     weights = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
     batches = _batches(len(sequences), batch, epochs, seed)
@@ -86,10 +86,10 @@ def teach(
             bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
             if len(losses) % SAVE_STEPS == 0:
-                state = {"weights": [w.data for w in weights], "losses": losses}
-                _checkpoint(
-                    checkpoint, {**state, "adamw": optimizer.state_dict(), "rate": schedule.state_dict()}
-                )
+                state: dict[str, Any] = {"weights": [w.data for w in weights], "losses": losses}
+                state |= {"adamw": optimizer.state_dict(), "rate": schedule.state_dict()}
+                with atomic_file(checkpoint) as out:
+                    torch.save(state, out)
     with atomic_dir(folder) as target:
         _save(adapted, target, losses)
     checkpoint.unlink(missing_ok=True)
@@ -101,11 +101,6 @@ def _batches(count: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(count) for _ in range(epochs)]
     return [order[begin : begin + batch] for order in orders for begin in range(0, count, batch)]
-
-
-def _checkpoint(path: Path, state: dict[str, Any]) -> None:
-    with atomic_file(path) as out:
-        torch.save(state, out)
 
 
 def _resume(path: Path, weights: Sequence[torch.Tensor], optimizer: Any, schedule: Any) -> list[float]:

@@ -21,9 +21,9 @@ from retrieval_toys import DOCUMENTS, QUERIES, SPEC
 from server_toys import serving
 
 from s3mini.retrieval import DenseRetriever, Encoder, Retriever
+from s3mini.retrieval.base import searchable
 from s3mini.retrieval.dense import build_dense
 from s3mini.retrieval.http.server import Limits, make_app
-from s3mini.unicode import canonical
 
 TOPK = 3  # the server's own
 LONGEST = Limits().characters
@@ -106,8 +106,7 @@ class Answers:
 
     def ids(self, query: Any, k: int) -> list[str]:
         """What asks for nothing finds nothing; a long query is searched by its beginning (`wire`)."""
-        text = query.encode("utf-8", "replace").decode("utf-8") if isinstance(query, str) else ""
-        text = canonical(text.replace("\0", " ")).strip()[:LONGEST].strip()
+        text = searchable(query).strip()[:LONGEST].strip() if isinstance(query, str) else ""
         if not text:
             return []
         if (text, k) not in self.known:

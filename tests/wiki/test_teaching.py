@@ -46,7 +46,7 @@ class Leads:
 @pytest.mark.parametrize("name", TURNS)
 def test_scripted_turns_are_right_in_format_and_drawn(name: str) -> None:
     local = toy_local()
-    script = Script(name, local.tokenizer, Stops(local.tokenizer, local.end_ids), TITLES, select=2, seed=0)
+    script = Script(name, Stops(local.tokenizer, local.end_ids), TITLES, select=2, seed=0)
     engine = Engine(script, local.tokenizer, Leads(), REGISTRY[name](), 2000, 20000)
     episodes = engine.run(QUESTIONS, progress=False)
     turns = [turn for e in episodes for turn in e.turns]
@@ -72,7 +72,7 @@ def test_the_exam_counts_successes_by_question() -> None:
 
         def engine(self, protocol: str, searcher: object, tokenizer: object, reader: object) -> Engine:
             stops = Stops(local.tokenizer, local.end_ids)
-            script = Script(protocol, local.tokenizer, stops, TITLES, select=2, seed=0)
+            script = Script(protocol, stops, TITLES, select=2, seed=0)
             return Engine(script, local.tokenizer, Leads(), REGISTRY[protocol](), 2000, 20000)
 
     shown = [Question(f"q{i}", "What is it?", ("Tarn",), {"gold_ids": ["0", "1"]}) for i in range(3)]

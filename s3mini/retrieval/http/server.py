@@ -27,8 +27,7 @@ from starlette.requests import ClientDisconnect
 from ... import __version__
 from ...errors import RetrievalError
 from ...records import Hit
-from ...unicode import canonical
-from ..base import Retriever, check_queries
+from ..base import Retriever, searchable
 from .batching import Batcher, Overloaded
 from .metrics import Metrics
 from .wire import FINGERPRINT, Ask, Bare, Health, Limits, Problem, Scored, first_problem
@@ -162,19 +161,17 @@ def check_ask(queries: Sequence[Any], k: int, limits: Limits) -> tuple[list[str]
         raise HTTPException(413, f"{told}: ask in several requests")
     texts, problems = [], {}
     for position, query in enumerate(queries):
-        text = query if isinstance(query, str) else ""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half a character, if a model wrote one
-        if not (seen := canonical(text.replace("\0", " ")).strip()):
+        text = searchable(query) if isinstance(query, str) else ""
+        if not text.strip():
             what = "empty" if isinstance(query, str) else "neither text nor number"
             text, problems[position] = "", f"{what}: it finds nothing"
-        elif len(text) > limits.characters:
+        elif len(query) > limits.characters:
             problems[position] = (
-                f"too long: {len(text)} characters, searched by its first {limits.characters}"
+                f"too long: {len(query)} characters, searched by its first {limits.characters}"
             )
-            text = seen[: limits.characters].strip()
+            text = text.strip()[: limits.characters].strip()
         texts.append(text)
-    asked = iter(check_queries([text for text in texts if text], k))
-    return [next(asked) if text else "" for text in texts], problems
+    return texts, problems
 
 
 async def answer(
