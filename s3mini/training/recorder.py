@@ -4,6 +4,7 @@ curve.jsonl      one line per step (`whole_step`, and TRL's figures)
 episodes.jsonl   per step, the best and the worst episode of one group, as text
 checkpoints/     the trainer's state; only a folder marked complete is resumed from
 precision.json   what ``grpo.precision: auto`` was settled as, and why
+adapters/        what was trained, where that is adapters (``grpo.lora_rank``)
 kept/step-N/     the searcher after step N, for the steps named in `grpo.keep_steps`
 model/           the trained searcher (safetensors, tokenizer)
 """
@@ -29,7 +30,7 @@ from .parts import Outcome
 from .trainer import completion_logprobs
 
 CURVE, EPISODES = "curve.jsonl", "episodes.jsonl"
-CHECKPOINTS, KEPT, MODEL = "checkpoints", "kept", "model"
+CHECKPOINTS, KEPT, LORA, MODEL = "checkpoints", "kept", "adapters", "model"
 COMPLETE = "complete"
 FROM_TRL = {name: name for name in ("loss", "grad_norm", "learning_rate", "kl")}
 FROM_TRL["clip_ratio/region_mean"] = "clipped"

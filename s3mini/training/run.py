@@ -15,10 +15,10 @@ from ..runs.omissions import EPISODE_CUT
 from ..runs.processes import Processes
 from ..runs.progress import without_bars
 from ..runs.stages import JsonlLog, Stage, atomic_dir
-from .adapters import lora_config, save_whole
+from .adapters import lora_config, save_adapters, save_whole
 from .parts import Parts
 from .precision import settled
-from .recorder import CHECKPOINTS, CURVE, MODEL, Recorder, episodes_played, latest_checkpoint, updates
+from .recorder import CHECKPOINTS, CURVE, LORA, MODEL, Recorder, episodes_played, latest_checkpoint, updates
 from .share import RolloutFunc, Share
 from .trainer import LeanGRPOTrainer, whole_weights
 from .trl import data_order, given_reward, trl_config
@@ -95,9 +95,13 @@ class Training(TrainerCallback):
                 )
 
     def save(self) -> None:
-        """The trained model, whole; the checkpoints go."""
+        """The trained model, whole, and its adapters if it has any; the checkpoints go."""
         self._gather()
         if self._processes.main:
+            if self._spec.lora_rank:
+                assert self._trainer is not None
+                with atomic_dir(self.folder / LORA) as folder:
+                    save_adapters(self._trainer.accelerator.unwrap_model(self._trainer.model), folder)
             with atomic_dir(self.folder / MODEL) as folder:
                 self._write(folder)
         self._drop_checkpoints()

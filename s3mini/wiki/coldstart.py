@@ -40,11 +40,11 @@ class Draw:
         self.links = sorted(n for n in names if n in titles and n not in own) or sorted(names)
 
     def query(self) -> str:
-        """A linked title in 5 of 9 draws, a shown document's title in 2, the question in 2."""
+        """A linked title in 7 of 9 draws, a shown document's title in 1, the question in 1."""
         kind = self.rng.random() * 9
-        if kind < 5 and self.links:
+        if kind < 7 and self.links:
             return self.rng.choice(self.links)
-        if kind < 7 and self.documents:
+        if kind < 8 and self.documents:
             return self.rng.choice(self.documents)[0]
         return self.question
 
@@ -72,7 +72,7 @@ def s3_turn(draw: Draw, searches: int, select: int) -> str:
     if shown and draw.rng.random() < 0.8:
         chosen = draw.rng.sample(range(1, shown + 1), draw.rng.randint(1, min(select, shown)))
         text = f"<important_info>{sorted(chosen)}</important_info>\n"
-    if draw.rng.random() < (0.15 if searches == 0 else 0.7):
+    if draw.rng.random() < (0.05 if searches == 0 else 0.4):
         return text + "<search_complete>True</search_complete>"
     return text + f'<search_complete>False</search_complete>\n<query>{{"query": "{draw.query()}"}}</query>'
 

@@ -1,10 +1,11 @@
-"""The two models that the profile `wiki` begins with, as resumable stages: the reader, and the searcher before GRPO."""
+"""The models of the profile `wiki`, as resumable stages: the reader, the searcher before GRPO, and what ships of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..bench import Bench
 from ..corpus import fingerprint
@@ -12,16 +13,21 @@ from ..models.local import load_model
 from ..models.scripted import stops_of
 from ..profile import ROOT, ModelSpec, Profile
 from ..runs.stages import Stage, atomic_write
+from ..training.adapters import ADAPTERS
 from ..training.parts import training_questions
 from ..training.trl import drawn
 from .coldstart import TURNS, scripted_episodes, sequences
 from .fetch import PARTS, bare, fetch
 from .reader import reader_sequences
-from .teach import ADAPTERS, Sequences, merge, teach
+from .teach import Sequences, merge, teach
 
 EPISODES = {"s3": 112, "search-r1": 32, "ircot": 24, "search-o1": 24, "deepretrieval": 16, "cot": 8}
-"""Scripted episodes of each protocol that the cold start shows."""
+"""Scripted episodes of each protocol that the cold start shows in a round."""
+ROUNDS = 3
+"""Each round draws anew: shown the same draws again, the model would learn them by heart, and sample nothing else."""
 SHIPPED = "data/wiki/taught"
+ON = {"s3": "searcher"}
+"""Of the shipped adapters, those that sit on a model with adapters of its own: GRPO's on what the cold start left."""
 
 
 def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
@@ -30,26 +36,28 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
     Returns:
         The folders: of the wheels' parts, then of the whole models.
     """
-    folders = [fetch(profile)]
-    base = folders[0] / "model"
-    for adapters in sorted(file.parent for file in shipped.glob(f"*/{ADAPTERS}")):
+    made = {"": fetch(profile)}
+    folders = (file.parent for file in shipped.glob(f"*/{ADAPTERS}"))
+    for adapters in sorted(folders, key=lambda folder: (folder.name in ON, folder.name)):
+        base = made[ON.get(adapters.name, "")] / "model"
         inputs = {"model": fingerprint(base), "adapters": fingerprint(adapters)}
         with Stage(profile, f"models/{adapters.name}", inputs, {}) as stage:
             if not stage.done:
                 merge(base, adapters, stage.dir / "model")
                 stage.finish(adapters=str(adapters.relative_to(shipped)))
-        folders.append(stage.path)
-    return folders
+        made[adapters.name] = stage.path
+    return list(made.values())
 
 
 def make_reader(profile: Profile, seed: int = 0) -> Path:
     """Teach the reader (`wiki.reader`); returns the folder of its adapters, under ``build/<profile>/taught/``."""
-    return _taught(profile, "reader", seed, lambda bench: reader_sequences(bench, seed))
+    return _taught(profile, "reader", {"seed": seed}, lambda bench: reader_sequences(bench, seed))
 
 
 def make_searcher(profile: Profile, seed: int = 0) -> Path:
     """Teach the protocols' formats (`wiki.coldstart`); returns the folder of the adapters, as `make_reader`."""
-    return _taught(profile, "searcher", seed, lambda bench: _scripted(bench, seed))
+    settings = {"seed": seed, "episodes": EPISODES, "rounds": ROUNDS}
+    return _taught(profile, "searcher", settings, lambda bench: _scripted(bench, seed), learning_rate=1e-3)
 
 
 def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
@@ -80,9 +88,10 @@ def _scripted(bench: Bench, seed: int) -> list[Sequences]:
     titles = frozenset(bare(document.title) for document in bench.documents.values())
     questions = training_questions(profile)
     taught: list[Sequences] = []
-    for number, name in enumerate(TURNS):
-        chosen = questions[number :: max(1, len(questions) // EPISODES[name])][: EPISODES[name]]
-        taught += sequences(scripted_episodes(bench, name, chosen, titles, stops, seed))
+    for round_ in range(ROUNDS):
+        for number, name in enumerate(TURNS, round_):
+            chosen = questions[number :: max(1, len(questions) // EPISODES[name])][: EPISODES[name]]
+            taught += sequences(scripted_episodes(bench, name, chosen, titles, stops, seed * ROUNDS + round_))
     return taught
 
 
@@ -91,15 +100,21 @@ def base_spec(profile: Profile) -> ModelSpec:
     return profile.searcher.model_copy(update={"path": str(profile.build / PARTS / "model")})
 
 
-def _taught(profile: Profile, name: str, seed: int, shown: Callable[[Bench], Sequence[Sequences]]) -> Path:
-    base = fetch(profile) / "model"
+def _taught(
+    profile: Profile,
+    name: str,
+    settings: Mapping[str, Any],
+    shown: Callable[[Bench], Sequence[Sequences]],
+    **how: float,
+) -> Path:
+    base, seed = fetch(profile) / "model", settings["seed"]
     untaught = profile.model_copy(update={role: base_spec(profile) for role in ("searcher", "generator")})
     inputs = {"model": fingerprint(base), "questions": fingerprint(profile.resolve(profile.data.questions))}
-    with Stage(profile, f"taught/{name}-seed{seed}", inputs, {"seed": seed, "episodes": EPISODES}) as stage:
+    with Stage(profile, f"taught/{name}-seed{seed}", inputs, {**settings, **how}) as stage:
         if not stage.done:
             taught = shown(Bench(untaught, seed))
             model = load_model(base_spec(profile), shared=False).model
-            teach(model, taught, stage.dir / "adapters", seed=seed)
+            teach(model, taught, stage.dir / "adapters", seed=seed, **how)
             merge(base, stage.dir / "adapters", stage.dir / "model")
             stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)
     return stage.path

@@ -8,7 +8,6 @@ The reader and the cold start (`wiki.reader`, `wiki.coldstart`) differ in their 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from transformers import PreTrainedModel
 from ..errors import DataError
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
-from ..training.adapters import of_rank
+from ..training.adapters import of_rank, save_adapters
 
-ADAPTERS, CONFIG, CURVE = "adapter_model.safetensors", "adapter_config.json", "curve.csv"
+CURVE = "curve.csv"
 SAVE_STEPS = 10
 
 
@@ -139,18 +138,9 @@ def _step(model: Any, sequences: Sequence[Sequences], micro_tokens: int, precisi
 
 
 def _save(adapted: Any, folder: Path, losses: Sequence[float]) -> None:
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    state = {name: value.half().contiguous() for name, value in get_peft_model_state_dict(adapted).items()}
-    save_file(state, folder / ADAPTERS)
-    adapted.peft_config["default"].save_pretrained(folder)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = None  # a folder of this machine; `merge` is given the model
-    config["target_modules"] = sorted(config["target_modules"])  # a set, which has no order
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    save_adapters(adapted, folder)
     with open(folder / CURVE, "w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out)
+        writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["step", "loss"])
         writer.writerows((step, f"{loss:.4f}") for step, loss in enumerate(losses, 1))
 

@@ -18,12 +18,13 @@ from s3mini.models.stops import Stops
 from s3mini.profile import ROOT, load_profile
 from s3mini.protocols import REGISTRY
 from s3mini.records import Document, Hit, Question
+from s3mini.training.adapters import ADAPTERS, CONFIG
 from s3mini.wiki import teach as teaching
 from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
 from s3mini.wiki.exam import examine_searcher
 from s3mini.wiki.make import SHIPPED, parts
 from s3mini.wiki.reader import evidence, shelves, target
-from s3mini.wiki.teach import ADAPTERS, CONFIG, CURVE, Sequences, merge, teach
+from s3mini.wiki.teach import CURVE, Sequences, merge, teach
 
 LEADS = [
     Document("0", "Lake X", "Lake X lies in Land Y. It is deep."),
