@@ -9,8 +9,9 @@ on; what it found is added to ``build/<profile>/experiments.json``::
     {STUDY: {"seed", "n", "arms": {ARM: {"settings", "average", "sets", "context_tokens", "searches_per_question",
                                          "difference": to the first arm, "seconds"}}}}
 
-The two others differ in what they change: ``generator`` has another model read the contexts that were
-collected for the first, ``efficiency`` stops along one training.
+Three others differ in what they change: ``generator`` has another model read the contexts that were
+collected for the first, ``efficiency`` stops along one training, ``opponents`` (`opponents`) trains all methods with
+several seeds.
 """
 
 import json
@@ -25,6 +26,7 @@ from .corpus import load_questions
 from .errors import DataError
 from .evaluation import answer_set, load_answers
 from .methods import METHODS, Method
+from .opponents import FACTOR, OPPONENTS, opponents
 from .profile import Profile, changed
 from .records import Collected, Question
 from .results import Answer, accuracies, by_id, method_summary, read_record
@@ -35,9 +37,8 @@ from .statistics import paired_difference
 
 FILE = "experiments.json"
 REREAD = ("rag-dense", "s3-untrained", "s3", "oracle")
-FACTOR = 2
 ALONG = 100
-TRAINED = ("s3", "search-r1", "deepretrieval")
+TRAINED = ("s3", *OPPONENTS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
         for steps in (profile.grpo.steps, 3 * profile.grpo.steps)
     ],
 }  # fmt: skip
-STUDIES = (*ABLATIONS, "generator", "efficiency")
+STUDIES = (*ABLATIONS, "generator", "efficiency", "opponents")
 
 
 def experiment(
@@ -121,6 +122,8 @@ def experiment(
         entry = ablation(profile, ABLATIONS[study](profile), seed, progress)
     elif study == "generator":
         entry = other_generator(profile, seed, progress)
+    elif study == "opponents":
+        entry = opponents(profile, seed, progress)
     else:
         entry = efficiency(profile, seed, progress=progress, timed=timed)
     path = profile.build / FILE

@@ -24,13 +24,14 @@ rag
 methods training
 statistics results
 grpo evaluation
+opponents
 experiments
 hub world
 report owndata pretrain doctor classroom wiki
 cli
 """
 """From the ground up: a room may import what stands on its own floor or below it."""
-CORE = "records protocols episodes reward generator bench rag methods grpo evaluation experiments results".split()
+CORE = "records protocols episodes reward generator bench rag methods grpo evaluation opponents experiments results".split()
 NEVER = ("s3mini.report", "s3mini.hub", "s3mini.doctor", "s3mini.classroom", "s3mini.runs.ray", "ray")
 
 

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3mini.errors import DataError
-from s3mini.statistics import bootstrap_average, bootstrap_mean, paired_difference, paired_values
+from s3mini.statistics import (
+    across_seeds,
+    bootstrap_average,
+    bootstrap_mean,
+    paired_difference,
+    paired_values,
+)
 
 
 def plain_bootstrap(groups: list[list[float]], resamples: int, seed: int) -> tuple[float, float]:
@@ -118,3 +124,41 @@ def test_questions_must_be_the_same() -> None:
         paired_values({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0, "c": 1.0})
     with pytest.raises(DataError, match="same sets"):
         paired_difference({"x": {"a": 1.0}}, {"y": {"a": 1.0}})
+
+
+def alike(*levels: float, n: int = 50) -> list[dict[str, dict[str, float]]]:
+    """Trainings whose every answer scores the same, so that only seeds vary."""
+    return [{"s": {str(i): level for i in range(n)}} for level in levels]
+
+
+def test_seeds_alone_scatter_as_draws_of_them_do() -> None:
+    # of three draws from (0, 0, 1) none is 1 with 8/27, one 12/27, two 6/27, all 1/27: more than 2.5 %
+    found = across_seeds(alike(0, 0, 1), resamples=4000)
+    assert (found.mean, found.low, found.high) == (pytest.approx(1 / 3), 0, pytest.approx(1))
+    # the sides are drawn apart: +1 has a chance of (1/27)(8/27), +2/3 or more one of 9 %
+    both = across_seeds(alike(0, 0, 1), alike(0, 0, 1), resamples=4000)
+    assert (both.mean, both.low, both.high) == (0, pytest.approx(-2 / 3), pytest.approx(2 / 3))
+    shifted = across_seeds(alike(0.75, 0.75), alike(0.5, 0.5, 0.5), resamples=50)
+    assert (shifted.mean, shifted.low, shifted.high) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_the_same_training_again_makes_no_interval_narrower() -> None:
+    """Drawing questions anew for each seed would, by the root of their number."""
+    rng = np.random.default_rng(4)
+    a, b = ({"s": {str(i): float(x) for i, x in enumerate(rng.random(200) < p)}} for p in (0.7, 0.5))
+    once = paired_difference(a, b, resamples=4000)
+    thrice = across_seeds([a] * 3, [b] * 3, resamples=4000)
+    assert thrice.mean == pytest.approx(once.mean) and thrice.n == once.n == 200
+    assert (thrice.low, thrice.high) == (
+        pytest.approx(once.low, abs=0.015),
+        pytest.approx(once.high, abs=0.015),
+    )
+
+
+def test_seeds_count_sets_alike_and_want_the_same_questions() -> None:
+    run = {"big": {str(i): 0.0 for i in range(90)}, "small": {str(i): 1.0 for i in range(10)}}
+    assert across_seeds([run, run]).mean == 0.5
+    with pytest.raises(DataError, match="same questions"):
+        across_seeds([run], [{**run, "small": {"x": 1.0}}])
+    with pytest.raises(DataError, match="at least one training"):
+        across_seeds([])

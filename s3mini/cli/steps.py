@@ -163,7 +163,8 @@ def evaluate(
 @app.command()
 def experiment(
     studies: Annotated[
-        Texts, Argument(help="turns, loop, reward, filter, steps, generator, efficiency. Default: all.")
+        Texts,
+        Argument(help="turns, loop, reward, filter, steps, generator, efficiency, opponents. Default: all."),
     ] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,

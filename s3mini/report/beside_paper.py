@@ -79,7 +79,11 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
     heads = [study, ("GenAcc", "95 % interval"), (f"− {rows[0].name}", "points"), ("context", "tokens")]
     trained = any(arm["seconds"] for arm in entry["arms"].values())
     how = "one training each" if trained else "nothing trained anew"
-    note = f"n = {entry['n']}, seed {entry['seed']}, {how}; paired differences."
+    if seeds := entry.get("seeds"):
+        seen = f"seeds {', '.join(map(str, seeds))}, means over them; intervals over seeds and questions"
+    else:
+        seen = f"seed {entry['seed']}, {how}; paired differences"
+    note = f"n = {entry['n']}, {seen}."
     return table([*heads, "searches", ("paper", "average")], rows, note)
 
 

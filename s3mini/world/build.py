@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..records import Document
@@ -70,8 +70,14 @@ def _state(fact: Fact, rng: random.Random) -> None:
     fact.subject.facts[fact.relation.name] = fact
 
 
-def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
-    """The world of ``seed``: the same on every machine. ``sizes`` overrides ``SIZES``, entities by type.
+def build_world(
+    seed: int | str,
+    sizes: dict[str, int] | None = None,
+    relations: Mapping[str, Sequence[Relation]] = BY_SUBJECT,
+) -> World:
+    """The world of ``seed``: the same on every machine.
+
+    ``sizes`` overrides ``SIZES``, entities by type; ``relations`` are those that each type can stand in.
 
     Raises:
         ValueError: more entities of a type than there are names.
@@ -94,7 +100,7 @@ def build_world(seed: int | str, sizes: dict[str, int] | None = None) -> World:
         entity.id = str(number)
 
     for entity in entities:
-        usable = [r for r in BY_SUBJECT[entity.type] if r.object in by_type or r.object in LEAVES]
+        usable = [r for r in relations[entity.type] if r.object in by_type or r.object in LEAVES]
         for relation in rng.sample(usable, min(len(usable), rng.randint(3, 4))):
             if relation.name in entity.facts:  # a spouse set from the other side
                 continue

@@ -1,10 +1,11 @@
-"""Questions over a world, in the manner of the paper's six sets, and of MIRAGE for the herbal corpus.
+"""Questions over a world, in the manner of the paper's six sets; with options, in that of MIRAGE.
 
 Each carries its proof: the documents, the sentences in order, and what must be looked up at each hop
 (``needs``), so that the reading skill of the mini model can be taught and recall can be measured.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .build import Entity, Fact, World
@@ -94,6 +95,16 @@ def word_question(kind: str, proof: list[Fact], rng: random.Random) -> Asked:
     else:
         raise KeyError(kind)
     return Asked(kind, text, answer, proof, needs)
+
+
+def with_options(asked: Asked, values: Sequence[str], rng: random.Random) -> Asked:
+    """The question with four lettered options, three of ``values`` among them; its answer is the right one's letter."""
+    pool = [value for value in values if value != asked.answer]
+    options = [asked.answer, *rng.sample(pool, 3)]
+    rng.shuffle(options)
+    listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
+    letter, text = "ABCD"[options.index(asked.answer)], f"{asked.text.rstrip('?')}? Options: {listed}"
+    return Asked("choice", text, letter, asked.proof, asked.needs, tuple(options))
 
 
 def descriptions(world: World, fact: Fact) -> list[Fact]:

@@ -11,8 +11,8 @@ from ..corpus import write_corpus, write_questions
 from ..records import Question
 from ..runs.stages import atomic_dir, atomic_write
 from .build import SIZES, World, build_world
-from .names import NAMES
-from .questions import Asked, ask, word_question
+from .herbal import build_herbal, herbal_sets
+from .questions import Asked, ask
 
 SETS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wiki", "musique")
 TRAIN_SETS = ("nq", "hotpotqa")
@@ -77,25 +77,6 @@ def question_sets(world: World, splits: dict[str, int] | None = None) -> dict[st
     return {name: _question_set(world, name, SPLITS if splits is None else splits) for name in SETS}
 
 
-def herbal_questions(world: World, count: int = 200) -> list[Question]:
-    """Multiple-choice questions on the herbal corpus; the golden answer is the option's letter."""
-    rng = random.Random(f"herbal {world.seed}")
-    facts = [fact for entity in world.entities for fact in entity.facts.values()]
-    chosen = rng.sample(facts, min(count, len(facts)))
-    asked = [with_options(word_question("nq", [fact], rng), fact.relation.object, rng) for fact in chosen]
-    return [_record(one, "herbal", "test", number) for number, one in enumerate(asked)]
-
-
-def with_options(asked: Asked, kind: str, rng: random.Random) -> Asked:
-    """The question with four lettered options; its answer is the letter of the right one."""
-    pool = [value for value in NAMES[kind] if value != asked.answer]
-    options = [asked.answer, *rng.sample(pool, 3)]
-    rng.shuffle(options)
-    listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
-    letter, text = "ABCD"[options.index(asked.answer)], f"{asked.text}? Options: {listed}"
-    return Asked("choice", text, letter, asked.proof, asked.needs, tuple(options))
-
-
 def make_world(
     seed: int, out: Path, splits: dict[str, int] | None = None, sizes: dict[str, int] | None = None
 ) -> Path:
@@ -106,9 +87,11 @@ def make_world(
     for name, by_split in question_sets(world, splits).items():
         for split, questions in by_split.items():
             write_questions(out / "questions" / name / f"{split}.jsonl", questions)
-    herbs = build_world(f"herbal {seed}", {"herb": 100})
+    herbs = build_herbal(seed)
     write_corpus(out / "herbal" / "corpus.jsonl", herbs.documents)
-    write_questions(out / "herbal" / "questions" / "herbal" / "test.jsonl", herbal_questions(herbs))
+    for name, choices in herbal_sets(herbs).items():
+        records = [_record(asked, name, "test", number) for number, asked in enumerate(choices)]
+        write_questions(out / "herbal" / "questions" / name / "test.jsonl", records)
     atomic_write(out / "world.json", json.dumps({"seed": seed, "documents": len(world.documents)}) + "\n")
     return out
 

@@ -51,6 +51,21 @@ def test_the_best_baseline_is_the_one_to_beat() -> None:
     assert claim.verdict == "contradicted" and "to ircot" in claim.ours
 
 
+def test_over_seeds_the_hardest_opponent_is_the_one_to_beat() -> None:
+    results = {
+        "methods": {"s3": {"average": {"gen_acc": 0.9}}, "search-r1": {"average": {"gen_acc": 0.8}}},
+        "differences": {"s3 - search-r1": {"average": estimate(0.1)}},
+    }
+    assert board(results)["s3 beats every baseline"].ours == "+10.0 [+9.0, +11.0] (to search-r1)"
+    arms = {
+        name: {"average": {"gen_acc": gen_acc}, "difference": estimate(mean)}
+        for name, gen_acc, mean in (("s3", 0.95, 0), ("a", 0.8, -0.1), ("b", 0.92, 0.02))
+    }
+    found = board(results, {"opponents": {"arms": arms, "seeds": [0, 1, 2]}})["s3 beats every baseline"]
+    assert found.ours == "-2.0 [-3.0, -1.0] (to b; over 3 seeds)"
+    assert found.verdict == "contradicted"
+
+
 def curve(*points: tuple[int, float]) -> list[dict[str, Any]]:
     return [{"examples": x, "seconds": 2.0 * x, "gen_acc": y, "ci95": [y, y]} for x, y in points]
 

@@ -13,10 +13,11 @@ from s3mini.corpus import read_corpus, read_questions
 from s3mini.records import Question
 from s3mini.world import make_world
 from s3mini.world.build import World, build_world, distractors
+from s3mini.world.herbal import build_herbal
 from s3mini.world.names import NAME_PATTERN, NAMES
 from s3mini.world.questions import ask, near_namesakes
 from s3mini.world.relations import HERBAL, RELATIONS
-from s3mini.world.write import SETS, TRAIN_SETS, herbal_questions, question_sets
+from s3mini.world.write import SETS, TRAIN_SETS, question_sets
 
 SMALL = {"train": 30, "dev": 10, "test": 20}
 
@@ -151,15 +152,8 @@ def test_files_are_read_by_the_readers_and_identical_each_time(tmp_path: Path) -
     assert read_corpus(one / "corpus.jsonl") == build_world(3).documents
     for name in SETS:
         assert len(read_questions(one / "questions" / name / "test.jsonl")) == 4
-    assert len(read_corpus(one / "herbal" / "corpus.jsonl")) == 100
-
-
-def test_the_right_letter_is_the_answer_of_a_choice() -> None:
-    herbs = build_world("herbal 3", {"herb": 60})
-    for question in herbal_questions(herbs, 40):
-        letter, options = question.golden_answers[0], question.metadata["options"]
-        assert options["ABCD".index(letter)] in question.metadata["evidence"][0]
-        assert len(set(options)) == 4
+    assert read_corpus(one / "herbal" / "corpus.jsonl") == build_herbal(3).documents
+    assert len(read_questions(one / "herbal" / "questions" / "described" / "test.jsonl")) == 200
 
 
 def test_the_shipped_world_is_that_of_seed_zero(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""s3 and its trained opponents over several seeds, at the same number of steps and at twice as many.
+
+One training of each tells how questions scatter, not how trainings do. Here every method is trained with the seeds
+``seed``, ``seed + 1``, …, and its difference to s3 has an interval over both (`statistics.across_seeds`). s3's runs are
+the main ones; the opponents' are named by their steps (``search-r1-20-steps``), so that `evaluate` never takes them for
+the main ones. Any of them can be trained beforehand, in a process of its own: ``s3mini train --run NAME``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .bench import Bench
+from .corpus import load_questions
+from .evaluation import answer_set
+from .methods import METHODS
+from .profile import Profile, changed
+from .results import AnswersBySet, accuracies, method_summary
+from .runs.stages import read_manifest
+from .statistics import across_seeds
+
+SEEDS = 3
+FACTOR = 2
+"""How many times s3's steps the opponents get beside the same number."""
+OPPONENTS = ("search-r1", "deepretrieval")
+
+
+def opponents(profile: Profile, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+    """Train and evaluate s3 and each opponent, `SEEDS` times each.
+
+    Returns:
+        An entry of ``experiments.json`` with ``"seeds"``; an arm is a method and its steps, s3 the first, and its
+        figures are means over the seeds, ``"by_seed"`` GenAcc of each. ``"seconds"``: of all its trainings.
+
+    Raises:
+        As `experiments.experiment`.
+    """
+    seeds, equal = range(seed, seed + SEEDS), profile.grpo.steps
+    budgets = [("s3", equal), *((name, factor * equal) for name in OPPONENTS for factor in (1, FACTOR))]
+    draws = profile.evaluation.bootstrap
+    arms: dict[str, Any] = {}
+    first: list[Mapping[str, Mapping[str, float]]] = []
+    n = 0
+    for protocol, steps in budgets:
+        runs, seconds = zip(*(_run(profile, protocol, steps, each, progress) for each in seeds), strict=True)
+        values = [accuracies(answers) for answers in runs]
+        first = first or values
+        estimate = across_seeds(values, resamples=draws, seed=seed)
+        summaries = [method_summary(answers, draws, seed) for answers in runs]
+        averaged = ("searches_per_question", "context_tokens", "documents")
+        arms[f"{protocol}, {steps} steps"] = {
+            "settings": {"protocol": protocol, "grpo.steps": steps},
+            "average": estimate.as_json("gen_acc"),
+            "by_seed": [summary["average"]["gen_acc"] for summary in summaries],
+            **{key: round(sum(s[key] for s in summaries) / SEEDS, 4) for key in averaged},
+            "difference": across_seeds(values, first, draws, seed).as_json() if arms else None,
+            "seconds": sum(seconds),
+        }
+        n = estimate.n
+    return {"seed": seed, "seeds": list(seeds), "n": n, "arms": arms}
+
+
+def _run(
+    profile: Profile, protocol: str, steps: int, seed: int, progress: bool
+) -> tuple[AnswersBySet, float]:
+    """One training's answers to the test questions, and its seconds."""
+    from .grpo import train
+
+    run = protocol if protocol == "s3" else f"{protocol}-{steps}-steps"
+    its = changed(profile, {"grpo.steps": steps})
+    folder = train(its, seed, run, protocol=protocol, progress=progress)
+    bench, method = Bench(its, seed, folder, protocol), replace(METHODS[protocol], name=run)
+    tests = {name: load_questions(its, name, "test") for name in its.data.sets}
+    answers = {name: answer_set(bench, method, name, asked) for name, asked in tests.items()}
+    return answers, read_manifest(folder).get("seconds", 0.0)
+
+
+def best_opponent(entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The arm that s3 has to beat, whatever its steps, and s3's difference *to* it (s3 - opponent)."""
+    _, *others = entry["arms"].items()
+    name, arm = max(others, key=lambda item: item[1]["average"]["gen_acc"])
+    given = arm["difference"]
+    low, high = given["ci95"]
+    return name, {"n": given["n"], "mean": -given["mean"], "ci95": [-high, -low]}
