@@ -9,9 +9,10 @@ on; what it found is added to ``build/<profile>/experiments.json``::
     {STUDY: {"seed", "n", "arms": {ARM: {"settings", "average", "sets", "context_tokens", "searches_per_question",
                                          "difference": to the first arm, "seconds"}}}}
 
-Three others differ in what they change: ``generator`` has another model read the contexts that were
+Others differ in what they change: ``generator`` has another model read the contexts that were
 collected for the first, ``efficiency`` stops along one training, ``opponents`` (`opponents`) trains all methods with
-several seeds.
+several seeds; those of `FOREIGN` train for another generator.
+Studies may run at once, each in a process of its own: where two share a training, one waits and finds it done.
 """
 
 import json
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from .bench import Bench
 from .corpus import load_questions
@@ -102,7 +105,18 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
         for steps in (profile.grpo.steps, 3 * profile.grpo.steps)
     ],
 }  # fmt: skip
-STUDIES = (*ABLATIONS, "generator", "efficiency", "opponents")
+FOREIGN = {"other": "other_generator", "sentences": "sentence_generator"}
+"""Generators that are not the profile's own, for which a searcher is trained as well: their keys in ``evaluation``."""
+BESIDE = ("search-r1", "rag-dense", "s3-untrained", "oracle")
+"""Methods whose contexts the same generator reads beside s3's."""
+STUDIES = (
+    *ABLATIONS,
+    "generator",
+    "efficiency",
+    *(f"trained-for-{name}" for name in FOREIGN),
+    "reward-sentences",
+    "opponents",
+)
 
 
 def experiment(
@@ -113,7 +127,7 @@ def experiment(
     ``timed``: nothing else ran on the machine, so that seconds of training can be compared.
 
     Raises:
-        DataError: unknown study; for ``generator``, no other generator in the profile or nothing evaluated yet.
+        DataError: unknown study; the profile lacks its generator; for ``generator``, nothing evaluated yet.
         StageError, RetrievalError, ModelError: a part failed; run again to go on.
     """
     if study not in STUDIES:
@@ -124,12 +138,24 @@ def experiment(
         entry = other_generator(profile, seed, progress)
     elif study == "opponents":
         entry = opponents(profile, seed, progress)
+    elif study == "reward-sentences":
+        its = foreign(profile, "sentences")
+        entry = ablation(its, ABLATIONS["reward"](its), seed, progress, ("s3-untrained",))
+    elif study != "efficiency":
+        entry = trained_for(profile, study.removeprefix("trained-for-"), seed, progress)
     else:
         entry = efficiency(profile, seed, progress=progress, timed=timed)
     path = profile.build / FILE
-    known = read_experiments(path) if path.is_file() else {}
-    atomic_write(path, json.dumps({**known, study: entry}, indent=1) + "\n")
+    with _alone(profile, FILE):
+        known = read_experiments(path) if path.is_file() else {}
+        atomic_write(path, json.dumps({**known, study: entry}, indent=1) + "\n")
     return entry
+
+
+def _alone(profile: Profile, name: str) -> FileLock:
+    """A lock on what studies share: the one that comes second waits, and finds the work of the first."""
+    profile.build.mkdir(parents=True, exist_ok=True)
+    return FileLock(profile.build / f".{name}.lock")
 
 
 def recorded(profile: Profile) -> Path:
@@ -147,17 +173,63 @@ def read_experiments(path: Path) -> dict[str, Any]:
     return read_record(path, "s3mini experiment")
 
 
-def ablation(profile: Profile, arms: Sequence[Arm], seed: int, progress: bool = True) -> dict[str, Any]:
-    """Train and evaluate every arm; differences are paired, to the first."""
+def ablation(
+    profile: Profile, arms: Sequence[Arm], seed: int, progress: bool = True, beside: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train and evaluate every arm; differences are paired, to the first. ``beside``: methods that follow as rows."""
+    trained = [_trained(profile, arm, seed, progress) for arm in arms]
+    return _entry(profile, [*trained, *_beside(profile, beside, seed, progress)], seed)
+
+
+def _trained(
+    profile: Profile, arm: Arm, seed: int, progress: bool, reader: Profile | None = None
+) -> Evaluated:
+    """Train an arm and answer with it; ``reader`` is the profile whose generator answers, if it is not the arm's."""
     from .grpo import train
 
-    evaluated: list[Evaluated] = []
-    for arm in arms:
-        its = changed(profile, arm.settings)
+    its = changed(profile, arm.settings)
+    with _alone(its, f"{arm.run}-seed{seed}"):
         folder = train(its, seed, arm.run, progress=progress)
-        answers = _answers(Bench(its, seed, folder), replace(METHODS["s3"], name=arm.run), progress)
-        evaluated.append((arm, answers, read_manifest(folder).get("seconds", 0.0)))
-    return _entry(profile, evaluated, seed)
+        method = replace(METHODS["s3"], name=arm.run if reader is None else f"{arm.run}-of-{profile.name}")
+        answers = _answers(Bench(reader or its, seed, folder), method, progress)
+    return arm, answers, read_manifest(folder).get("seconds", 0.0) if reader is None else None
+
+
+def _beside(profile: Profile, names: Sequence[str], seed: int, progress: bool) -> list[Evaluated]:
+    """Answers of other methods, which train nothing."""
+    evaluated: list[Evaluated] = []
+    for name in names:
+        with _alone(profile, f"{name}-seed{seed}"):
+            evaluated.append((Arm(name), _answers(Bench(profile, seed), METHODS[name], progress), None))
+    return evaluated
+
+
+def foreign(profile: Profile, which: str) -> Profile:
+    """The profile with a generator of `FOREIGN`, in a build of its own: naive RAG's cache is that of one generator.
+
+    Raises:
+        DataError: the profile names no such generator.
+    """
+    generator = getattr(profile.evaluation, FOREIGN[which])
+    if generator is None:
+        raise DataError(f"profile {profile.name} names no evaluation.{FOREIGN[which]}")
+    return changed(
+        profile, {"name": f"{profile.name}-{which}", "generator": generator.model_dump(mode="json")}
+    )
+
+
+def trained_for(profile: Profile, which: str, seed: int, progress: bool = True) -> dict[str, Any]:
+    """The searcher trained for a generator of `FOREIGN`, read by it, beside others' contexts that it reads as well.
+
+    Among them those of the searcher that was trained for the profile's own generator, and of Search-R1, which answered
+    by itself as it was trained.
+    """
+    its = foreign(profile, which)
+    evaluated = [
+        _trained(its, Arm("s3, trained for it"), seed, progress),
+        _trained(profile, Arm(f"s3, trained for {profile.name}'s own"), seed, progress, reader=its),
+    ]
+    return _entry(its, [*evaluated, *_beside(its, BESIDE, seed, progress)], seed)
 
 
 def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[str, Any]:
@@ -165,10 +237,8 @@ def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[
 
     Nothing is trained or searched anew: what changes is the reader alone.
     """
-    other = profile.evaluation.other_generator
-    if other is None:
-        raise DataError(f"profile {profile.name} names no evaluation.other_generator")
-    its = profile.model_copy(update={"generator": other})
+    # read only, so that it builds where the contexts lie
+    its = changed(foreign(profile, "other"), {"name": profile.name})
     bench = Bench(its, seed)
     evaluated: list[Evaluated] = []
     for name in REREAD:

@@ -191,6 +191,7 @@ class EvaluationSpec(_Spec):
     bootstrap: int = Field(2000, ge=100)
     choice_profile: str | None = None  # names the profile with the multiple-choice set, answered zero-shot
     other_generator: ModelSpec | None = None  # reads what was collected for the profile's own
+    sentence_generator: ModelSpec | None = None  # answers in whole sentences, not in bare names
 
 
 class Profile(_Spec):

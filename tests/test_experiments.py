@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,16 @@ from rag_toys import ToyGenerator
 from s3mini import experiments
 from s3mini.errors import DataError
 from s3mini.evaluation import evaluate
-from s3mini.experiments import ABLATIONS, Arm, ablation, efficiency, experiment, other_generator, recorded
+from s3mini.experiments import (
+    ABLATIONS,
+    STUDIES,
+    Arm,
+    ablation,
+    efficiency,
+    experiment,
+    other_generator,
+    recorded,
+)
 from s3mini.profile import Profile, changed, load_profile
 from s3mini.runs.stages import Stage
 
@@ -25,12 +36,18 @@ class Trainer:
 
     def __init__(self) -> None:
         self.runs: list[tuple[str, str, Profile]] = []
+        self.pause = 0.0
+        self.at_work: set[Path] = set()
 
     def __call__(
         self, profile: Profile, seed: int, run: str, protocol: str = "s3", progress: bool = True
     ) -> Path:
         self.runs.append((run, protocol, profile))
         with Stage(profile, f"train/{run}-seed{seed}", {}, {"steps": profile.grpo.steps}) as stage:
+            assert stage.path not in self.at_work, "two write to one folder"
+            self.at_work.add(stage.path)
+            time.sleep(self.pause)
+            self.at_work.remove(stage.path)
             for name in ("model", *(f"kept/step-{step}" for step in profile.grpo.keep_steps)):
                 folder = stage.dir / name
                 folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +57,15 @@ class Trainer:
             if not stage.done:
                 stage.finish()
         return stage.path
+
+
+class InSentences(ToyGenerator):
+    """The toy generator in whole sentences."""
+
+    @staticmethod
+    def _one(prompt: str) -> str:
+        thought, answer = ToyGenerator._one(prompt).split("</think>")
+        return f"{thought}</think> The river is{answer}."
 
 
 @pytest.fixture
@@ -52,7 +78,8 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
         def __init__(
             self, profile: Profile, seed: int = 0, searcher: Path | None = None, protocol: str = "s3"
         ):
-            super().__init__(profile, ToyGenerator(tmp_path / "asked.log"), seed)
+            kind = InSentences if profile.generator.path == "sentences" else ToyGenerator
+            super().__init__(profile, kind(tmp_path / "asked.log"), seed)
             self._searcher = {} if searcher is None else {protocol: Path(searcher)}
 
     monkeypatch.setattr(experiments, "Bench", Toy)
@@ -111,6 +138,68 @@ def test_another_generator_reads_the_contexts_that_were_collected(trainer: Train
     for name, arm in found["arms"].items():  # the toy generator is the same reader under another name
         assert arm["average"]["gen_acc"] == results["methods"][name]["average"]["gen_acc"]
         assert arm["context_tokens"] == results["methods"][name]["context_tokens"]
+
+
+FOREIGN = {
+    f"evaluation.{key}": {"path": path, "wordings": "brief"}
+    for key, path in (("other_generator", "other"), ("sentence_generator", "sentences"))
+}
+
+
+@pytest.mark.parametrize("which", ["other", "sentences"])
+def test_a_searcher_is_trained_for_a_generator_that_reads_all_rivals(
+    trainer: Trainer, tmp_path: Path, which: str
+) -> None:
+    plain = changed(make_evaluation(tmp_path), dict.fromkeys(FOREIGN))
+    with pytest.raises(DataError, match=f"{which.removesuffix('s')}.*_generator"):
+        experiment(plain, f"trained-for-{which}", progress=False)
+    profile = changed(plain, FOREIGN)
+    found = experiment(profile, f"trained-for-{which}", progress=False)
+    trained = [(run, p.name, p.generator.path) for run, _, p in trainer.runs]
+    assert trained == [("s3", f"toy-{which}", which), ("s3", "toy", "model")]
+    first, own, *rivals = found["arms"]
+    assert (first, own) == ("s3, trained for it", "s3, trained for toy's own")
+    assert rivals == ["search-r1", "rag-dense", "s3-untrained", "oracle"]
+    for name in (first, own, "search-r1", "oracle"):
+        measured = found["arms"][name]["average"]
+        assert measured["gen_acc"] > 0 and (measured["em"] == 0) == (which == "sentences"), "who answers"
+    assert found["arms"]["s3-untrained"]["difference"]["mean"] < 0 == found["arms"][own]["difference"]["mean"]
+    assert list(experiments.read_experiments(recorded(profile))) == [f"trained-for-{which}"]
+    assert not (profile.build / "evaluation").exists(), "answers of another generator lie in its own build"
+
+
+def test_the_rewards_are_compared_with_a_generator_that_answers_in_sentences(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    profile = changed(make_evaluation(tmp_path), FOREIGN)
+    found = experiment(profile, "reward-sentences", progress=False)
+    trained = [(run, p.name, p.generator.path, p.grpo.reward) for run, _, p in trainer.runs]
+    assert trained == [
+        (f"s3{ending}", "toy-sentences", "sentences", reward)
+        for ending, reward in (("", "gbr"), ("-judge", "judge"), ("-span", "span"), ("-em", "em"))
+    ]
+    assert list(found["arms"]) == ["gen_acc", "judge", "span", "em", "s3-untrained"]
+    assert found["arms"]["s3-untrained"]["difference"]["mean"] < 0
+
+
+def test_studies_at_once_train_what_they_share_once_and_keep_each_others_entries(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = make_evaluation(tmp_path)
+    experiment(profile, "steps", progress=False)
+    read = experiments.read_experiments
+
+    def slowly(path: Path) -> dict[str, Any]:
+        content = read(path)
+        time.sleep(0.1)
+        return content
+
+    monkeypatch.setattr(experiments, "read_experiments", slowly)
+    trainer.pause = 0.1
+    at_once = ("loop", "filter", "reward")
+    with ThreadPoolExecutor(len(at_once)) as threads:
+        list(threads.map(lambda study: experiment(profile, study, progress=False), at_once))
+    assert set(read(recorded(profile))) == {"steps", *at_once} < set(STUDIES)
 
 
 def test_efficiency_evaluates_along_training(trainer: Trainer, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DataError
+from ..profile import ROOT
 from ..runs.machine import cap_threads
 from .base import ProfileName, Seed, Settings, app, opened
 from .terminal import command
@@ -44,6 +45,19 @@ def pretrain(
 
     model = run(out, tokens=tokens, seed=seed, device=device)
     typer.echo(f"model: {model}; its card: {write_card(model, out / 'record.csv', examine(model))}")
+
+
+@app.command()
+def sentences(
+    out: Annotated[Path, typer.Option(help="Folder of adapters, curve and model; resumes what is there.")],
+    seed: Seed = 0,
+    base: Annotated[Path, typer.Option(help="Folder of the model to copy.")] = ROOT / "data/mini/model",
+) -> None:
+    """Teach a copy of the mini model to answer in whole sentences, then examine it on an unseen world; resumable."""
+    cap_threads()
+    from ..pretrain.sentences import make_sentence_generator
+
+    typer.echo(f"model, curve, examination and card: {make_sentence_generator(base, out, seed)}")
 
 
 @app.command()

@@ -20,6 +20,10 @@ Workers = Annotated[
     Option(min=1, help="Ray's processes; each opens the models. Default: one per GPU, else per core."),
 ]
 _ITEMS = "corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. Default: what the profile needs."
+_STUDIES = (
+    "turns, loop, reward, filter, price, broken, steps, generator, efficiency, trained-for-other, "
+    "trained-for-sentences, reward-sentences, opponents. Default: all."
+)
 
 
 @app.command()
@@ -162,16 +166,13 @@ def evaluate(
 
 @app.command()
 def experiment(
-    studies: Annotated[
-        Texts,
-        Argument(help="turns, loop, reward, filter, steps, generator, efficiency, opponents. Default: all."),
-    ] = None,
+    studies: Annotated[Texts, Argument(help=_STUDIES)] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
     settings: Settings = None,
     timed: Annotated[bool, Option("--timed", help="Record seconds; only on an idle machine.")] = False,
 ) -> None:
-    """Run the paper's ablations, another generator, data efficiency; adds to experiments.json."""
+    """Run the paper's ablations, other generators, data efficiency; adds to experiments.json."""
     profile = opened(profile_name, settings)
     from ..experiments import FILE, STUDIES
     from ..experiments import experiment as run

@@ -46,9 +46,11 @@ def items(profile: Profile, only: Sequence[str] = ()) -> list[Item]:
 
 def _model_items(profile: Profile) -> list[Item]:
     """The models that a profile names by their names on the hub, each once, with the roles they play."""
-    other = profile.evaluation.other_generator
     named = [(role, getattr(profile, role).path) for role in ("searcher", "generator", "judge")]
-    named += [("other generator", other and other.path), ("encoder", profile.retrieval.dense.encoder)]
+    for key in ("other_generator", "sentence_generator"):
+        foreign = getattr(profile.evaluation, key)
+        named.append((key.replace("_", " "), foreign and foreign.path))
+    named.append(("encoder", profile.retrieval.dense.encoder))
     for protocol, method in profile.protocols.items():
         named.append((f"{protocol}, untrained", method.model and method.model.path))
         named.append((f"{protocol}, trained", method.checkpoint))

@@ -201,6 +201,7 @@ def _data_keys(profile: Profile, imported: Imported, training: bool) -> dict[str
         "evaluation.methods": [*UNTRAINED, *(["s3"] if train_sets and training else [])],
         "evaluation.choice_profile": None,
         "evaluation.other_generator": None,
+        "evaluation.sentence_generator": None,
     }
 
 

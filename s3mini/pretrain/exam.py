@@ -73,6 +73,13 @@ def judge_errors(judge: Judge, world: World, rng: random.Random, n: int = 1000) 
         responses += [said for said, _ in cases]
         accepted += [golds] * len(cases)
         truth += [right for _, right in cases]
+    return error_rates(judge, responses, accepted, truth)
+
+
+def error_rates(
+    judge: Judge, responses: Sequence[str], accepted: Sequence[Sequence[str]], truth: Sequence[bool]
+) -> dict[str, float]:
+    """Of ``n`` responses: the share of the wrong ones that the judge accepts, and of the right ones that it refuses."""
     verdicts = judge(responses, accepted)
     wrong_yes = sum(v and not t for v, t in zip(verdicts, truth, strict=True))
     wrong_no = sum(t and not v for v, t in zip(verdicts, truth, strict=True))

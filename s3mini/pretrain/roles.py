@@ -36,8 +36,15 @@ def _asks(question: str) -> Segment:
     return f"{wordings.asked(question)}{END}\n<|im_start|>assistant\n", 0.0
 
 
-def generator(world: World, rng: random.Random, count: int, hops: int, branches: int = 8) -> Example:
-    """Documents once, then several questions on them, some of which they cannot answer."""
+def generator(
+    world: World,
+    rng: random.Random,
+    count: int,
+    hops: int,
+    branches: int = 8,
+    reply: Callable[[Asked, Sequence[Entity]], str] = solved,
+) -> Example:
+    """Documents once, then several questions on them, some of which they cannot answer; ``reply`` words what is said."""
     shown = shelf(world, count, hops, rng)
     example = Example(_reading_trunk(shown))
     for form, branch in lookups(shown, rng):
@@ -53,9 +60,7 @@ def generator(world: World, rng: random.Random, count: int, hops: int, branches:
         if missing and rng.random() < (0.75 if asked.kind != "absent" else 0.0):
             continue  # keep questions that cannot be answered a minority
         texts.add(asked.text)
-        example.add(
-            "missing" if missing else asked.kind, _asks(asked.text), (solved(asked, shown) + END, 1.0)
-        )
+        example.add("missing" if missing else asked.kind, _asks(asked.text), (reply(asked, shown) + END, 1.0))
     return example
 
 

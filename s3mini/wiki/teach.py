@@ -145,13 +145,16 @@ def _save(adapted: Any, folder: Path, losses: Sequence[float]) -> None:
         writer.writerows((step, f"{loss:.4f}") for step, loss in enumerate(losses, 1))
 
 
-def merge(base: Path, adapters: Path, folder: Path) -> None:
-    """Write the model of ``base`` with the adapters added in, and its tokenizer, as a whole model to ``folder``."""
+def merge(base: Path, adapters: Path, folder: Path, precision: torch.dtype = torch.float32) -> None:
+    """Write the model of ``base`` with the adapters added in, and its tokenizer, as a whole model to ``folder``.
+
+    ``precision`` is of what is written; the sum is made in float32.
+    """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype="float32", use_safetensors=True)
     merged = PeftModel.from_pretrained(model, str(adapters)).merge_and_unload()
     with atomic_dir(folder) as target:
-        merged.save_pretrained(target)
+        merged.to(precision).save_pretrained(target)
         AutoTokenizer.from_pretrained(base).save_pretrained(target)

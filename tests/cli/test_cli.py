@@ -46,8 +46,16 @@ def test_help_lists_every_command(run: Run) -> None:
         "reproduce",
         "world",
         "pretrain",
+        "sentences",
     ):
         assert f" {name} " in out
+
+
+def test_help_of_experiment_lists_every_study(run: Run) -> None:
+    from s3mini.experiments import STUDIES
+
+    _, out, _ = run("experiment", "--help")
+    assert set(STUDIES) <= set(re.findall(r"[\w-]+", out))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,7 @@ def test_expected_failures_are_told_in_short_and_exit_1(run: Run, arguments: lis
         ["index", "--kind", "fuzzy"],
         ["world"],
         ["pretrain", "--out", "x", "--tokens", "0"],
+        ["sentences"],
     ],
 )
 def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
