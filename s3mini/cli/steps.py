@@ -163,7 +163,10 @@ def evaluate(
 @app.command()
 def experiment(
     studies: Annotated[
-        Texts, Argument(help="turns, loop, reward, filter, steps, generator, efficiency. Default: all.")
+        Texts,
+        Argument(
+            help="turns, loop, reward, filter, price, broken, steps, generator, efficiency. Default: all."
+        ),
     ] = None,
     profile_name: ProfileName = "mini",
     seed: Seed = 0,
