@@ -5,6 +5,7 @@ Controls, not claims of the paper: what they find is said without a verdict. Rea
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,11 @@ CONTROLS: Sequence[tuple[str, str, Callable[[Records], list[str]]]] = (
 
 
 def controls_table(shown: Sequence[Records]) -> Rich:
-    """The controls of each of the records, side by side."""
-    rows = [
-        Row(asked, [Cell("; ".join(answer(records)) or NOT_MEASURED) for records in shown], study)
-        for asked, study, answer in CONTROLS
-    ]
+    """The controls of each of the records, side by side; a row for each arm."""
+    rows = []
+    for asked, study, answer in CONTROLS:
+        lines = zip_longest(*(answer(records) or [NOT_MEASURED] for records in shown), fillvalue="")
+        rows += [Row("" if i else asked, cells, "" if i else study) for i, cells in enumerate(lines)]
     return table(["control", *(records.profile for records in shown)], rows)
 
 
