@@ -7,7 +7,7 @@ changes is the main run, which is trained once. Trainings and answers are stages
 on; what it found is added to ``build/<profile>/experiments.json``::
 
     {STUDY: {"seed", "n", "arms": {ARM: {"settings", "average", "sets", "context_tokens", "searches_per_question",
-                                         "difference": to the first arm, "seconds"}}}}
+                                         "searches": `results.searching`, "difference": to the first arm, "seconds"}}}}
 
 Others differ in what they change: ``generator`` has another model read the contexts that were
 collected for the first, ``efficiency`` stops along one training, ``opponents`` (`opponents`) trains all methods with
@@ -32,7 +32,7 @@ from .methods import METHODS, Method
 from .opponents import FACTOR, OPPONENTS, opponents
 from .profile import Profile, changed
 from .records import Collected, Question
-from .results import Answer, accuracies, by_id, method_summary, read_record
+from .results import Answer, accuracies, by_id, method_summary, read_record, searching
 from .runs.machine import cores
 from .runs.progress import tqdm
 from .runs.stages import atomic_write, read_manifest
@@ -158,19 +158,19 @@ def _alone(profile: Profile, name: str) -> FileLock:
     return FileLock(profile.build / f".{name}.lock")
 
 
-def recorded(profile: Profile) -> Path:
-    """The experiments of this build where it ran any, else those that ship with the repository."""
-    own = profile.build / FILE
-    return own if own.is_file() else profile.resolve(f"data/mini/results/{FILE}")
+def recorded(profile: Profile) -> Path | None:
+    """The experiments of this build where it ran any, else those that ship for the profile; None: there are none."""
+    folders = (profile.build, profile.shipped)
+    return next((folder / FILE for folder in folders if folder and (folder / FILE).is_file()), None)
 
 
-def read_experiments(path: Path) -> dict[str, Any]:
-    """The content of an ``experiments.json``.
+def read_experiments(path: Path | None) -> dict[str, Any]:
+    """The content of an ``experiments.json``; {} where `recorded` found none.
 
     Raises:
-        DataError: there is none, or it cannot be read.
+        DataError: there is none at ``path``, or it cannot be read.
     """
-    return read_record(path, "s3mini experiment")
+    return {} if path is None else read_record(path, "s3mini experiment")
 
 
 def ablation(
@@ -312,6 +312,8 @@ def _answers(bench: Bench, method: Method, progress: bool) -> dict[str, list[Ans
 
 def _entry(profile: Profile, evaluated: Sequence[Evaluated], seed: int) -> dict[str, Any]:
     draws, first = profile.evaluation.bootstrap, accuracies(evaluated[0][1])
+    asked = [q for name in profile.data.sets for q in load_questions(profile, name, "test")]
+    hops = {question.id: question.hops for question in asked}
     rows: dict[str, Any] = {}
     for arm, answers, seconds in evaluated:
         summary = method_summary(answers, draws, seed)
@@ -319,6 +321,7 @@ def _entry(profile: Profile, evaluated: Sequence[Evaluated], seed: int) -> dict[
         rows[arm.name] = {
             "settings": dict(arm.settings),
             **{key: summary[key] for key in kept},
+            "searches": searching(answers, hops),
             "difference": paired_difference(accuracies(answers), first, draws, seed).as_json(),
             "seconds": seconds,
         }

@@ -197,6 +197,7 @@ class EvaluationSpec(_Spec):
 class Profile(_Spec):
     name: str
     description: str
+    records: str | None = None  # folder of the recorded runs that ship for it; see `Profile.shipped`
     threads: int | None = Field(None, ge=1)  # None: the machine's cores
     gpu: GpuSpec | None = None  # None: none is needed
     data: DataSpec
@@ -222,6 +223,12 @@ class Profile(_Spec):
     def build(self) -> Path:
         """Folder of everything a run of this profile makes."""
         return ROOT / "build" / self.name
+
+    @property
+    def shipped(self) -> Path | None:
+        """Folder of its recorded runs (``seed0.json``, ``experiments.json``, …); None where none ship."""
+        folder = None if self.records is None else self.resolve(self.records)
+        return folder if folder is not None and folder.is_dir() else None
 
     @property
     def option(self) -> str:

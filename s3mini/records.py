@@ -48,6 +48,11 @@ class Question:
         return tuple(self.metadata.get("gold_ids", ()))
 
     @property
+    def hops(self) -> int:
+        """Facts in the chain that proves the answer, as its set says, else its gold documents; 0: not known."""
+        return int(self.metadata.get("hops", len(self.gold_ids)))
+
+    @property
     def where(self) -> str:
         """For error messages: its place, else its id."""
         return self.place or f"question {self.id!r}"

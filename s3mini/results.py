@@ -8,6 +8,7 @@ wrote, ``generator_tokens`` those the frozen generator read, prompt and question
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import correlation, fmean
 from typing import Any, NotRequired, TypedDict
 
 from .errors import DataError
@@ -114,6 +115,28 @@ def method_summary(sets: AnswersBySet, draws: int, seed: int) -> dict[str, Any]:
     if turns:
         summary["valid_format"] = round(sum(turn["valid"] for turn in turns) / len(turns), 4)
     return summary
+
+
+def searching(sets: AnswersBySet, hops: Mapping[str, int]) -> dict[str, Any]:
+    """How often was searched, and whether that follows the hops that a question takes (`Question.hops`, by id).
+
+    ``{"sets": {SET: FIGURES}, "all": FIGURES}`` with FIGURES ``{"n", "mean", "hops": {HOPS: mean}, "correlation"}``:
+    Pearson's, over questions, None where searches or hops are all alike. A mini set has one number of hops.
+    """
+
+    def figures(answers: Sequence[Answer]) -> dict[str, Any]:
+        pairs = [(hops[answer["id"]], answer["searches"]) for answer in answers]
+        by_hops = {h: [searches for of, searches in pairs if of == h] for h in sorted({h for h, _ in pairs})}
+        vary = len(by_hops) > 1 and len({searches for _, searches in pairs}) > 1
+        return {
+            "n": len(pairs),
+            "mean": round(fmean(searches for _, searches in pairs), 4),
+            "hops": {str(h): round(fmean(searches), 4) for h, searches in by_hops.items()},
+            "correlation": round(correlation(*zip(*pairs, strict=True)), 4) if vary else None,
+        }
+
+    every = [answer for answers in sets.values() for answer in answers]
+    return {"sets": {name: figures(answers) for name, answers in sets.items()}, "all": figures(every)}
 
 
 def accuracies(sets: AnswersBySet) -> dict[str, dict[str, float]]:

@@ -118,6 +118,8 @@ def test_an_ablation_trains_each_arm_and_pairs_it_with_the_first(trainer: Traine
     ]
     full, other = found["arms"].values()
     assert full["difference"]["mean"] == 0 and other["settings"] == {"s3.begin_k": 0}
+    assert full["searches"]["all"] == {"n": 20, "mean": 1.0, "hops": {"1": 1.0}, "correlation": None}
+    assert list(full["searches"]["sets"]) == list(profile.data.sets)
     assert found["n"] == 20 and 0 < full["average"]["gen_acc"] <= 1
 
 
@@ -216,7 +218,11 @@ def test_efficiency_evaluates_along_training(trainer: Trainer, tmp_path: Path) -
 
 def test_experiments_add_up_in_one_file(trainer: Trainer, tmp_path: Path) -> None:
     profile = make_evaluation(tmp_path)
-    assert recorded(profile) == tmp_path / "data/mini/results/experiments.json"
+    assert recorded(profile) is None and experiments.read_experiments(None) == {}
+    shipped = tmp_path / "data/mini/results/experiments.json"
+    shipped.parent.mkdir(parents=True)
+    shipped.write_text('{"price": {}}')
+    assert recorded(profile) == shipped and recorded(changed(profile, {"records": None})) is None
     experiment(profile, "loop", progress=False)
     experiment(profile, "filter", progress=False)
     assert list(experiments.read_experiments(recorded(profile))) == ["loop", "filter"]

@@ -1,11 +1,14 @@
 """Commands for using what there is: ask a question, print or publish results."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..profile import ROOT, find_searcher
+from ..errors import DataError
+from ..profile import ROOT, find_searcher, load_profile
+from ..runs.stages import atomic_write
 from .base import ProfileName, Searcher, Seed, Settings, app, opened
 
 
@@ -60,13 +63,19 @@ def judge(
     labelled: Annotated[
         Path | None, typer.Option(help="Labelled outputs (.jsonl). Default: those of data/mini.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write how each metric agrees to this file, as people.json ships.")
+    ] = None,
 ) -> None:
     """Compare the judge with outputs that a person labelled, and find the threshold at which they agree best."""
     profile = opened(profile_name, settings)
     from ..bench import Bench
-    from ..report.human_check import LABELLED, calibrate, calibration_table, read_labelled
+    from ..report.human_check import LABELLED, agreement, calibrate, calibration_table, read_labelled
 
-    found = calibrate(read_labelled(labelled or profile.resolve(LABELLED)), Bench(profile).judge)
+    outputs, asked = read_labelled(labelled or profile.resolve(LABELLED)), Bench(profile).judge
+    if record is not None:
+        atomic_write(record, json.dumps(agreement(outputs, asked), indent=1) + "\n")
+    found = calibrate(outputs, asked)
     typer.echo(f"{profile.judge.path}, asked in {profile.judge.wordings} wordings")
     typer.echo(calibration_table(found).text)
     typer.echo(f"right ones get a higher probability than wrong ones in {found.ranking:.1%} of pairs")
@@ -74,15 +83,14 @@ def judge(
 
 
 @app.command()
-def readme(profile_name: ProfileName = "mini", settings: Settings = None) -> None:
-    """Write the results of data/mini/results into README.md, with their picture."""
-    profile = opened(profile_name, settings)
-    from ..bench import Bench
-    from ..report.human_check import LABELLED, agreement, read_labelled
-    from ..report.readme import PICTURE, overview, results_section, write_readme
+def readme() -> None:
+    """Write the records that ship into README.md, with their picture, and into docs/claims.md."""
+    from ..report.readme import CLAIMS, PICTURE, claims_page, overview, results_section, write_readme
 
-    people = agreement(read_labelled(profile.resolve(LABELLED)), Bench(profile).judge)
-    records = ROOT / "data/mini/results"
-    write_readme(ROOT / "README.md", results_section(records, people))
-    (records / PICTURE).write_bytes(overview(records).png(dpi=150))
-    typer.echo(str(ROOT / "README.md"))
+    folder = load_profile("mini").shipped
+    if folder is None:
+        raise DataError("the records of the profile mini are not here: run from a checkout")
+    write_readme(ROOT / "README.md", results_section(folder))
+    (folder / PICTURE).write_bytes(overview(folder).png(dpi=150))
+    atomic_write(ROOT / CLAIMS, claims_page())
+    typer.echo(f"{ROOT / 'README.md'}\n{ROOT / CLAIMS}")

@@ -194,6 +194,7 @@ def _data_keys(profile: Profile, imported: Imported, training: bool) -> dict[str
     train_sets = sets if "train" in imported.splits else []
     return {
         "description": f"Own data: {imported}",
+        "records": None,  # the base's are of another corpus
         "data.corpus": _short(imported.path / CORPUS, profile),
         "data.questions": _short(imported.path / QUESTIONS, profile),
         "data.sets": sets,

@@ -23,7 +23,8 @@ from ..profile import ModelSpec
 from ..reward import Judge, score_answers
 from ..runs.stages import atomic_write
 from ..statistics import bootstrap_mean
-from ..wiki.teach import ADAPTERS, CURVE, Sequences, merge, teach
+from ..training.adapters import ADAPTERS
+from ..wiki.teach import CURVE, Sequences, merge, teach
 from ..world.build import Entity, World, build_world
 from ..world.questions import Asked, ask
 from ..world.write import SETS, question_sets

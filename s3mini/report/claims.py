@@ -1,7 +1,8 @@
 """The claims board: what the paper claims, its figure, ours with interval and n, and the verdict.
 
 A verdict is computed, never written: *shown* when the whole interval lies on the claim's side, *contradicted* when it
-lies on the other, *not shown* in between, *not measured* where the experiment has not been run.
+lies on the other, *not shown* in between, *not measured* where the experiment has not been run. Why a claim does not
+hold is `causes`'.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Any, Literal
 
 from ..opponents import OPPONENTS, best_opponent
 from ..results import Results, best_rival
+from . import causes
 from .beside_paper import TRAINED_ON, ablation, average, general, paper
-from .html import Rich, Row, table
+from .causes import Cause, Causes
+from .html import Cell, Rich, Row, table
+from .shipped import Records, all_shipped
 from .tables import markdown, percent, points
 
 Verdict = Literal["shown", "not shown", "contradicted", "not measured"]
@@ -24,7 +28,7 @@ SMALL = 0.02  # a difference of GenAcc below which "costs nothing" and "adds lit
 
 @dataclass(frozen=True)
 class Measured:
-    """Our side of a claim. ``why`` explains a verdict that a reader would not expect."""
+    """Our side of a claim. ``why`` says how the figure came about, where a reader would not expect it."""
 
     ours: str = "–"
     n: int | None = None
@@ -38,21 +42,31 @@ class Claim(Measured):
 
     text: str
     theirs: str
+    cause: Cause | None = None  # of its not holding; None where it holds, was not measured, or nobody knows
+
+    @property
+    def fails(self) -> bool:
+        return self.verdict in ("not shown", "contradicted")
+
+    @property
+    def about(self) -> str:
+        """What a reader of the verdict wants to know besides."""
+        return " ".join(filter(None, [self.cause.text if self.cause else "", self.why]))
 
 
-def claims(
-    results: Results,
-    experiments: Mapping[str, Any],
-    herbal: Results | None = None,
-    people: Mapping[str, Any] | None = None,
-) -> list[Claim]:
-    """Every claim, in the paper's order; what was not run is not measured.
+Boards = Mapping[str, Sequence[Claim]]
+"""A board by the name of the profile it was measured at."""
 
-    Args:
-        experiments: an ``experiments.json``.
-        herbal: the ``results.json`` of the multiple-choice profile.
-        people: `human_check.agreement` of the hand-labelled outputs.
-    """
+
+def boards(first: Records) -> dict[str, list[Claim]]:
+    """The board of these records, then those that ship for other profiles."""
+    return {records.profile: claims(records) for records in (first, *all_shipped(but=first.profile))}
+
+
+def claims(records: Records) -> list[Claim]:
+    """Every claim, in the paper's order; what was not run is not measured."""
+    results: Any = records.results or {}
+    experiments = records.experiments
     pairs = results.get("differences", {})
     to_rag, to_untrained = (pairs.get(f"s3 - {rival}", {}) for rival in ("rag-dense", "s3-untrained"))
     reread = experiments.get("generator", {}).get("arms", {}).get("s3", {})
@@ -63,31 +77,34 @@ def claims(
     fewer = max(examples["search-r1"], examples["deepretrieval"]) / examples["s3"]
     said = "{gen_acc_finds} % against {em_finds} %".format(**paper()["people"])
     more_steps = f"{_gap(ablation('steps', 1), ablation('steps', 0))} (15 × the steps)"
-    board = [
-        ("s3 beats every baseline", _gap(average("s3"), average("search-r1")), _to_the_best(results, experiments.get("opponents"))),
+    board: list[tuple[str, str, Measured, Causes]] = [
+        ("s3 beats every baseline", _gap(average("s3"), average("search-r1")), _to_the_best(records.results, experiments.get("opponents")), causes.TOO_SHORT),
         ("s3 beats naive RAG",
-            _gap(average("s3"), average("rag-dense")), _beside_zero(to_rag.get("average"))),
+            _gap(average("s3"), average("rag-dense")), _beside_zero(to_rag.get("average")), {}),
         ("… also on sets it was not trained on",
-            _gap(fmean(s3), fmean(rag)), _beside_zero(to_rag.get("transfer"))),
-        ("what training adds to the same loop", "no such row", _beside_zero(to_untrained.get("average"))),
+            _gap(fmean(s3), fmean(rag)), _beside_zero(to_rag.get("transfer")), {}),
+        ("what training adds to the same loop", "no such row", _beside_zero(to_untrained.get("average")), {}),
         ("s3 needs far fewer examples than its opponents",
-            f"{fewer:.0f} × fewer", _needed(experiments, "examples")),
+            f"{fewer:.0f} × fewer", _needed(experiments, "examples"), causes.FEWER),
         ("… and less time",
-            f"{minutes['search-r1'] / minutes['s3']:.0f} × less", _needed(experiments, "seconds")),
+            f"{minutes['search-r1'] / minutes['s3']:.0f} × less", _needed(experiments, "seconds"), causes.SLOWER),
         ("s3 is best on medical questions, zero-shot",
-            _gap(medical["s3"], next_medical), _to_the_best(herbal)),
-        ("selection shortens the context at no cost", "{}–{} ×".format(*paper()["selection_shortens"]), _selection(results)),
-        ("beginning with a search helps", *_without(experiments, "loop", 2)),
-        ("selecting documents helps", *_without(experiments, "loop", 1)),
-        ("GenAcc is a better reward than exact match", *_without(experiments, "reward", 3)),
-        ("… and than span match", *_without(experiments, "reward", 2)),
-        ("20 steps are enough: more add little", more_steps, _more_steps(experiments)),
+            _gap(medical["s3"], next_medical), _to_the_best(records.herbal), causes.NOTHING_LEFT),
+        ("selection shortens the context at no cost", "{}–{} ×".format(*paper()["selection_shortens"]), _selection(results), {}),
+        ("beginning with a search helps", *_without(experiments, "loop", 2), causes.BEGIN_CANCELS),
+        ("selecting documents helps", *_without(experiments, "loop", 1), causes.NOT_MISLED),
+        ("GenAcc is a better reward than exact match", *_without(experiments, "reward", 3), causes.BARE_NAMES),
+        ("… and than span match", *_without(experiments, "reward", 2), causes.BARE_NAMES),
+        ("20 steps are enough: more add little", more_steps, _more_steps(experiments), causes.SMALLER_STEPS),
         ("what s3 finds helps a generator it was not trained with",
             _gap(average("s3", "qwen-7b"), average("rag-dense", "qwen-7b")),
-            _beside_zero(reread.get("difference"))),
-        ("GenAcc finds what a person accepts, exact match does not", said, _people(people)),
+            _beside_zero(reread.get("difference")), {}),
+        ("GenAcc finds what a person accepts, exact match does not", said, _people(records.people), {}),
     ]  # fmt: skip
-    return [Claim(**vars(measured), text=text, theirs=theirs) for text, theirs, measured in board]
+    found = [(Claim(**vars(ours), text=text, theirs=theirs), known) for text, theirs, ours, known in board]
+    return [
+        replace(claim, cause=known.get(records.profile)) if claim.fails else claim for claim, known in found
+    ]
 
 
 def _gap(left: float | None, right: float | None) -> str:
@@ -102,14 +119,14 @@ def side(estimate: Mapping[str, Any]) -> Verdict:
     return "shown" if low > 0 else "contradicted" if high < 0 else "not shown"
 
 
-def _beside_zero(estimate: Mapping[str, Any] | None, why: str = "") -> Measured:
+def _beside_zero(estimate: Mapping[str, Any] | None) -> Measured:
     """A difference that the claim says is positive."""
-    return Measured(points(estimate), estimate["n"], side(estimate), why) if estimate else Measured()
+    return Measured(points(estimate), estimate["n"], side(estimate)) if estimate else Measured()
 
 
 def _to_the_best(results: Results | None, seeds: Mapping[str, Any] | None = None) -> Measured:
     """To the best method; where that is an opponent trained with several ``seeds``, over seeds as well."""
-    best = best_rival(methods := results.get("methods", {})) if results else None
+    best = best_rival(results.get("methods", {})) if results else None
     if results is None or best is None:
         return Measured()
     estimate = results["differences"].get(f"s3 - {best}", {}).get("average")
@@ -117,12 +134,7 @@ def _to_the_best(results: Results | None, seeds: Mapping[str, Any] | None = None
         best, estimate = best_opponent(seeds)
         best += f"; over {len(seeds['seeds'])} seeds"
     measured = _beside_zero(estimate)
-    why = ""
-    if "rag-dense" in methods and methods["rag-dense"]["average"]["gen_acc"] > 0.95:
-        why = "naive retrieval answers nearly all of them already"
-    elif measured.verdict == "contradicted":
-        why = "where one small model plays searcher and generator, a searcher that also answers reads as well as the generator"
-    return replace(measured, ours=f"{measured.ours} (to {best})", why=why)
+    return replace(measured, ours=f"{measured.ours} (to {best})")
 
 
 def reached(curve: Sequence[Mapping[str, Any]], accuracy: float) -> Mapping[str, Any]:
@@ -151,7 +163,7 @@ def _needed(experiments: Mapping[str, Any], key: str) -> Measured:
     return Measured(said, n, "shown" if ratio > 1 else "contradicted", why)
 
 
-def _selection(results: Results) -> Measured:
+def _selection(results: Mapping[str, Any]) -> Measured:
     effect = results.get("selection", {})
     if not effect.get("shrink"):
         return Measured()
@@ -173,9 +185,7 @@ def _without(experiments: Mapping[str, Any], study: str, row: int) -> tuple[str,
     if (given := _to_first_arm(experiments, study, row)) is None:
         return theirs, Measured()
     flipped = {"mean": -given["mean"], "ci95": [-given["ci95"][1], -given["ci95"][0]], "n": given["n"]}
-    same = study == "reward" and given["ci95"] == [0, 0]
-    why = "this generator answers in bare names, so that every reward pays the same" if same else ""
-    return theirs, _beside_zero(flipped, why)
+    return theirs, _beside_zero(flipped)
 
 
 def _more_steps(experiments: Mapping[str, Any]) -> Measured:
@@ -194,22 +204,31 @@ def _people(people: Mapping[str, Any] | None) -> Measured:
     return Measured(said, gen_acc["n"], "shown" if gen_acc["ci95"][0] > em["ci95"][1] else "not shown")
 
 
-def claims_table(board: Sequence[Claim]) -> Rich:
-    """The claims board."""
+def claims_table(shown: Boards) -> Rich:
+    """The claims boards, side by side."""
     rows = []
-    for claim in board:
-        n = f"n = {claim.n}" if claim.n else ""
-        verdict = f"{MARKS[claim.verdict]} {claim.verdict}"
-        rows.append(Row(claim.text, [claim.theirs, (claim.ours, n), verdict], claim.why))
-    heads = ["claim", "paper", ("ours", "95 % interval"), "verdict"]
+    for same in zip(*shown.values(), strict=True):
+        cells: list[Cell] = []
+        for claim in same:
+            n = f"n = {claim.n}" if claim.n else ""
+            cells += [Cell(claim.ours, n), Cell(f"{MARKS[claim.verdict]} {claim.verdict}")]
+        rows.append(Row(same[0].text, [Cell(same[0].theirs), *cells], _about(shown, same)))
+    measured = [head for name in shown for head in (Cell(name, "95 % interval"), Cell("verdict"))]
     note = "Points are percentage points of GenAcc. Verdicts are computed: see the text above."
-    return table(heads, rows, note)
+    return table([Cell("claim"), Cell("paper"), *measured], rows, note)
 
 
-def markdown_claims(board: Sequence[Claim]) -> str:
-    """The board for a README."""
-    rows = [
-        [c.text, c.theirs, c.ours, str(c.n or "–"), f"{c.verdict}: {c.why}" if c.why else c.verdict]
-        for c in board
-    ]
-    return markdown(["Claim", "Paper", "Here", "n", "Verdict"], rows)
+def _about(shown: Boards, same: Sequence[Claim]) -> str:
+    """What is to be said of one claim's verdicts, each with its profile where there are several."""
+    said = {name: claim.about for name, claim in zip(shown, same, strict=True) if claim.about}
+    return " ".join(f"{name}: {text}" if len(shown) > 1 else text for name, text in said.items())
+
+
+def markdown_claims(shown: Boards) -> str:
+    """The boards for a page, side by side."""
+    rows = []
+    for same in zip(*shown.values(), strict=True):
+        cells = [cell for c in same for cell in (c.ours, str(c.n or "–"), c.verdict)]
+        rows.append([same[0].text, same[0].theirs, *cells])
+    heads = [head for name in shown for head in (f"At `{name}`", "n", "Verdict")]
+    return markdown(["Claim", "Paper", *heads], rows)

@@ -18,8 +18,10 @@ from ..retrieval import open_corpus
 from ..runs.stages import atomic_write
 from . import plots
 from .beside_paper import paper_table
+from .claims import boards, claims_table
 from .html import Cell, Rich, Row, episode_html, render, style, table
 from .plots import GROUPS
+from .shipped import Records, own_records
 from .tables import accuracy, difference, fraction, interval, markdown, percent
 
 
@@ -238,11 +240,12 @@ def read_seeds(profile: Profile) -> list[Results]:
     return sorted((run for run in runs if "s3" in run["methods"]), key=lambda run: run["seed"])
 
 
-def write_report(profile: Profile, results: Results | None = None) -> Path:
+def write_report(profile: Profile, results: Results | None = None, records: Records | None = None) -> Path:
     """Write ``build/<profile>/report.html``: tables, plots and whole episodes in one self-contained file.
 
     Args:
         results: None reads ``results.json``.
+        records: what the claims board is read from; None takes what this build left, or what ships.
 
     Raises:
         DataError: nothing was evaluated yet. StageError: the disk is full.
@@ -258,6 +261,7 @@ def write_report(profile: Profile, results: Results | None = None) -> Path:
         tiles=_tiles(results),
         table=results_table(results),
         paper=paper_table(results),
+        claims=claims_table(boards(records or own_records(profile, results))),
         costs=cost_table(results),
         differences=differences_table(results) if compared else None,
         seeds=seeds_table(runs) if len(runs) > 1 else None,

@@ -1,39 +1,41 @@
-"""The README's results, written from the shipped records, so that no figure there is typed by hand."""
+"""The README's results and the page of claims, written from the shipped records, so that no figure there is typed by hand."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..experiments import FILE, read_experiments
-from ..results import best_rival, read_results
+from ..results import best_rival
 from .beside_paper import markdown_ablation
-from .claims import SMALL, claims, markdown_claims
+from .claims import SMALL, Boards, claims, markdown_claims
+from .controls import markdown_controls
 from .html import render
 from .page import markdown_runs, markdown_table
 from .plots import Plot, overview_plot
+from .shipped import MAIN, Records, all_shipped, shipped_runs
 from .tables import points
 
-RUNS = ("seed0", "seed1", "seed2", "fresh-world")
 PICTURE = "overview.png"
-BEGIN, END = "<!-- written by `s3mini readme` from data/mini/results/ -->\n", "<!-- end -->\n"
+CLAIMS = "docs/claims.md"
+BEGIN, END = "<!-- written by `s3mini readme` from the records in data/ -->\n", "<!-- end -->\n"
+VERDICTS = ("shown", "not shown", "contradicted", "not measured")
 
 
-def results_section(records: Path, people: Mapping[str, Any]) -> str:
+def results_section(folder: Path, shipped: list[Records] | None = None) -> str:
     """The text between the README's two marks, ``templates/readme.md.j2``; its picture is `overview`.
 
     Args:
-        records: folder of ``seed0.json`` and the other runs, ``experiments.json`` and ``herbal.json``.
-        people: `human_check.agreement` of the hand-labelled outputs.
+        folder: the mini profile's records.
+        shipped: mini's first, then other profiles'; None: those that ship.
 
     Raises:
         DataError: a record is missing or malformed.
     """
-    runs = {name: read_results(records / f"{name}.json") for name in RUNS}
-    main, experiments = runs["seed0"], read_experiments(records / FILE)
-    board = claims(main, experiments, read_results(records / "herbal.json"), people)
+    runs = shipped_runs(folder)
+    main = runs[MAIN]
+    shipped = all_shipped() if shipped is None else shipped
+    experiments = shipped[0].experiments
     longer_name, longer = list(experiments["steps"]["arms"].items())[-1]
-    opponent = (records.parent / "opponents" / "search-r1" / "curve.jsonl").read_text(encoding="utf-8")
+    opponent = (folder.parent / "opponents" / "search-r1" / "curve.jsonl").read_text(encoding="utf-8")
     text = render(
         "readme.md.j2",
         main=main,
@@ -48,17 +50,50 @@ def results_section(records: Path, people: Mapping[str, Any]) -> str:
         best=best_rival(main["methods"]),
         points=points,
         runs=markdown_runs(runs),
-        verdicts=[claim.verdict for claim in board],
-        small=SMALL,
-        claims=markdown_claims(board),
+        others={r.profile: markdown_table(r.results) for r in shipped[1:] if r.results is not None},
+        claims=CLAIMS,
+        counts=_counts({r.profile: claims(r) for r in shipped}),
         ablations=markdown_ablation(experiments),
     )
     return text + "\n"
 
 
-def overview(records: Path) -> Plot:
-    """The README's picture, from the records of `RUNS`."""
-    return overview_plot({name: read_results(records / f"{name}.json") for name in RUNS})
+def claims_page(shipped: list[Records] | None = None) -> str:
+    """The page ``docs/claims.md``, ``templates/claims.md.j2``; ``shipped`` as in `results_section`.
+
+    Raises:
+        DataError: a record is missing or malformed.
+    """
+    shipped = all_shipped() if shipped is None else shipped
+    found: Boards = {records.profile: claims(records) for records in shipped}
+    failing: dict[str, list[Any]] = {}
+    for records in shipped:
+        for claim in found[records.profile]:
+            if claim.fails:
+                failing.setdefault(claim.text, []).append((records, claim))
+    text = render(
+        "claims.md.j2",
+        counts=_counts(found),
+        small=SMALL,
+        claims=markdown_claims(found),
+        failing=failing,
+        controls=markdown_controls(shipped),
+    )
+    return text + "\n"
+
+
+def _counts(found: Boards) -> dict[str, str]:
+    """How many claims have each verdict, in words, by profile."""
+    verdicts = {name: [claim.verdict for claim in board] for name, board in found.items()}
+    return {
+        name: ", ".join(f"{given.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in given)
+        for name, given in verdicts.items()
+    }
+
+
+def overview(folder: Path) -> Plot:
+    """The README's picture, from the runs recorded in ``folder``."""
+    return overview_plot(shipped_runs(folder))
 
 
 def write_readme(readme: Path, text: str) -> None:

@@ -51,13 +51,14 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
 
 def make_reader(profile: Profile, seed: int = 0) -> Path:
     """Teach the reader (`wiki.reader`); returns the folder of its adapters, under ``build/<profile>/taught/``."""
-    return _taught(profile, "reader", {"seed": seed}, lambda bench: reader_sequences(bench, seed))
+    settings = {"seed": seed, "learning_rate": 5e-4}
+    return _taught(profile, "reader", settings, lambda bench: reader_sequences(bench, seed))
 
 
 def make_searcher(profile: Profile, seed: int = 0) -> Path:
     """Teach the protocols' formats (`wiki.coldstart`); returns the folder of the adapters, as `make_reader`."""
-    settings = {"seed": seed, "episodes": EPISODES, "rounds": ROUNDS}
-    return _taught(profile, "searcher", settings, lambda bench: _scripted(bench, seed), learning_rate=1e-3)
+    settings = {"seed": seed, "episodes": EPISODES, "rounds": ROUNDS, "learning_rate": 1e-3}
+    return _taught(profile, "searcher", settings, lambda bench: _scripted(bench, seed))
 
 
 def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
@@ -105,16 +106,15 @@ def _taught(
     name: str,
     settings: Mapping[str, Any],
     shown: Callable[[Bench], Sequence[Sequences]],
-    **how: float,
 ) -> Path:
     base, seed = fetch(profile) / "model", settings["seed"]
     untaught = profile.model_copy(update={role: base_spec(profile) for role in ("searcher", "generator")})
     inputs = {"model": fingerprint(base), "questions": fingerprint(profile.resolve(profile.data.questions))}
-    with Stage(profile, f"taught/{name}-seed{seed}", inputs, {**settings, **how}) as stage:
+    with Stage(profile, f"taught/{name}-seed{seed}", inputs, settings) as stage:
         if not stage.done:
             taught = shown(Bench(untaught, seed))
             model = load_model(base_spec(profile), shared=False).model
-            teach(model, taught, stage.dir / "adapters", seed=seed, **how)
+            teach(model, taught, stage.dir / "adapters", seed=seed, learning_rate=settings["learning_rate"])
             merge(base, stage.dir / "adapters", stage.dir / "model")
             stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)
     return stage.path

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from s3mini.report import beside_paper
+from s3mini.report.causes import NOT_MEASURED
 from s3mini.report.claims import claims, claims_table, markdown_claims, side
+from s3mini.report.shipped import Records, all_shipped
 
 
 def estimate(mean: float, half: float = 0.01) -> dict[str, Any]:
@@ -21,8 +23,10 @@ def test_a_verdict_is_where_the_interval_lies(mean: float, verdict: str) -> None
     assert side(estimate(mean)) == verdict
 
 
-def board(results: dict[str, Any] | None = None, experiments: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {claim.text: claim for claim in claims(results or {}, experiments or {})}
+def board(
+    results: dict[str, Any] | None = None, experiments: dict[str, Any] | None = None, profile: str = "mini"
+) -> dict[str, Any]:
+    return {claim.text: claim for claim in claims(Records(profile, results, experiments or {}))}
 
 
 def test_without_results_nothing_is_measured() -> None:
@@ -49,6 +53,7 @@ def test_the_best_baseline_is_the_one_to_beat() -> None:
     found = board({"methods": methods, "differences": {"s3 - ircot": {"average": estimate(-0.1)}}})
     claim = found["s3 beats every baseline"]
     assert claim.verdict == "contradicted" and "to ircot" in claim.ours
+    assert claim.cause is not None and "ends before" in claim.about
 
 
 def test_over_seeds_the_hardest_opponent_is_the_one_to_beat() -> None:
@@ -102,10 +107,36 @@ def test_an_ablation_is_read_as_full_minus_arm() -> None:
     assert found["selecting documents helps"].verdict == "not shown"
 
 
-def test_the_board_prints() -> None:
-    rows = claims({}, {})
-    assert len(markdown_claims(rows).splitlines()) == len(rows) + 2
-    assert "not measured" in claims_table(rows).text
+def test_boards_stand_side_by_side_and_name_the_profile_of_a_cause() -> None:
+    arms = {"full": {}, "no selection": {"difference": estimate(0.1)}}
+    mini, wiki = (claims(Records(name, None, {"loop": {"arms": arms}})) for name in ("mini", "wiki"))
+    lines = markdown_claims({"mini": mini, "wiki": wiki}).splitlines()
+    assert len(lines) == len(mini) + 2
+    assert lines[0] == "| Claim | Paper | At `mini` | n | Verdict | At `wiki` | n | Verdict |"
+    table = claims_table({"mini": mini, "wiki": wiki})
+    assert "not measured" in table.text and "mini: This generator is not misled" in table.html
+    assert "wiki: " not in table.html and "mini: " not in claims_table({"mini": mini}).html
+
+
+def test_a_cause_is_shown_only_where_its_claim_fails_and_only_at_its_profile() -> None:
+    text, better = "selecting documents helps", {"full": {}, "no selection": {"difference": estimate(-0.1)}}
+    worse = {"full": {}, "no selection": {"difference": estimate(0.1)}}
+    assert board(experiments={"loop": {"arms": better}})[text].cause is None
+    assert board()[text].cause is None
+    assert board(experiments={"loop": {"arms": worse}})[text].cause is not None
+    assert board(experiments={"loop": {"arms": worse}}, profile="smoke")[text].cause is None
+
+
+def test_every_claim_that_fails_at_mini_has_a_cause_and_a_control_that_was_recorded() -> None:
+    (mini,) = (records for records in all_shipped() if records.profile == "mini")
+    failing = [claim for claim in claims(mini) if claim.fails]
+    assert failing
+    for claim in failing:
+        assert claim.cause is not None, claim.text
+        assert not any(letter.isdecimal() for letter in claim.cause.text.replace("s3", "").replace("R1", ""))
+        found = [control.found(mini) for control in claim.cause.controls]
+        assert any(figure != NOT_MEASURED for figure in found), claim.text
+        assert {control.found(Records("mini")) for control in claim.cause.controls} == {NOT_MEASURED}
 
 
 def test_the_papers_averages_are_those_it_prints() -> None:

@@ -350,6 +350,9 @@ def test_report_is_one_file_that_fetches_nothing(profile: Profile, results: dict
         assert name in page.text
     assert headline(results) in page.text
     assert "s3-seed0" in page.text  # the training run and its curves
+    assert (
+        "s3 beats naive RAG" in page.text and "not shown" in page.text
+    )  # the claims board, of these results
 
 
 def test_report_shows_episodes_before_and_after(profile: Profile, results: dict[str, Any]) -> None:

@@ -1,0 +1,159 @@
+"""How the searcher searches: how often, whether that follows the hops, what a price does, and a world where nothing is found.
+
+Controls, not claims of the paper: what they find is said without a verdict. Read from the studies ``price`` and
+``broken``; what was not recorded is said to be so.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from markupsafe import escape
+from matplotlib.figure import Figure
+
+from .causes import NOT_MEASURED, arms
+from .html import Cell, Rich, Row, table
+from .plots import BEFORE, GRID, INK, MUTED, OURS, Plot, styled
+from .shipped import Records
+from .tables import NONE, fraction, markdown
+
+SET_COLOURS = ("#0b69c7", "#c2702b", "#6a994e", "#9d7cc4", "#c86b98", "#52606d", "#d9a441")
+
+
+def _searches(records: Records) -> list[str]:
+    methods = records.results["methods"] if records.results else {}
+    names = [name for name in ("s3-untrained", "s3") if name in methods]
+    return [f"{name}: {methods[name]['searches_per_question']:.2f}" for name in names]
+
+
+def _each(study: str, say: Callable[[Mapping[str, Any]], str]) -> Callable[[Records], list[str]]:
+    return lambda records: [f"{name}: {say(arm)}" for name, arm in arms(records, study).items()]
+
+
+def _follows(arm: Mapping[str, Any]) -> str:
+    """Searches by hops, and their correlation over all questions."""
+    if "searches" not in arm:
+        return NOT_MEASURED
+    found = arm["searches"]["all"]
+    by_hops = ", ".join(f"{mean:.2f}" for mean in found["hops"].values())
+    return f"{by_hops} by {'/'.join(found['hops'])} hops, r = {_r(found)}"
+
+
+def _r(figures: Mapping[str, Any]) -> str:
+    return NONE if figures["correlation"] is None else f"{figures['correlation']:+.2f}"
+
+
+def _paid(arm: Mapping[str, Any]) -> str:
+    return f"GenAcc {fraction(arm['average'])}, {arm['searches_per_question']:.2f} searches"
+
+
+CONTROLS: Sequence[tuple[str, str, Callable[[Records], list[str]]]] = (
+    ("How many searches does it make per question?", "results", _searches),
+    ("Do its searches follow the hops of the question, and do they when a search costs reward?",
+        "price", _each("price", _follows)),
+    ("What does a price on searches cost?", "price", _each("price", _paid)),
+    ("Does it stop searching where no search finds anything of use?", "broken", _each("broken", _paid)),
+)  # fmt: skip
+"""What is asked, the study that answers, and the answer: a line for each arm, none where it has not been recorded."""
+
+
+def controls_table(shown: Sequence[Records]) -> Rich:
+    """The controls of each of the records, side by side; a row for each arm."""
+    rows = []
+    for asked, study, answer in CONTROLS:
+        lines = zip_longest(*(answer(records) or [NOT_MEASURED] for records in shown), fillvalue="")
+        rows += [Row("" if i else asked, cells, "" if i else study) for i, cells in enumerate(lines)]
+    return table(["control", *(records.profile for records in shown)], rows)
+
+
+def markdown_controls(shown: Sequence[Records]) -> str:
+    """The same for a page."""
+    rows = [
+        [asked, f"`{study}`", *("<br>".join(answer(records)) or NOT_MEASURED for records in shown)]
+        for asked, study, answer in CONTROLS
+    ]
+    return markdown(["Control", "Study", *(f"At `{records.profile}`" for records in shown)], rows)
+
+
+def not_recorded(study: str) -> Rich:
+    """Stands where a study's figures would."""
+    text = f"{study}: not recorded (`s3mini experiment {study}` makes it)"
+    return Rich(text, escape(text))
+
+
+def searches_table(experiments: Mapping[str, Any], study: str = "price") -> Rich:
+    """Searches per question of every arm, set by set, and below each their correlation with the hops within the set."""
+    if not (found := _with_searches(experiments, study)):
+        return not_recorded(study)
+    rows = []
+    for name, arm in found.items():
+        figures = {**arm["searches"]["sets"], "all": arm["searches"]["all"]}
+        rows.append(Row(name, [Cell(f"{of['mean']:.2f}", f"r = {_r(of)}") for of in figures.values()]))
+    sets = [f"{name} ({'/'.join(of['hops'])})" for name, of in figures.items()]
+    note = f"r: correlation of searches and hops over the questions; {NONE} where one of them is always the same. Brackets: hops."
+    return table([study, *sets], rows, note)
+
+
+def _with_searches(experiments: Mapping[str, Any], study: str) -> dict[str, Any]:
+    """The arms of a study whose searches were recorded by set."""
+    found = experiments.get(study, {}).get("arms", {})
+    return {name: arm for name, arm in found.items() if "searches" in arm}
+
+
+@styled
+def price_plot(experiments: Mapping[str, Any]) -> Plot | Rich:
+    """GenAcc against searches per question, an arm of the study ``price`` each, with 95 % intervals."""
+    if not (found := experiments.get("price", {}).get("arms", {})):
+        return not_recorded("price")
+    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    axes = figure.subplots()
+    x = [arm["searches_per_question"] for arm in found.values()]
+    y = np.array([arm["average"]["gen_acc"] for arm in found.values()])
+    low, high = np.array([arm["average"]["ci95"] for arm in found.values()]).T
+    axes.plot(x, y, color=BEFORE, lw=1.5, zorder=1)
+    axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=OURS, ms=7, elinewidth=1.5, zorder=2)
+    for name, place in zip(found, zip(x, y, strict=True), strict=True):
+        axes.annotate(name, place, (8, -12), textcoords="offset points", fontsize=9, color=INK)
+    axes.set(xlabel="searches per question", ylabel="GenAcc, average of the sets")
+    axes.margins(x=0.2)
+    axes.grid()
+    said = ", ".join(f"{name} {searches:.2f}" for name, searches in zip(found, x, strict=True))
+    return Plot(f"GenAcc against searches per question, by the price of a search ({said})", figure)
+
+
+@styled
+def hops_plot(experiments: Mapping[str, Any], study: str = "price") -> Plot | Rich:
+    """Searches per question against the hops of the questions: a panel for each arm, a point for each set.
+
+    The line is the mean over all questions of so many hops.
+    """
+    if not (found := _with_searches(experiments, study)):
+        return not_recorded(study)
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (name, arm) in zip(panels, found.items(), strict=True):
+        every, sets = arm["searches"]["all"], arm["searches"]["sets"]
+        axes.plot(*_line(every), color=GRID, lw=6, solid_capstyle="round", zorder=1)
+        for place, (set_name, figures) in enumerate(sets.items()):
+            hops, means = _line(figures)
+            shifted = [
+                h + 0.3 * (place / max(1, len(sets) - 1) - 0.5) for h in hops
+            ]  # equal points stay apart
+            axes.plot(
+                shifted, means, "o", color=SET_COLOURS[place % len(SET_COLOURS)], ms=6.5, label=set_name
+            )
+        axes.set_title(f"{name}: r = {_r(every)}")
+        axes.set_xticks(_line(every)[0])
+        axes.set_xlabel("hops")
+        axes.grid(axis="y", color=MUTED, alpha=0.25)
+    panels[0].set(ylabel="searches per question", ylim=(0, None))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), handletextpad=0.3)
+    said = ", ".join(f"{name} {_r(arm['searches']['all'])}" for name, arm in found.items())
+    return Plot(f"Searches per question by hops; correlation over all questions: {said}", figure)
+
+
+def _line(figures: Mapping[str, Any]) -> tuple[list[int], list[float]]:
+    """Hops, and the mean searches at each."""
+    return [int(hops) for hops in figures["hops"]], list(figures["hops"].values())

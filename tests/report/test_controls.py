@@ -1,0 +1,86 @@
+"""How the searcher searches: figures and pictures of made-up entries, and what is said where nothing was recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from s3mini.report.controls import controls_table, hops_plot, markdown_controls, price_plot, searches_table
+from s3mini.report.html import Rich
+from s3mini.report.plots import Plot
+from s3mini.report.shipped import Records
+from s3mini.results import searching
+
+HOPS = {"a": 1, "b": 1, "c": 2, "d": 3}
+
+
+def searched(*searches: int) -> dict[str, Any]:
+    """Four questions in two sets, and how often each was searched for."""
+    answers: Any = [{"id": i, "searches": n} for i, n in zip(HOPS, searches, strict=True)]
+    return searching({"single": answers[:2], "chains": answers[2:]}, HOPS)
+
+
+def arm(gen_acc: float, *searches: int) -> dict[str, Any]:
+    average = {"n": 4, "gen_acc": gen_acc, "ci95": [gen_acc - 0.1, gen_acc + 0.1]}
+    return {
+        "average": average,
+        "searches_per_question": sum(searches) / 4,
+        "searches": searched(*searches),
+    }
+
+
+PRICE = {"price": {"arms": {"free": arm(0.9, 3, 3, 3, 3), "0.1 a search": arm(0.8, 1, 1, 2, 3)}}}
+
+
+def test_searches_by_hops_by_hand() -> None:
+    found = searched(1, 2, 2, 3)
+    assert found["sets"]["single"] == {"n": 2, "mean": 1.5, "hops": {"1": 1.5}, "correlation": None}
+    assert found["sets"]["chains"]["hops"] == {"2": 2.0, "3": 3.0}
+    assert found["sets"]["chains"]["correlation"] == 1.0
+    assert found["all"]["correlation"] == pytest.approx(0.8528, abs=1e-4)
+    assert searched(3, 3, 3, 3)["all"]["correlation"] is None
+
+
+def test_controls_say_what_was_recorded_and_what_was_not() -> None:
+    shown = [Records("mini", None, PRICE), Records("wiki")]
+    text = markdown_controls(shown)
+    assert "free: GenAcc 0.900 [0.800, 1.000], 3.00 searches<br>0.1 a search: GenAcc 0.800" in text
+    assert "0.1 a search: 1.00, 2.00, 3.00 by 1/2/3 hops, r = +1.00" in text
+    assert all(line.endswith("| not measured |") for line in text.splitlines()[2:])
+    lines = controls_table(shown).text.splitlines()
+    assert len(lines) == 1 + 1 + 2 + 2 + 1 and sum("not measured" in line for line in lines) == 4
+
+
+def test_an_entry_without_searches_by_set_is_not_taken_for_one_with() -> None:
+    old = {"price": {"arms": {"free": {k: v for k, v in arm(0.9, 3, 3, 3, 3).items() if k != "searches"}}}}
+    assert "free: not measured" in markdown_controls([Records("mini", None, old)])
+    assert isinstance(price_plot(old), Plot)
+    for drawn in (hops_plot(old), searches_table(old), price_plot({})):
+        assert isinstance(drawn, Rich) and "not recorded" in drawn.text
+
+
+def test_searches_are_told_by_set_with_their_correlation() -> None:
+    text = searches_table(PRICE).text
+    assert text.splitlines()[0].split() == ["price", "single", "(1)", "chains", "(2/3)", "all", "(1/2/3)"]
+    assert "2.50 r = +1.00" in text and "3.00 r = –" in text
+
+
+def test_the_price_plot_shows_accuracy_against_searches() -> None:
+    plot = price_plot(PRICE)
+    assert isinstance(plot, Plot) and "free 3.00, 0.1 a search 1.75" in plot.caption
+    line, *_ = plot.figure.axes[0].get_lines()
+    assert list(line.get_xdata()) == [3.0, 1.75] and list(line.get_ydata()) == [0.9, 0.8]
+
+
+def test_the_hops_plot_has_a_panel_for_each_arm_and_a_point_for_each_set() -> None:
+    plot = hops_plot(PRICE)
+    assert isinstance(plot, Plot) and plot.png().startswith(b"\x89PNG")
+    free, paid = plot.figure.axes
+    assert (
+        free.get_title(loc="left") == "free: r = –"
+        and paid.get_title(loc="left") == "0.1 a search: r = +1.00"
+    )
+    every, single, chains = paid.get_lines()
+    assert list(every.get_ydata()) == [1.0, 2.0, 3.0]
+    assert list(single.get_ydata()) == [1.0] and list(chains.get_ydata()) == [2.0, 3.0]
