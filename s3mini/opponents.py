@@ -39,7 +39,7 @@ def opponents(profile: Profile, seed: int = 0, progress: bool = True) -> dict[st
     budgets = [("s3", equal), *((name, factor * equal) for name in OPPONENTS for factor in (1, FACTOR))]
     draws = profile.evaluation.bootstrap
     arms: dict[str, Any] = {}
-    first: list[Mapping[str, Mapping[str, float]]] = []
+    first: list[dict[str, dict[str, float]]] = []
     n = 0
     for protocol, steps in budgets:
         runs, seconds = zip(*(_run(profile, protocol, steps, each, progress) for each in seeds), strict=True)
