@@ -43,7 +43,7 @@ def opponents(profile: Profile, seed: int = 0, progress: bool = True) -> dict[st
     n = 0
     for protocol, steps in budgets:
         runs, seconds = zip(*(_run(profile, protocol, steps, each, progress) for each in seeds), strict=True)
-        values: list[Mapping[str, Mapping[str, float]]] = [accuracies(answers) for answers in runs]
+        values = [accuracies(answers) for answers in runs]
         first = first or values
         estimate = across_seeds(values, resamples=draws, seed=seed)
         summaries = [method_summary(answers, draws, seed) for answers in runs]
