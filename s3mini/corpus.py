@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from .choices import options_of
-from .errors import DataError
+from .errors import DataError, StageError
 from .profile import Profile
 from .records import Document, Question
-from .runs.stages import atomic_write
+from .runs.stages import atomic_file
 from .unicode import blank
 
 Item = TypeVar("Item", Document, Question)
@@ -128,9 +129,49 @@ def encodable(value: str, what: str, place: str) -> str:
 
 def _unique(seen: dict[str, str], identifier: str, place: str) -> None:
     if identifier in seen:
-        first = seen[identifier]
-        raise DataError(f"{place}: duplicate id {identifier!r}, first used at line {first} (make ids unique)")
+        raise _duplicate(identifier, place, seen[identifier])
     seen[identifier] = place.rpartition(":")[2]
+
+
+def _duplicate(identifier: str, place: str, line: str) -> DataError:
+    told = f"{place}: duplicate id {identifier!r}, first used at line {line} (make ids unique)"
+    return DataError(told)
+
+
+class FirstUses:
+    """Where each id was first used, for any number of ids: beyond `CACHE` they lie in a temporary file of SQLite's.
+
+    Raises:
+        StageError: the disk is full.
+    """
+
+    CACHE = 1 << 16  # KiB: some 500,000 ids
+
+    def __init__(self) -> None:
+        self._ids = sqlite3.connect("", isolation_level=None)
+        self._ids.execute(f"PRAGMA cache_size = -{self.CACHE}")
+        self._ids.execute("CREATE TABLE used (id BLOB PRIMARY KEY, place TEXT) WITHOUT ROWID")
+        self._ids.execute("BEGIN")  # and no end: nothing is kept
+
+    def of(self, identifier: str, place: str) -> str | None:
+        """The place at which ``identifier`` was used before; None where this ``place`` is the first."""
+        key = identifier.encode("utf-8", "surrogatepass")
+        try:
+            added = self._ids.execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (key, place)).rowcount
+        except sqlite3.OperationalError as error:
+            raise StageError(
+                f"{error}, in the folder for temporary files (free some room, or set TMPDIR)"
+            ) from error
+        if added:
+            return None
+        first: str = self._ids.execute("SELECT place FROM used WHERE id = ?", (key,)).fetchone()[0]
+        return first
+
+    def __enter__(self) -> FirstUses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ids.close()
 
 
 def split_contents(contents: str) -> tuple[str, str]:
@@ -267,16 +308,19 @@ def write_questions(path: str | Path, questions: Iterable[Question]) -> Path:
 
 
 def _write(path: Path, items: Iterable[Item], record: Callable[[Item, str], dict[str, Any]]) -> Path:
-    """One line per item, ids unique; ``record`` makes its JSON object, and is told its place."""
-    seen: dict[str, str] = {}
-    lines = []
-    for number, item in enumerate(items, 1):
-        place = f"{path}:{number}"
-        _unique(seen, item.id, place)
-        line = json.dumps(record(item, place), ensure_ascii=False)
-        lines.append(encodable(line, repr(item.id), place).encode("utf-8") + b"\n")
-    data = b"".join(lines)
-    return atomic_write(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    """One line per item, written as it comes, ids unique; ``record`` makes its JSON object, and is told its place."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    packed = zlib.compressobj(9, wbits=31) if path.suffix == ".gz" else None  # gzip, without a time
+    with FirstUses() as seen, atomic_file(path) as out:
+        for number, item in enumerate(items, 1):
+            place = f"{path}:{number}"
+            if first := seen.of(item.id, str(number)):
+                raise _duplicate(item.id, place, first)
+            line = encodable(encode(record(item, place)), repr(item.id), place).encode("utf-8") + b"\n"
+            out.write(packed.compress(line) if packed else line)
+        if packed:
+            out.write(packed.flush())
+    return path
 
 
 def load_questions(profile: Profile, set_name: str, split: str) -> list[Question]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mini.corpus import (
+    FirstUses,
     fingerprint,
     iter_corpus,
     load_questions,
@@ -186,6 +188,28 @@ def test_writing_what_cannot_be_read_back_leaves_the_old_file(
         write_corpus(path, documents)
     assert path.read_text() == DOC + "\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_first_uses_of_more_ids_than_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FirstUses, "CACHE", 16)  # KiB
+    with FirstUses() as seen:
+        assert [seen.of(f"id {i}", str(i)) for i in range(5000)] == [None] * 5000
+        assert seen.of("id 7", "again") == "7"
+        assert seen.of("\ud800", "x") is None and seen.of("a\0b", "y") is None  # ids of any kind
+        assert (seen.of("\ud800", "-"), seen.of("a", "-"), seen.of("a\0b", "-")) == ("x", None, "y")
+
+
+def test_a_corpus_is_written_as_it_comes(tmp_path: Path) -> None:
+    """Memory does not grow with it; a gzipped one is what gzip makes of the whole."""
+    made = [Document(str(i), f"Title {i}", "Sool " * (i % 90 + 1)) for i in range(3000)]
+    tracemalloc.start()
+    write_corpus(tmp_path / "c.jsonl", iter(made))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    data = (tmp_path / "c.jsonl").read_bytes()
+    assert peak < len(data) / 3
+    write_corpus(tmp_path / "c.jsonl.gz", made)
+    assert (tmp_path / "c.jsonl.gz").read_bytes() == gzip.compress(data, mtime=0)
 
 
 def test_writing_questions_checks_them(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ Each command loads only what it needs (``ask`` never imports the training stack)
 line on stderr and exit code 1; wrong usage is exit code 2.
 """
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _run(arguments)
         return
     restart_in_utf8()
+    atexit.register(gc.freeze)  # else the end looks through all that was imported once more: a second or two
     files = make_unfailing()
     try:
         _run(None)

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from ..errors import DataError
-from ..profile import ROOT, find_searcher, load_profile
+from ..profile import ROOT, Profile, find_searcher, load_profile
 from ..runs.stages import atomic_write
-from .base import ProfileName, Searcher, Seed, Settings, app, opened
+from .base import ProfileName, Searcher, Seed, Settings, app, in_haste, opened
 
 
 @app.command()
@@ -25,6 +25,11 @@ def ask(
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     profile = opened(profile_name, settings)
+    with in_haste():
+        _ask(profile, question, seed, searcher, untrained)
+
+
+def _ask(profile: Profile, question: str, seed: int, searcher: Path | None, untrained: bool) -> None:
     from transformers.utils import logging as transformers_logging
 
     from ..bench import Bench

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from ..corpus import encodable, split_contents
@@ -52,10 +53,7 @@ class Fields:
         named: str | None = getattr(self, role)
         if named is not None:
             return named
-        known: dict[str, list[str]] = {}
-        for key in row.values:
-            known.setdefault(str(key).strip().lower(), []).append(key)
-        keys = next((known[name] for name in COMMON[role] if name in known), [None])
+        keys = _common(role, tuple(row.values))
         if len(keys) > 1:
             both = " and ".join(map(repr, keys))
             raise DataError(f"{row.place}: {both} both look like the {role} (name one with --{role}-field)")
@@ -164,6 +162,15 @@ class Fields:
         if not value.strip():
             raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
         return encodable(value, f"field {str(key)!r}", row.place)
+
+
+@lru_cache(maxsize=256)  # the rows of a file have few sets of keys
+def _common(role: str, keys: tuple[str, ...]) -> list[str | None]:
+    """The keys that are, in lower case, the first common name of ``role`` that is among them; [None] for none."""
+    known: dict[str, list[str | None]] = {}
+    for key in keys:
+        known.setdefault(str(key).strip().lower(), []).append(key)
+    return next((known[name] for name in COMMON[role] if name in known), [None])
 
 
 def _lookup(values: Mapping[str, Any], key: str) -> Any:

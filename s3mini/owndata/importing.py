@@ -14,22 +14,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ..corpus import fingerprint, write_corpus, write_questions
+from ..corpus import FirstUses, fingerprint, write_corpus, write_questions
 from ..errors import DataError
 from ..profile import Profile
 from ..records import Document, Question
 from ..runs.progress import tqdm
-from ..runs.stages import Stage, atomic_write
+from ..runs.stages import Stage, atomic_file, atomic_write
 from ..unicode import folded
 from .fields import Fields, one_line
 from .files import Row, read_rows
-from .passages import WORDS, Cutter
+from .passages import WORDS, Cutter, word_pattern
 
 STAGE = "import"
 CORPUS, QUESTIONS, SOURCES, SKIPPED = "corpus.jsonl", "questions", "sources.jsonl", "skipped.txt"
 SHARES = {"train": 0.6, "dev": 0.1, "test": 0.3}
+AT_ONCE = 256  # documents whose tokens are counted in one go
+MOST_AT_ONCE = 1 << 20  # characters of them, from which on no further one is added
 FEWEST_TO_SPLIT = 40  # with fewer, every question goes to the test
 
 
@@ -120,21 +122,21 @@ def import_data(
         "name": profile.name,
         "fields": fields.settings(),
         "words": words,
-        "tokens": f"{cutter.tokens} of {profile.generator.path}" if cutter.spans else None,
+        "tokens": f"{cutter.tokens} of {profile.generator.path}" if cutter.begins else None,
         "split_seed": split_seed,
         "skip_bad": skip_bad,
     }
     with Stage(profile, STAGE, inputs, settings) as stage:
         if not stage.done:
             skips = Skips(skip_bad)
-            count: Counter[str] = Counter(dict.fromkeys(("documents", "passages", "cut", "words"), 0))
-            sources: list[str] = []
+            count = dict.fromkeys(("documents", "passages", "cut", "words"), 0)
             rows = read_rows(documents, skips, questions)
             shown_rows = tqdm(rows, "import", unit="document", disable=not progress)
-            write_corpus(stage.dir / CORPUS, _passages(shown_rows, fields, cutter, skips, count, sources))
-            if not sources:
-                raise DataError(f"{documents}: no document to import; {skips}")
-            atomic_write(stage.dir / SOURCES, "\n".join(sources) + "\n")
+            with FirstUses() as seen, atomic_file(stage.dir / SOURCES) as sources:
+                usable = _documents(shown_rows, fields, skips, seen)
+                write_corpus(stage.dir / CORPUS, _passages(usable, cutter, count, sources))
+                if not count["documents"]:
+                    raise DataError(f"{documents}: no document to import; {skips}")
             splits = {}
             if questions is not None:
                 by_split = _split(_read_questions(questions, fields, skips), questions, split_seed)
@@ -152,40 +154,70 @@ def import_data(
 # ------------------------------------------------------------------------------------- documents
 
 
-def _passages(
-    rows: Iterable[Row],
-    fields: Fields,
-    cutter: Cutter,
-    skips: Skips,
-    count: Counter[str],
-    sources: list[str],
-) -> Iterator[Document]:
-    """The documents cut into passages; ``count`` and ``sources`` are filled on the way."""
-    seen: dict[str, str] = {}
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A document before it is cut."""
+
+    id: str
+    title: str
+    text: str
+    place: str
+
+
+def _documents(rows: Iterable[Row], fields: Fields, skips: Skips, seen: FirstUses) -> Iterator[Whole]:
+    """The documents that can be used, in order."""
     for row in rows:
         try:
             identifier = fields.one(row, "id") or row.name
             title, text = fields.title_and_text(row)
-            spans = cutter.cut(title, text)
-            if not spans:
+            if word_pattern(text).search(text) is None:
                 raise DataError(f"{row.place}: the document has no text (fill it in, or give --skip-bad)")
-            if identifier in seen:
+            if first := seen.of(identifier, row.place):
                 raise DataError(
-                    f"{row.place}: duplicate id {identifier!r}, first used at {seen[identifier]} "
+                    f"{row.place}: duplicate id {identifier!r}, first used at {first} "
                     "(make ids unique, or name another field with --id-field)"
                 )
         except DataError as error:
             skips(error)
             continue
-        seen[identifier] = row.place
-        count.update(documents=1, cut=len(spans) > 1, passages=len(spans))
-        for number, (begin, end) in enumerate(spans):
-            name = f"{identifier}#{number}" if len(spans) > 1 else identifier
-            passage = one_line(text[begin:end])
-            count["words"] += len(passage.split())
-            source = {"id": name, "source": row.place, "begin": begin, "end": end}
-            sources.append(json.dumps(source, ensure_ascii=False))
-            yield Document(name, title, passage)
+        yield Whole(identifier, title, text, row.place)
+
+
+def _batches(documents: Iterable[Whole]) -> Iterator[list[Whole]]:
+    """`AT_ONCE` documents at a time, fewer long ones; those before an error come before it."""
+    batch: list[Whole] = []
+    characters = 0
+    try:
+        for document in documents:
+            batch.append(document)
+            characters += len(document.text)
+            if len(batch) == AT_ONCE or characters > MOST_AT_ONCE:
+                yield batch
+                batch, characters = [], 0
+    except DataError:
+        yield batch
+        raise
+    yield batch
+
+
+def _passages(
+    documents: Iterable[Whole], cutter: Cutter, count: dict[str, int], sources: BinaryIO
+) -> Iterator[Document]:
+    """The documents cut into passages; ``count`` and ``sources`` are filled on the way."""
+    source = json.JSONEncoder(ensure_ascii=False).encode
+    for batch in _batches(documents):
+        cuts = cutter.cut_all([(document.title, document.text) for document in batch])
+        for document, spans in zip(batch, cuts, strict=True):
+            count["documents"] += 1
+            count["cut"] += len(spans) > 1
+            count["passages"] += len(spans)
+            for number, (begin, end) in enumerate(spans):
+                name = f"{document.id}#{number}" if len(spans) > 1 else document.id
+                words = document.text[begin:end].split()
+                count["words"] += len(words)
+                where = {"id": name, "source": document.place, "begin": begin, "end": end}
+                sources.write(source(where).encode("utf-8") + b"\n")
+                yield Document(name, document.title, " ".join(words))
 
 
 # ------------------------------------------------------------------------------------- questions

@@ -1,4 +1,4 @@
-"""Sentence encoders: text to unit vectors, through sentence-transformers.
+"""Sentence encoders: text to unit vectors, as sentence-transformers makes them.
 
 The paper's encoder is intfloat/e5-base-v2: mean pooling, L2-normalised, prefixes "query: " and
 "passage: ", 256 tokens for queries and 180 for passages (appendix A.2). Pooling follows the encoder's own
@@ -22,6 +22,7 @@ from ..corpus import fingerprint
 from ..errors import RetrievalError
 from ..profile import DenseSpec
 from ..runs.progress import without_bars
+from .mean_pooling import MeanPooledEncoder, is_mean_pooled
 
 Vectors = npt.NDArray[np.float32]
 
@@ -60,7 +61,7 @@ class Encoder:
 
     @property
     def model(self) -> Any:
-        """The sentence-transformers model."""
+        """The sentence-transformers model, or what does the same (`mean_pooling`)."""
         return _load(self.spec.encoder, self.path, self.spec.device)
 
     def _encode(self, texts: Sequence[str], prefix: str, length: int) -> Vectors:
@@ -95,11 +96,14 @@ def _locate(name: str) -> tuple[str, str]:
 @lru_cache(maxsize=4)
 def _load(name: str, path: str, device: str) -> Any:
     import torch
-    from sentence_transformers import SentenceTransformer
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         with without_bars():
+            if is_mean_pooled(path):
+                return MeanPooledEncoder(path, chosen)
+            from sentence_transformers import SentenceTransformer
+
             return SentenceTransformer(path, device=chosen)
     except Exception as error:  # the hub, the file system and torch each raise their own
         raise RetrievalError(

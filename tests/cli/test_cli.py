@@ -194,8 +194,13 @@ try:
     main(["--help"])
 except SystemExit:
     pass
-import s3mini.methods, s3mini.report.html, s3mini.episodes, s3mini.models.local, s3mini.retrieval
-print([m for m in ("trl", "datasets", "s3mini.training.trainer") if m in sys.modules])
+from s3mini.cli.base import in_haste
+with in_haste():
+    import s3mini.methods, s3mini.report.html, s3mini.episodes, s3mini.models.local, s3mini.retrieval.mean_pooling
+    from transformers import AutoModel
+    import importlib.util
+    assert importlib.util.find_spec("sklearn"), "hidden from transformers alone"
+print([m for m in ("trl", "datasets", "peft", "sentence_transformers", "sklearn", "scipy", "s3mini.training.trainer") if m in sys.modules])
 """
 
 

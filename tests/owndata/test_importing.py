@@ -12,10 +12,10 @@ import pytest
 from owndata_toys import REAL, ROWS, bring, lines, parquet
 
 from s3mini.corpus import read_corpus
-from s3mini.errors import DataError
+from s3mini.errors import DataError, ModelError
 from s3mini.owndata import Fields, import_data
 from s3mini.owndata.importing import FEWEST_TO_SPLIT, drawn_split
-from s3mini.owndata.passages import Cutter, room
+from s3mini.owndata.passages import _WORD, Cutter, room, word_pattern
 from s3mini.profile import Profile, load_profile
 from s3mini.protocols import S3Protocol
 from s3mini.protocols.wordings import render_information
@@ -285,7 +285,7 @@ def test_no_passage_is_longer_than_allowed_and_no_word_is_lost() -> None:
 def test_tokens_bound_passages_where_the_models_read_little(root: Path) -> None:
     mini = load_profile("mini")
     cutter = Cutter.of(mini)
-    assert cutter.spans is not None
+    assert cutter.begins is not None
     text = "Considerable infrastructure investments characterise metropolitan administrations. " * 30
     from transformers import AutoTokenizer
 
@@ -298,7 +298,57 @@ def test_tokens_bound_passages_where_the_models_read_little(root: Path) -> None:
     world = read_corpus(REAL / "data/mini/corpus.jsonl")[:200]
     assert all(len(cutter.cut(d.title, d.text)) == 1 for d in world), "the mini world's are short enough"
     roomy = load_profile("paper", **{"searcher.max_length": 16_000})
-    assert Cutter.of(roomy).spans is None, "with room enough no tokenizer is fetched"
+    assert Cutter.of(roomy).begins is None, "with room enough no tokenizer is fetched"
+
+
+def test_words_are_the_same_by_either_pattern() -> None:
+    assert all(
+        word_pattern(f"a{sign}b").findall(f"a{sign}b") == _WORD.findall(f"a{sign}b")
+        for sign in map(chr, range(128))
+    )
+    text = "x" * 130 + " one,two  three\n"
+    assert word_pattern(text).findall(text) == _WORD.findall(text)
+
+
+def test_tokens_are_counted_as_transformers_counts_them() -> None:
+    from transformers import AutoTokenizer
+
+    begins = Cutter.of(load_profile("mini")).begins
+    assert begins is not None
+    tokenizer = AutoTokenizer.from_pretrained(str(REAL / "data/mini/model"))
+    texts = ["", "Sool wrote *Heroes* in 1922.", "川 und Zürich", "<search>no</search>", "a  b\n\n c" * 999]
+    read = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    assert begins(texts) == [[begin for begin, _ in offsets] for offsets in read]
+
+
+def test_a_damaged_tokenizer_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match="its tokenizer, which measures passages, cannot be loaded"):
+        Cutter.of(load_profile("mini", **{"generator.path": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_mistakes_are_told_in_the_order_of_the_file(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However many documents are cut in one go, and whoever finds the mistake: reader, fields, or writer."""
+    monkeypatch.setattr("s3mini.owndata.importing.AT_ONCE", at_once)
+    file = tmp_path / "d.jsonl"
+    rows = ['{"id": "a", "text": "one"}', '{"id": "b", "text": "  "}', "{", '{"id": "a", "text": "two"}']
+    file.write_text("\n".join([*rows, '{"id": "c", "text": "three"}']))
+    with pytest.raises(DataError, match=r"d\.jsonl:2: field 'text' is empty"):
+        bring(profile, file)
+    assert [d.text for d in bring(profile, file, skip_bad=True)] == ["one", "three"]
+    told = (profile.build / "import" / "skipped.txt").read_text().splitlines()
+    assert [line.split(": ")[0].rpartition(":")[2] for line in told] == ["2", "3", "4"]
+
+    long = (
+        "word " * 150
+    )  # makes c#0, which comes again: the writer finds that, before the reader finds line 3
+    rows = [json.dumps({"id": "c#0", "text": "one"}), json.dumps({"id": "c", "text": long}), "{"]
+    file.write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"corpus\.jsonl:2: duplicate id 'c#0', first used at line 1"):
+        bring(profile, file)
 
 
 def test_cut_documents_keep_title_and_source(profile: Profile, tmp_path: Path) -> None:
