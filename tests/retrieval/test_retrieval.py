@@ -26,7 +26,7 @@ from s3mini.retrieval import (
 )
 from s3mini.retrieval.base import check_queries, rank, settled
 from s3mini.retrieval.broken import BrokenRetriever
-from s3mini.retrieval.dense import TIE, build_dense, calibrate
+from s3mini.retrieval.dense import TIE, build_dense
 from s3mini.retrieval.lexical import build_lexical
 from s3mini.unicode import blank
 
@@ -279,22 +279,6 @@ def test_checked_queries_can_be_encoded(queries: list[str]) -> None:
         assert "\0" not in query and query.encode("utf-8")
     assert check_queries(["a\0b\ud800"], 1) == ["a b?"]
     assert check_queries(["Zu\u0308ri\u00adch’s\u00a0tea"], 1) == ["Zürich's tea"]
-
-
-def test_calibration_only_chooses_a_way(dense: DenseRetriever) -> None:
-    import faiss
-
-    before = faiss.cvar.distance_compute_blas_threshold
-    assert calibrate(dense.vectors) >= dense.index.d
-    assert faiss.cvar.distance_compute_blas_threshold == before
-    kept = dense.blas_threshold
-    try:
-        found = []
-        for dense.blas_threshold in (1, 2**31 - 1):
-            found.append([ids(h) for h in dense.search(QUERIES, 6)])
-        assert found[0] == found[1]
-    finally:
-        dense.blas_threshold = kept
 
 
 class Counting:
