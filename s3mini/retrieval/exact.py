@@ -10,7 +10,8 @@ import time
 import timeit
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,7 @@ class ExactSearch:
         self.vectors = stored(index)
         self.product_from = 1
         self._threads = torch.get_num_threads()
-        # torch's threads are a thread's own matter: each helper, and while it searches the caller, has one
-        self._helpers = ThreadPoolExecutor(
-            max(1, self._threads - 1), "exact-search", torch.set_num_threads, (1,)
-        )
+        self._workers = _single_threaded(self._threads)
         if self.vectors.dtype == np.float32:
             return
         self._index = index
@@ -97,19 +95,26 @@ class ExactSearch:
             return best
 
         firsts = iter(range(0, total, step))  # shared: each block goes to who is free
-        before = torch.get_num_threads()
-        helping = [self._helpers.submit(look, firsts) for _ in range(min(threads, -(-total // step)) - 1)]
-        try:
-            torch.set_num_threads(1)
-            found = [look(firsts), *(helper.result() for helper in helping)]
-        finally:
-            torch.set_num_threads(before)
-        best, *others = found
+        looking = [self._workers.submit(look, firsts) for _ in range(min(threads, -(-total // step)))]
+        best, *others = (each.result() for each in looking)
         for other in others:
             best.scores += other.scores
             best.places += other.places
         _, scores, rows = best.settle()
         return scores.reshape(number, k), rows.reshape(number, k)
+
+
+@lru_cache(maxsize=4)
+def _single_threaded(number: int) -> ThreadPoolExecutor:
+    """So many threads in each of which torch uses one: that number is a thread's own, and the next ones' first."""
+    import torch
+
+    before, together = torch.get_num_threads(), Barrier(number)
+    workers = ThreadPoolExecutor(number, "exact-search", torch.set_num_threads, (1,))
+    for started in [workers.submit(together.wait) for _ in range(number)]:
+        started.result()
+    torch.set_num_threads(before)  # what threads that begin from now on get, too
+    return workers
 
 
 class _Best:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,13 +58,15 @@ def test_fewer_vectors_than_groups_blocks_or_threads() -> None:
         assert rows.tolist() == [list(range(number))] and scores[0].tolist() == [1.0] + [0.0] * (number - 1)
 
 
-def test_a_search_leaves_torch_its_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_leaves_torch_its_threads(threads: int) -> None:
+    exact._single_threaded.cache_clear()
     search = searching(np.eye(40, dtype=np.float32), "float32")
     search(np.eye(40, dtype=np.float32), 3)
     assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as new:
+        assert new.submit(torch.get_num_threads).result() == threads
     with pytest.raises(RuntimeError):
         search(np.ones((1, 7), np.float32), 3)
-    assert torch.get_num_threads() == threads
 
 
 def test_calibration_takes_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> None:
