@@ -257,8 +257,9 @@ class Bench:
         if kind == "remote":
             return f"remote {connect(self.profile).fingerprint}"
         settings = spec.lexical if kind in ("lexical", "boolean") else spec.dense
-        # These two keys were added later: at their defaults they are left out, so that older answers stay valid.
-        default = {key for key in ("dtype", "index") if getattr(settings, key, None) in ("float32", "flat")}
+        # These keys were added later: at their defaults they are left out, so that older answers stay valid.
+        later = {"dtype": "float32", "products": "float32", "index": "flat"}
+        default = {key for key, value in later.items() if getattr(settings, key, None) == value}
         return f"{kind} {settings.model_dump_json(exclude={'device', 'batch_size', 'search', *default})}"
 
     def fingerprint(self, spec: ModelSpec) -> str:

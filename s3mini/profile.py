@@ -48,6 +48,8 @@ class DenseSpec(_Spec):
     batch_size: int = Field(64, ge=1)
     device: str = "auto"
     dtype: Literal["float32", "float16"] = "float32"  # of the vectors on the disk
+    # Of the matrix products that encode passages; auto: bfloat16 where a short trial finds it much faster.
+    products: Literal["float32", "bfloat16", "auto"] = "float32"
     # What finds the candidates; exact scores rank them.
     index: Literal["flat", "sq8", "ivf-sq8", "ivf-pq"] = "flat"
     search: Literal["auto", "cpu", "gpu"] = "auto"  # auto: on GPUs that faiss-gpu finds and the index fits

@@ -96,6 +96,7 @@ def measure_size(
 ) -> list[dict[str, Any]]:
     """The rows of one size; see `measure_scale`. ``originals``: what `DocumentStore` takes; ``folder``: for the indexes."""
     import faiss
+    import torch  # noqa: F401 (what searching imports is no index's memory)
 
     source = folder / "corpus.jsonl"
     grown_documents(list(DocumentStore(*originals)), number, seed, source)

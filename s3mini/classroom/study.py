@@ -19,8 +19,9 @@ from ..profile import Profile
 from ..records import Hit
 from ..retrieval.base import Retriever, check_queries, digest
 from ..retrieval.compressed import overlap
-from ..retrieval.dense import DenseRetriever, blas_from
+from ..retrieval.dense import DenseRetriever
 from ..retrieval.encoder import Vectors
+from ..retrieval.exact import ExactSearch
 from ..reward import recall
 from ..runs.stages import Stage, atomic_write
 
@@ -181,6 +182,8 @@ INDEXES: tuple[tuple[str, str, tuple[dict[str, int], ...]], ...] = (
 )
 """FAISS factory string, what it means, and the search settings to try. PQ is the 4-bit kind: its training takes a second, the
 8-bit kind's minutes, at the same bytes and much the same recall."""
+SCANNED = ("Flat", "SQfp16")
+"""Those of them that `ExactSearch` serves."""
 
 
 def enlarge(vectors: Vectors, size: int, seed: int) -> Vectors:
@@ -228,8 +231,8 @@ def measure_indexes(
             for setting in settings:
                 for name, value in setting.items():
                     faiss.ParameterSpace().set_index_parameter(index, name, value)
-                with blas_from(dense.blas_threshold):
-                    seconds = best_time(partial(index.search, asked, k), 3)
+                search = ExactSearch(index) if factory in SCANNED else index.search
+                seconds = best_time(partial(search, asked, k), 3)
                 told = ", ".join(f"{name} {value}" for name, value in setting.items())
                 near = overlap(exact, index.search(asked, k)[1])
                 row = {"index": factory, "setting": told, "about": about, "recall": near, "bytes": weight}

@@ -6,16 +6,11 @@ with ``ids.json`` beside it; opened, its vectors are mapped, not read.
 """
 
 import shutil
-import time
-import timeit
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from ..errors import RetrievalError
@@ -25,7 +20,8 @@ from ..runs.stages import atomic_write
 from ..unicode import canonical
 from .base import check_queries, digest, fetch_settled, rank, same_documents
 from .encoder import Encoder, Vectors
-from .flat import GPU_K, IDS, INDEX, DType, join, open_flat, parts, sharded, stored, to_gpus, use_gpu
+from .exact import ExactSearch, Rows
+from .flat import GPU_K, IDS, INDEX, DType, join, open_flat, to_gpus, use_gpu
 from .store import ids_json, save_array
 
 TIE = 2e-6
@@ -35,10 +31,6 @@ HALF_TIE = 2e-5
 CANDIDATES = 256
 """How many documents an inexact index is asked for; exact scores find the best of them. For more than a quarter as many
 as that, four times the next power of two: so that every usual k sees the same candidates, whoever else is in the batch."""
-PART_BYTES = 64 << 20
-"""A single query is shared between threads where each gets at least so much to scan."""
-_ALWAYS_SCAN = 2**31 - 1
-Rows = npt.NDArray[np.int64]
 
 
 def shard_size(documents: int) -> int:
@@ -163,7 +155,7 @@ class VectorRetriever:
 
 
 class DenseRetriever(VectorRetriever):
-    """Inner-product search by FAISS; see `Retriever`. Scores are cosines, in [-1, 1], exact for what is returned.
+    """Inner-product search; see `Retriever`. Scores are cosines, in [-1, 1], exact for what is returned.
 
     Args:
         folder: where `build_dense` wrote, from these documents and with this encoder.
@@ -187,8 +179,6 @@ class DenseRetriever(VectorRetriever):
         search: Literal["auto", "cpu", "gpu"] = "cpu",
         compressed: tuple[str, Any] | None = None,
     ) -> None:
-        import faiss
-
         where = folder / INDEX
         if not where.is_file():
             raise RetrievalError(f"{where}: no such index; build it first (s3mini index)")
@@ -199,13 +189,10 @@ class DenseRetriever(VectorRetriever):
             raise RetrievalError(
                 f"{where}: holds {self.index.ntotal} vectors for {len(documents)} ids; it is damaged: build it again"
             )
-        self.stored = stored(self.index)
+        self.exact = ExactSearch(self.index)
+        self.stored = self.exact.vectors
         exact = self.stored.dtype == np.float32
         self.tie = TIE if exact else HALF_TIE
-        # FAISS knows no matrix product of halves
-        self.blas_threshold = calibrate(self.vectors) if exact else _ALWAYS_SCAN
-        shares = min(faiss.omp_get_max_threads(), self.stored.nbytes // PART_BYTES)
-        self._shards = sharded(self.index, parts(self.index, shares)) if shares > 1 else None
         label, packed = compressed or ("flat", None)
         self.candidates: Any = packed
         self.on_gpu = use_gpu(search, self.candidates or self.index, label)
@@ -225,7 +212,7 @@ class DenseRetriever(VectorRetriever):
         total = self.index.ntotal
         asked = min(max(CANDIDATES, 4 << (wanted - 1).bit_length()), total)
         if self.candidates is None or wanted == total or (self.on_gpu and asked > GPU_K):
-            return self._exact(vectors, wanted)
+            return self.exact(vectors, wanted)
         rows = self.candidates.search(vectors, asked)[1]
         own = [self.stored[its].astype(np.float32) @ v for its, v in zip(rows, vectors, strict=True)]
         found = np.where(rows < 0, np.float32(-np.inf), np.stack(own))
@@ -233,53 +220,5 @@ class DenseRetriever(VectorRetriever):
         scores, best = np.take_along_axis(found, order, 1), np.take_along_axis(rows, order, 1)
         few = (rows >= 0).sum(1) < wanted  # in the cells that were looked into
         if few.any():
-            scores[few], best[few] = self._exact(vectors[few], wanted)
+            scores[few], best[few] = self.exact(vectors[few], wanted)
         return scores, best
-
-    def _exact(self, vectors: Vectors, wanted: int) -> tuple[Vectors, Rows]:
-        index, threshold = self.index, self.blas_threshold
-        if self._shards is not None and len(vectors) < self._shards.count():
-            index, threshold = self._shards, _ALWAYS_SCAN
-        with blas_from(threshold):
-            found: tuple[Vectors, Rows] = index.search(vectors, wanted)
-        return found
-
-
-def calibrate(vectors: Vectors, seconds: float = 0.2) -> int:
-    """The value of ``faiss.cvar.distance_compute_blas_threshold`` that suits this machine and index.
-
-    FAISS compares it with queries × dimension: below, every query scans the vectors by itself; from there
-    on, one matrix product serves the batch. Its default is up to 8 times too slow for batches of tens, and 1
-    is twice too slow for single queries, so both ways are timed for 1, 2, 4 … queries until the product wins.
-    At most the first 64 MiB of vectors are scanned; stops at ``seconds``.
-    """
-    import faiss
-
-    dimension = vectors.shape[1]
-    part = vectors[: max(1, 2**24 // dimension)]
-    started = time.perf_counter()
-    threshold = 0
-    for number in (1, 1, 2, 4, 8, 16, 32, 64, 128):  # the first round warms up
-        queries = np.ascontiguousarray(part[np.arange(number) % len(part)])
-        search = partial(faiss.knn, queries, part, min(10, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
-        took = {}
-        for way in (_ALWAYS_SCAN, 1):
-            with blas_from(way):
-                took[way] = min(timeit.repeat(search, number=1, repeat=2))
-        threshold = number * dimension
-        if took[1] < took[_ALWAYS_SCAN] or time.perf_counter() - started > seconds:
-            break
-    return threshold
-
-
-@contextmanager
-def blas_from(threshold: int) -> Iterator[None]:
-    """FAISS' global threshold (see `calibrate`) for the length of a block: other indexes need another."""
-    import faiss
-
-    before = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = threshold
-    try:
-        yield
-    finally:
-        faiss.cvar.distance_compute_blas_threshold = before

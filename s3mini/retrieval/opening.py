@@ -64,7 +64,10 @@ def _stage(profile: Profile, kind: str) -> Stage:
         raise RetrievalError(f"unknown kind of retriever {kind!r}: choose one of {', '.join(KINDS)}")
     spec, name = profile.retrieval.dense, f"index/{kind}"
     settings = spec.model_dump(include={"passage_prefix", "max_passage_tokens"})
-    settings["encoder"] = Encoder(spec).identity
+    encoder = Encoder(spec)
+    settings["encoder"] = encoder.identity
+    if encoder.products != "float32":
+        settings["products"] = encoder.products
     if spec.dtype != "float32":
         settings["dtype"] = spec.dtype
     if kind == "milvus":

@@ -208,15 +208,16 @@ def test_mapped_views_and_shards_search_as_memory_does(tmp_path: Path, dtype: fl
         assert np.array_equal(found[1], rows) and np.allclose(found[0], scores, atol=1e-6)
 
 
-def test_a_large_index_answers_a_single_query_by_shards(
+def test_a_large_index_of_halves_answers_a_single_query_by_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_dense(tmp_path, DOCUMENTS, toy(), progress=False)
+    build_dense(tmp_path, DOCUMENTS, toy(), progress=False, dtype="float16")
+    monkeypatch.setattr("s3mini.retrieval.exact.calibrate", lambda search: 64)
     alone = DenseRetriever(tmp_path, DOCUMENTS, toy())
-    monkeypatch.setattr("s3mini.retrieval.dense.PART_BYTES", 1000)
+    monkeypatch.setattr("s3mini.retrieval.exact.PART_BYTES", 1000)
     monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 3)
     shared = DenseRetriever(tmp_path, DOCUMENTS, toy())
-    assert alone._shards is None and shared._shards is not None and shared._shards.count() == 3
+    assert alone.exact._shards is None and shared.exact._shards.count() == 2  # of 2,752 bytes
     for batch in (QUERIES[:1], QUERIES):
         assert [ids(h) for h in shared.search(batch, 9)] == [ids(h) for h in alone.search(batch, 9)]
     assert ids(shared.search(QUERIES[:1], 4)[0]) == ["copy0", "copy1", "copy2", "d0000"]

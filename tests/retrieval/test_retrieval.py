@@ -24,9 +24,11 @@ from s3mini.retrieval import (
     LexicalRetriever,
     Retriever,
 )
+from s3mini.retrieval import encoder as encoder_module
 from s3mini.retrieval.base import check_queries, rank, settled
 from s3mini.retrieval.broken import BrokenRetriever
-from s3mini.retrieval.dense import TIE, build_dense, calibrate
+from s3mini.retrieval.dense import TIE, build_dense
+from s3mini.retrieval.encoder import batches
 from s3mini.retrieval.lexical import build_lexical
 from s3mini.unicode import blank
 
@@ -115,6 +117,35 @@ def test_prefixes_and_lengths_reach_the_encoder() -> None:
     assert np.allclose(cut, e5.passages(["tea " * 60]), atol=1e-5)  # both cut to eight tokens
     assert not np.allclose(cut, plain.queries(["passage: " + "tea " * 50]), atol=1e-3)
     assert e5.fingerprint_parts != plain.fingerprint_parts
+
+
+def test_batches_hold_texts_of_one_length_and_no_more_tokens_than_allowed() -> None:
+    assert batches([9, 3, 3, 8, 20, 3], 4, 12) == [[1, 2, 5], [3], [0], [4]]  # 20: alone, whatever is allowed
+    assert batches([1] * 5, 2, 100) == [[0, 1], [2, 3], [4]]
+    assert batches([], 2) == []
+
+
+def test_products_in_bfloat16_move_vectors_little_and_ranks_not() -> None:
+    full, narrow = Encoder(SPEC), Encoder(SPEC.model_copy(update={"products": "bfloat16"}))
+    texts = [d.contents for d in DOCUMENTS]
+    one, two = full.passages(texts), narrow.passages(texts)
+    assert two.dtype == np.float32 and not np.array_equal(one, two)
+    assert (one * two).sum(1).min() > 0.9999 and np.allclose(np.linalg.norm(two, axis=1), 1, atol=1e-5)
+    asked = full.queries(QUERIES)
+    assert np.array_equal(asked, narrow.queries(QUERIES))
+    assert np.array_equal((asked @ one.T).argmax(1), (asked @ two.T).argmax(1))
+    assert full.fingerprint_parts != narrow.fingerprint_parts
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(1.0, "bfloat16"), (1.9, "float32")])
+def test_products_are_chosen_by_trial(monkeypatch: pytest.MonkeyPatch, seconds: float, chosen: str) -> None:
+    took = iter([2.0, seconds])
+    monkeypatch.setattr(encoder_module.timeit, "repeat", lambda *_, **__: [next(took)])
+    encoder_module.fastest_products.cache_clear()
+    spec = SPEC.model_copy(update={"products": "auto"})
+    assert [Encoder(spec).products for _ in range(2)] == [chosen] * 2  # tried once a process
+    encoder_module.fastest_products.cache_clear()
+    assert Encoder(SPEC).products == "float32"
 
 
 # Both engines
@@ -279,22 +310,6 @@ def test_checked_queries_can_be_encoded(queries: list[str]) -> None:
         assert "\0" not in query and query.encode("utf-8")
     assert check_queries(["a\0b\ud800"], 1) == ["a b?"]
     assert check_queries(["Zu\u0308ri\u00adch’s\u00a0tea"], 1) == ["Zürich's tea"]
-
-
-def test_calibration_only_chooses_a_way(dense: DenseRetriever) -> None:
-    import faiss
-
-    before = faiss.cvar.distance_compute_blas_threshold
-    assert calibrate(dense.vectors) >= dense.index.d
-    assert faiss.cvar.distance_compute_blas_threshold == before
-    kept = dense.blas_threshold
-    try:
-        found = []
-        for dense.blas_threshold in (1, 2**31 - 1):
-            found.append([ids(h) for h in dense.search(QUERIES, 6)])
-        assert found[0] == found[1]
-    finally:
-        dense.blas_threshold = kept
 
 
 class Counting:

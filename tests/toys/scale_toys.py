@@ -23,7 +23,7 @@ WORDS = [
 class ToyEncoder:
     """The sum of its words' random vectors, scaled to 1. ``seen`` holds the batches of passages it was given."""
 
-    dimension = 32
+    dimension, products = 32, "float32"
 
     def __init__(self, spec: DenseSpec | None = None) -> None:
         self.spec = spec or DenseSpec(encoder="toy")
