@@ -117,12 +117,15 @@ class Loop:
         """A group of sampled episodes per question, by the policy as it is now."""
         import torch
 
+        from .training.adapters import merged
+
         own = int(np.random.SeedSequence([self.seed, step]).generate_state(1)[0])
         torch.manual_seed(own)  # TRL shuffles the batch with the global generator
         n, temperature = self.spec.num_generations, self.spec.temperature
         self.parts.model.eval()  # no gradient checkpointing: it switches the KV cache off
         try:
-            episodes = self.parts.engine.run(questions, n, temperature, own, progress=False)
+            with merged(self.parts.model):
+                episodes = self.parts.engine.run(questions, n, temperature, own, progress=False)
         finally:
             self.parts.model.train()
         return [shortened(episode, self.spec.max_completion_length) for episode in episodes]

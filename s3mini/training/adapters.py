@@ -7,15 +7,17 @@ takes a searcher trained this way like any other. The adapters stand beside it: 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from ..profile import GrpoSpec
 from ..runs.progress import without_bars
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 
@@ -43,11 +45,40 @@ def save_adapters(adapted: Any, folder: Path) -> None:
     save_file(state, folder / ADAPTERS)
     adapted.peft_config["default"].save_pretrained(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = (
-        None  # a folder of this machine; whoever merges them is given the model
-    )
-    config["target_modules"] = sorted(config["target_modules"])  # a set, which has no order
+    # a folder of this machine, where whoever merges them is given the model; and a set, which has no order
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def merged(model: PreTrainedModel) -> Iterator[None]:
+    """For the length of a block, adapters are added into the weights they sit on: sampling makes a third of the products.
+
+    Afterwards the weights are what they were, to the bit. Weights coarser than float32 are left alone: they would round away
+    what the adapters have learnt.
+    """
+    layers = _adapted_layers(model).values()
+    kept = {layer: layer.get_base_layer().weight.detach() for layer in layers}
+    if any(weight.dtype != torch.float32 for weight in kept.values()):
+        kept = {}
+    kept = {layer: weight.clone() for layer, weight in kept.items()}
+    try:
+        for layer in kept:
+            layer.merge()
+        yield
+    finally:
+        for layer, weight in kept.items():
+            layer.unmerge()
+            layer.get_base_layer().weight.data.copy_(weight)
+
+
+def _adapted_layers(model: PreTrainedModel) -> dict[str, Any]:
+    """The layers of a model that have adapters, by name; peft is not asked for where there are none."""
+    if not any(".lora_" in name for name, _ in model.named_parameters()):
+        return {}
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
 def save_whole(
@@ -57,8 +88,7 @@ def save_whole(
 
     ``weights``, if any, are written in place of its own.
     """
-    adapted = any(".lora_" in name for name, _ in model.named_parameters())
-    state = dict(weights or {}) or (merged_state(model) if adapted else None)
+    state = dict(weights or {}) or (merged_state(model) if _adapted_layers(model) else None)
     with without_bars():
         model.save_pretrained(folder, state_dict=state)
 
@@ -68,12 +98,7 @@ def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
     All in float32: in bfloat16 most of what a short training adds would be rounded away.
     """
-    from peft.tuners.lora import LoraLayer
-
-    layers: dict[str, Any] = {
-        name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)
-    }
-    state = {}
+    layers, state = _adapted_layers(model), {}
     for key, value in model.state_dict().items():
         if ".lora_" in key:
             continue

@@ -22,7 +22,7 @@ import s3mini.training.parts
 from s3mini.grpo import train
 from s3mini.profile import find_searcher, load_profile
 from s3mini.runs.stages import JsonlLog
-from s3mini.training.adapters import lora_config, merged_state, save_whole
+from s3mini.training.adapters import lora_config, merged, merged_state, save_whole
 from s3mini.training.recorder import CHECKPOINTS, MODEL
 
 
@@ -227,3 +227,35 @@ def test_what_was_trained_here_comes_before_what_was_published(world: Path) -> N
     (folder / "config.json").write_text("{}")
     assert find_searcher(paper, 0)[0] == folder
     assert find_searcher(load_profile("gpu"), 0)[0] is None
+
+
+def test_merged_for_sampling_it_says_the_same_and_is_afterwards_what_it_was() -> None:
+    model = toy_model(300)
+    wrapped = adapted(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    unmerged = logits(model)
+    with merged(model):
+        inside = {name: value.clone() for name, value in model.state_dict().items()}
+        assert torch.allclose(logits(model), unmerged, atol=1e-5)
+        assert sum(not torch.equal(value, before[name]) for name, value in inside.items()) >= 7
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(logits(wrapped), unmerged)
+    assert all(p.requires_grad for name, p in wrapped.named_parameters() if ".lora_" in name)
+
+
+def test_coarse_weights_are_not_merged_and_a_model_without_adapters_is_left_alone() -> None:
+    coarse = toy_model(300).bfloat16()
+    adapted(coarse)
+    for model in (coarse, toy_model(300)):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with merged(model):
+            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_error_while_sampling_leaves_the_weights_as_they_were() -> None:
+    model = toy_model(300)
+    adapted(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(RuntimeError), merged(model):
+        raise RuntimeError
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
