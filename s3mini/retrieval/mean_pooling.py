@@ -56,6 +56,11 @@ class MeanPooledEncoder:
         named = [m["type"] for m in _json(Path(path) / "modules.json")]
         self._times = len(named) - 1  # encode() normalises once more than the modules do
 
+    @property
+    def device(self) -> Any:
+        """Where it computes: a torch device."""
+        return self.model.device
+
     def get_embedding_dimension(self) -> int:
         """Numbers per vector."""
         return int(self.model.config.hidden_size)
@@ -64,9 +69,8 @@ class MeanPooledEncoder:
         """Vectors of the texts, each of length 1, float32, shape (len(texts), dimension)."""
         import torch
 
-        order = np.argsort(
-            [-len(text) for text in texts]
-        )  # long ones together, so that batches hold little padding
+        # long ones together, so that batches hold little padding
+        order = np.argsort([-len(text) for text in texts])
         vectors = np.empty((len(texts), self.get_embedding_dimension()), np.float32)
         for start in range(0, len(texts), batch_size):
             rows = order[start : start + batch_size]

@@ -204,6 +204,7 @@ end = tokenizer.convert_tokens_to_ids("<|im_end|>")
 model.config = type(model.config)(**{**kept, "eos_token_id": end})
 model.generation_config = GenerationConfig(eos_token_id=end, bos_token_id=kept.get("bos_token_id"), pad_token_id=end)
 tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+tokenizer.clean_up_tokenization_spaces = False  # transformers does not for this kind of tokenizer, and would say so each time
 model.hf_quantizer = None
 model.save_pretrained(target, safe_serialization=True)
 tokenizer.save_pretrained(target)
