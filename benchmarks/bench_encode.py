@@ -1,6 +1,6 @@
 """Benchmark of encoding passages against a plain loop over transformers' model, in turn with it in the same run.
 
-    python benchmarks/bench_encode.py [--profile mini] [--passages 96] [--rounds 5] [--threads 1]
+    python benchmarks/bench_encode.py [--profile mini] [--passages 96] [--rounds 5] [--threads 1] [--record]
 
 The loop sorts by length, batches, takes the mean and normalises, as ``encode`` of sentence-transformers does. With one thread
 the processor's time is counted, which other programs change less.
@@ -8,21 +8,21 @@ the processor's time is counted, which other programs change less.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from bench_search import in_turn, row, show
+from bench_search import in_turn
+from common import Row, options, row, tell
 
 from s3mini.profile import Profile, load_profile
 from s3mini.retrieval import Encoder, open_corpus
 from s3mini.retrieval.encoder import Vectors
-from s3mini.runs.machine import cap_threads, machine
+from s3mini.runs.machine import cap_threads
 
-GOAL = 1.1
+GOAL = "ratio ≥ 1.1"
 
 
 def plain_loop(encoder: Encoder, batch: int = 32) -> Callable[[Sequence[str]], Vectors]:
@@ -49,33 +49,30 @@ def plain_loop(encoder: Encoder, batch: int = 32) -> Callable[[Sequence[str]], V
     return encode
 
 
-def encode_rows(
-    profile: Profile, passages: int, rounds: int, clock: Callable[[], float]
-) -> dict[str, dict[str, float]]:
-    """The row of encoding; see `bench_search.row`. ``differ``: the largest difference of a number."""
+def encode_rows(profile: Profile, passages: int, rounds: int, clock: Callable[[], float]) -> dict[str, Row]:
+    """The row of encoding; ``differ``: the largest difference of a number from the loop's."""
     encoder = Encoder(profile.retrieval.dense)
     texts, loop = [document.contents for document in open_corpus(profile)[:passages]], plain_loop(encoder)
     differ = np.abs(encoder.passages(texts) - loop(texts)).max()
     calls = {"limit": partial(loop, texts), "ours": partial(encoder.passages, texts)}
     took = in_turn(calls, rounds, clock, warm=False)
-    told = row(took["limit"], took["ours"], GOAL)
-    return {f"encode {passages} passages": told | {"differ": float(differ)}}
+    ours, limit = ([passages / seconds for seconds in took[name]] for name in ("ours", "limit"))
+    return {
+        "encoding, a plain loop as the limit": row("passages/s", GOAL, ours, limit)
+        | {"differ": float(differ)}
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--profile", default="mini")
     parser.add_argument("--passages", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     profile = load_profile(given.profile)
-    threads = cap_threads(given.threads or profile.threads)
-    print(f"{machine()['processor']}, {threads} threads")
-    clock = time.process_time if threads == 1 else time.perf_counter
-    show(encode_rows(profile, given.passages, given.rounds, clock))
+    clock = time.process_time if cap_threads(given.threads or profile.threads) == 1 else time.perf_counter
+    tell(__file__, encode_rows(profile, given.passages, given.rounds, clock), given.record)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Benchmark of exact search against the machine's own limit, measured in the same run and in turn with it.
 
-    python benchmarks/bench_search.py [--sizes 10000 1000000] [--dimension 384] [--rounds 5] [--threads 1]
+    python benchmarks/bench_search.py [--sizes 10000 1000000] [--dimension 384] [--rounds 5] [--threads 1] [--record]
 
 The limit: the bare matrix product of the same vectors, as float32, with the same queries (two where there is one), by the
 faster of numpy and torch. ``roof``, which no library's product reaches at every number: reading the vectors once at the rate of
@@ -10,17 +10,18 @@ processor's time is counted, which other programs change less.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from s3mini.runs.machine import cap_threads, machine
+from common import Row, options, row, tell
+
+from s3mini.runs.machine import cap_threads
 
 QUERIES = (1, 2, 4, 8, 16, 64, 256)
-GOAL = 0.7
+GOAL = "ratio ≥ 0.7"
 _SIDE = 1536  # of the square product
 _CACHED = 1 << 26  # bytes of vectors, of which a cache may keep a part
 _K = 18  # ten neighbours and the spare ones
@@ -46,17 +47,10 @@ def in_turn(
     return took
 
 
-def row(limit: Sequence[float], ours: Sequence[float], goal: float) -> dict[str, float]:
-    """``limit`` and ``ours``: median seconds; ``ratio``: of the limit reached, the rounds' median; best and worst of ours."""
-    ratio = statistics.median(one / other for one, other in zip(limit, ours, strict=True))
-    told = {"limit": statistics.median(limit), "ours": statistics.median(ours), "ratio": ratio, "goal": goal}
-    return told | {"best": min(ours), "worst": max(ours)}
-
-
 def search_rows(
     sizes: Sequence[int], dimension: int, rounds: int, clock: Callable[[], float]
-) -> dict[str, dict[str, float]]:
-    """The rows of exact search by size, type and number of queries; see `row`."""
+) -> dict[str, Row]:
+    """The rows of exact search, in ms, by size, type and number of queries; ``roof``: the share of it that is reached."""
     import numpy as np
     import torch
 
@@ -84,39 +78,28 @@ def search_rows(
             }
             calls |= {"sum": torch.from_numpy(vectors).sum, "square": partial(torch.mm, square, square)}
             took = in_turn(calls, rounds, clock, vectors.nbytes < _CACHED)
+            took = {name: [1000 * seconds for seconds in runs] for name, runs in took.items()}
             limit = [min(pair) for pair in zip(took["numpy"], took["torch"], strict=True)]
             work = number * size * dimension / _SIDE**3 * statistics.median(took["square"])
             roof = max(statistics.median(took["sum"]), work)
             for dtype in searches:
-                told = row(limit, took[dtype], GOAL)
-                rows[f"{dtype}, {size} vectors, {number} queries"] = told | {"roof": roof / told["ours"]}
-            rows[f"float16 against float32, {size} vectors, {number} queries"] = row(
-                took["float32"], took["float16"], 1.0
-            )
+                made = row("ms", GOAL, took[dtype], limit, less_is_more=True)
+                made["roof"] = roof / made["ours"]["median"]
+                rows[f"{dtype}, {size} vectors, {number} queries"] = made
+            halves = row("ms", "ratio ≥ 1", took["float16"], took["float32"], less_is_more=True)
+            rows[f"float16, float32 as the limit, {size} vectors, {number} queries"] = halves
     return rows
 
 
-def show(rows: dict[str, dict[str, float]]) -> None:
-    """One line a row, times in ms."""
-    for name, it in rows.items():
-        times = ", ".join(f"{what} {1000 * it[what]:.2f}" for what in ("limit", "ours", "best", "worst"))
-        roof = f", of the roof {it['roof']:.2f}" if "roof" in it else ""
-        print(f"{name:52} ms: {times}; ratio {it['ratio']:.2f}, goal {it['goal']}{roof}", flush=True)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
-    threads = cap_threads(given.threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    print(f"{machine()['processor']}, {threads} threads")
-    show(search_rows(given.sizes, given.dimension, given.rounds, clock))
+    clock = time.process_time if cap_threads(given.threads) == 1 else time.perf_counter
+    tell(__file__, search_rows(given.sizes, given.dimension, given.rounds, clock), given.record)
 
 
 if __name__ == "__main__":

@@ -44,14 +44,21 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
-def row(unit: str, goal: float, ours: Sequence[float], limit: Sequence[float] | None = None) -> Row:
+def row(
+    unit: str,
+    goal: str,
+    ours: Sequence[float],
+    limit: Sequence[float] | None = None,
+    less_is_more: bool = False,
+) -> Row:
     """One line of the record: ``goal``, repeated measurements of ours and of the machine's limit, in the same ``unit``.
 
-    ``ratio``: ours by the limit, medians of both.
+    ``ratio``: ours by the limit, round by round, the median; of what should be small (``less_is_more``) the limit by ours.
     """
     made: Row = {"unit": unit, "goal": goal, "ours": spread(ours), "limit": None, "ratio": None}
     if limit is not None:
-        made |= {"limit": spread(limit), "ratio": statistics.median(ours) / statistics.median(limit)}
+        pairs = zip(*((limit, ours) if less_is_more else (ours, limit)), strict=True)
+        made |= {"limit": spread(limit), "ratio": statistics.median(one / other for one, other in pairs)}
     return made
 
 
@@ -70,7 +77,7 @@ def tell(script: str, rows: Mapping[str, Row], record: bool = False) -> None:
         limit = ""
         if made["limit"]:
             limit = f", the machine's limit {_shown(made['limit'])} (ratio {made['ratio']:.2f})"
-        print(f"{name}: {_shown(made['ours'])} {made['unit']}, goal {made['goal']:g}{limit}", flush=True)
+        print(f"{name}: {_shown(made['ours'])} {made['unit']}, goal {made['goal']}{limit}", flush=True)
     if record:
         kept = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -90,7 +97,7 @@ def table(record: Mapping[str, Any]) -> str:
             cells = (
                 f"`{script}`: {name}",
                 made["unit"],
-                f"{made['goal']:g}",
+                made["goal"],
                 _shown(made["ours"]),
                 limit,
                 ratio,
