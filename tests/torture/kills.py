@@ -4,7 +4,7 @@
     STAGE/killed     the same stage: started, killed, started again … until it ends by itself; then compared, and begun anew
 
 A stage is killed many times between two comparisons: what was killed ten times must equal what never was. Moments are
-counted in CPU seconds, which a busy machine does not move, and most of them fall behind the stage's first result; the log,
+counted in CPU seconds, which a busy machine does not move, most of them from the attempt's first result on; the log,
 ``STAGE/kills.jsonl``, says of each how far the stage was. Interrupted, this goes on behind the log's last line. Commands are
 forked from a process that has imported everything.
 """
@@ -34,14 +34,15 @@ import s3mini.profile
 from s3mini.runs.stages import MANIFEST, JsonlLog, atomic_dir, read_manifest
 
 PROFILE = (
-    "--profile", "smoke", "--set", "retrieval.dense.max_passage_tokens=16", "--set", "data.sets=[nq, hotpotqa]"
+    "--profile", "smoke", "--set", "retrieval.dense.max_passage_tokens=16", "--set", "data.sets=[nq, hotpotqa]",
+    "--set", "grpo.steps=4", "--set", "grpo.questions_per_step=2",
 )  # fmt: skip
-"""Smoke, its passages cut and a third of its sets: each stage takes seconds and has all its parts."""
+"""Smoke, its passages cut, a third of its sets, smaller steps: each stage takes seconds and has all its parts."""
 DATA = "data/mini"
 PHASES = ("before", "opened", "within", "after")
 """How far a killed stage was, see `phase`."""
 AT_WORK = 0.5
-"""Of a stage's kills, those that must have met it open."""
+"""Of a stage's kills, those that must have met it at work."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Plan:
 
     ``commands``: its command lines, in order. ``makes``: what they make, below build/. ``share``: its part of all kills.
     ``often``: how many meet one run, on average. ``follows``: the stage whose results it finds. ``early``: of its kills, those
-    that fall anywhere before its first result.
+    that fall anywhere before a result is written.
     """
 
     commands: tuple[tuple[str, ...], ...]
@@ -61,17 +62,24 @@ class Plan:
     early: float = 0.2
     served: bool = False
 
+    @property
+    def at_work(self) -> tuple[str, ...]:
+        """The phases in which it works; one that writes only at its end does so as soon as it is open."""
+        return ("within",) if self.early < 0.5 else ("opened", "within")
+
 
 _QUESTIONS = f"{DATA}/questions/hotpotqa/train.jsonl"
 _OWN = ("own", f"{DATA}/corpus.jsonl", "-q", _QUESTIONS, "--name", "own", "--only-import")
 _ASKING = (("precompute",), ("evaluate", "--method", "rag-dense", "--method", "oracle"))
 PLANS = {
-    "evaluate": Plan((("evaluate",),), ("smoke/evaluation", "smoke/results.json"), 0.2, 12, "train"),
+    "evaluate": Plan(
+        (("evaluate",),), ("smoke/evaluation", "smoke/rag", "smoke/results.json"), 0.2, 12, "train"
+    ),
     "train": Plan((("train",),), ("smoke/train",), 0.15, 4, "precompute"),
     "index": Plan((("index",),), ("smoke/index", "smoke/documents"), 0.2, 5),
     "precompute": Plan((("precompute",),), ("smoke/rag",), 0.2, 8, "index"),
     "served": Plan(_ASKING, ("served",), 0.15, 8, "index", served=True),
-    "import": Plan((_OWN,), ("own",), 0.1, 5, early=0.8),  # nearly all of it is reading
+    "import": Plan((_OWN,), ("own",), 0.1, 5, early=0.8),  # all of it is reading, but for its end
 }
 """The longest first: two are worked at side by side."""
 
@@ -267,7 +275,7 @@ class Ordeal:
 
         def look() -> bool:
             spent = self.read(process, servers) - since
-            if root == "straight" and self.first is None and self.phase(root, began) in PHASES[2:]:
+            if root == "straight" and self.first is None and self.has_written(root, began):
                 self.first = spent
             return False
 
@@ -289,7 +297,9 @@ class Ordeal:
         again = False
         while len(self.told("killed")) < count:
             number = len(self.told("killed")) + len(self.told("ended"))
-            victim, moment = self.draw(number, again)
+            victim, early, moment = self.draw(number)
+            if not (early or again):
+                wait(process, lambda: self.read(process, servers) > 0 and self.has_written("killed", began))
             since = self.read(process, servers)
             if wait(process, partial(self.passed, process, servers, since + moment)):
                 self.note(ended=round(moment, 3), victim=victim)
@@ -306,18 +316,20 @@ class Ordeal:
             again = True
         return False
 
-    def draw(self, number: int, again: bool) -> tuple[str, float]:
-        """Whom to kill, and after how many CPU seconds: ``plan.often`` in a run, any moment of the work as likely as another.
+    def draw(self, number: int) -> tuple[str, bool, float]:
+        """Whom to kill; whether before its first result; after how many CPU seconds, from the command's start or from that result.
 
-        Of a command that has just begun, the work is what comes behind its first result, and some are killed before that.
+        From there on any moment is as likely as another: ``plan.often`` kills meet a whole run, on average.
         """
         rng = drawn(self.seed, f"kill {self.stage}", number)
         victim = rng.choice(["retriever", "generator", "command"]) if self.plan.served else "command"
-        first, whole = self.told("first")[0], self.told("whole")[0]
-        if not again and rng.random() < self.plan.early:
-            return victim, rng.uniform(0, first)
-        work = max(whole - first, whole / 20)
-        return victim, (0 if again else first) + rng.expovariate(self.plan.often / work)
+        if rng.random() < self.plan.early:
+            return victim, True, rng.uniform(0, self.told("first")[0])
+        return victim, False, rng.expovariate(self.plan.often / self.told("whole")[0])
+
+    def has_written(self, root: str, since: float) -> bool:
+        """Whether a command that started then has a result."""
+        return self.phase(root, since) in PHASES[2:]
 
     def read(self, process: BaseProcess, servers: Servers | None) -> float:
         return self.clock.read([process, *(servers.alive.values() if servers else ())])
@@ -339,9 +351,9 @@ class Ordeal:
                 outcome.found(kind, self.stage, what)
         for what in self.told("crashed"):
             outcome.found("crashed", self.stage, what)
-        met = phases["opened"] + phases["within"]
+        met = sum(phases[name] for name in self.plan.at_work)
         if phases.total() >= 10 and met < AT_WORK * phases.total():
-            outcome.found("missed", self.stage, f"only {met} of {phases.total()} kills met it open")
+            outcome.found("missed", self.stage, f"only {met} of {phases.total()} kills met it at work")
         return outcome
 
 

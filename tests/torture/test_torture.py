@@ -147,7 +147,7 @@ def test_kills_of_an_import_and_going_on(root: Path) -> None:
     assert outcome.findings == [] and outcome.cpu > 0
     counts = outcome.counts
     assert counts["kills of import"] == 3 == sum(counts[f"import, {name}"] for name in kills.PHASES)
-    assert 1 <= counts["compared, import"] <= 4
+    assert counts["compared, import"] >= 1
     assert kills.run(3, 0, folder, ["import"]) == outcome
     straight, killed = (folder / "import" / name / "build" for name in ("straight", "killed"))
     made = killed / "own" / "import"
@@ -199,21 +199,18 @@ def ordeal(tmp_path: Path) -> Iterator[kills.Ordeal]:
             yield ordeal
 
 
-def test_moments_fall_into_the_work(ordeal: kills.Ordeal) -> None:
+def test_moments(ordeal: kills.Ordeal) -> None:
     """Some come before the first result; those behind it are as far apart as the plan says; the same number draws the same."""
-    moments = [ordeal.draw(number, False)[1] for number in range(2000)]
-    behind = [moment - 2 for moment in moments if moment > 2]
-    assert len(behind) / 2000 == pytest.approx(1 - ordeal.plan.early, abs=0.03)
-    assert sum(behind) / len(behind) == pytest.approx(8 / ordeal.plan.often, rel=0.1)
-    assert ordeal.draw(7, False) == ("command", moments[7])
-    assert (
-        min(ordeal.draw(number, True)[1] for number in range(200)) < 0.1
-    )  # it has long begun: no first result
+    drawn = [ordeal.draw(number)[1:] for number in range(2000)]
+    before, behind = ([moment for early, moment in drawn if early is wanted] for wanted in (True, False))
+    assert len(before) / 2000 == pytest.approx(ordeal.plan.early, abs=0.03) and max(before) < 2
+    assert sum(behind) / len(behind) == pytest.approx(10 / ordeal.plan.often, rel=0.1)
+    assert ordeal.draw(7) == ("command", *drawn[7])
 
 
 @pytest.mark.parametrize(
     ("phases", "missed"),
-    [(["before"] * 6 + ["within"] * 4, True), (["before"] * 5 + ["opened", "within"] * 3, False)],
+    [(["before"] * 6 + ["within"] * 4, True), (["before"] * 5 + ["opened", *["within"] * 6], False)],
 )
 def test_kills_that_miss_the_work_are_told(ordeal: kills.Ordeal, phases: list[str], missed: bool) -> None:
     ordeal.log.extend({"killed": "command", "after": 1, "phase": phase, "cpu": 1} for phase in phases)
