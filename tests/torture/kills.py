@@ -175,14 +175,19 @@ def phase(build: Path, makes: Sequence[str], since: float) -> str:
     manifests = [read_manifest(file.parent) for file in touched if file.name == MANIFEST]
     if not touched:
         return "before"
-    if all(manifest.get("complete") for manifest in manifests):
+    if manifests and all(manifest.get("complete") for manifest in manifests):
         return "after"
     return "within" if len(touched) > len(manifests) else "opened"
 
 
 def _touched(path: Path, since: float) -> Iterator[Path]:
-    """Files that are not empty and were written since; the command may be at work there."""
-    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    """Files that are not empty and were written since, without manifests half-written; the command may be at work there."""
+    inside = (
+        Path(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+        if not name.startswith(f".{MANIFEST}.")
+    )
     for file in inside if path.is_dir() else [path]:
         with suppress(OSError):
             told = file.stat()

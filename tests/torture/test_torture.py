@@ -183,6 +183,7 @@ def test_phases(tmp_path: Path, manifests: dict[str, dict[str, Any]], answers: s
         folder = tmp_path / "smoke" / "rag" / name
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / ".manifest.json.7.tmp").write_text(json.dumps(manifest))  # about to take its place
         (folder / "answers.jsonl").write_text(answers if name == "new" else "an answer")
         for file in folder.iterdir():
             os.utime(file, (since, since + 1 if name == "new" else since - 1))
