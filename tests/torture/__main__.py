@@ -1,6 +1,6 @@
 """What survives: kills at random moments, fuzzed model outputs, fuzzed import files, fuzzed requests to the retrieval server.
 
-    make torture                                            all of it: half an hour on two cores with nothing else to do
+    make torture                                            all of it
     make torture TORTURE="--kills 5 --stages import --outputs 200 --imports 0 --requests 0"    some of it; 0 leaves a part out
 
 Resumable: each part that is done is found, and the kills go on behind the last one. The same seed draws the same inputs and the
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -25,12 +27,13 @@ import fuzz_imports  # noqa: E402
 import fuzz_outputs  # noqa: E402
 import fuzz_requests  # noqa: E402
 import kills  # noqa: E402
+from forked import WORKERS  # noqa: E402
 from noise import Outcome  # noqa: E402
 
 import s3mini  # noqa: E402
 from s3mini.corpus import fingerprint  # noqa: E402
 from s3mini.profile import load_profile  # noqa: E402
-from s3mini.runs.machine import cap_threads, machine, versions  # noqa: E402
+from s3mini.runs.machine import THREAD_VARIABLES, cores, machine, versions  # noqa: E402
 from s3mini.runs.stages import Stage, atomic_write  # noqa: E402
 
 COUNTS = {"outputs": 10_000, "imports": 5_000, "requests": 5_000, "kills": 200}
@@ -45,7 +48,8 @@ def done(
     with Stage(load_profile("smoke", name="torture"), part, {"code": fingerprint(code)}, settings) as stage:
         if not stage.done:
             outcome = work(count, seed, stage.dir / "work")
-            stage.finish(counts=dict(sorted(outcome.counts.items())), findings=outcome.findings)
+            counts = dict(sorted(outcome.counts.items()))
+            stage.finish(cpu_seconds=round(outcome.cpu), counts=counts, findings=outcome.findings)
     kept = stage.manifest
     return {"count": count, "seconds": round(kept["seconds"]), **kept["facts"]}
 
@@ -63,7 +67,8 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, default=None)
     asked = parser.parse_args(given)
-    cap_threads()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the same command goes on"))
+    os.environ |= dict.fromkeys(THREAD_VARIABLES, str(max(1, cores() // WORKERS)))
     fuzz = {"outputs": fuzz_outputs.run, "imports": fuzz_imports.run, "requests": fuzz_requests.run}
     work = {part: partial(blocks.run, part=part, work=one) for part, one in fuzz.items()}
     work["kills"] = partial(kills.run, stages=asked.stages)
@@ -76,7 +81,7 @@ def main(given: list[str] | None = None) -> int:
             more = asked.stages if part == "kills" else None
             record["parts"][part] = row = done(part, count, asked.seed, work[part], more)
             print(
-                f"{part}: {count} in {row['seconds']} s; {', '.join(f'{v} {k}' for k, v in row['counts'].items())}"
+                f"{part}: {count} in {row['seconds']} s ({row['cpu_seconds']} s of CPU); {', '.join(f'{v} {k}' for k, v in row['counts'].items())}"
             )
             for found in row["findings"]:
                 print(f"  {found['kind']}: {found['where']}: {found['what']}")

@@ -29,6 +29,8 @@ def differences(straight: Path, killed: Path, makes: Sequence[str]) -> Iterator[
     """Kind and words of all that differs below two build folders."""
     for name in makes:
         files = {path.relative_to(straight) for path in _files(straight / name)}
+        if not files:
+            yield "missed", f"{name}: nothing there to compare"
         for file in sorted(files):
             if not (killed / file).is_file():
                 yield "lost", f"{file} is missing"

@@ -187,7 +187,7 @@ def one(rng: random.Random, folder: Path, profile: Profile, outcome: Outcome, wh
 
 def run(numbers: range, seed: int, folder: Path, at: At = nowhere) -> Outcome:
     """These files, by number, each in an import of its own."""
-    profile, outcome = load_profile("smoke", name=MADE, **ROOMY), Outcome()
+    profile, outcome = load_profile("smoke", name=f"{MADE}-{numbers.start}", **ROOMY), Outcome()
     folder.mkdir(parents=True, exist_ok=True)
     lines(folder / "documents.jsonl", ROWS)
     lines(folder / "questions.jsonl", PAIRS)

@@ -7,7 +7,6 @@ a good request right behind it gets its answer.
 from __future__ import annotations
 
 import json
-import logging
 import random
 import socket
 from collections.abc import Sequence
@@ -200,7 +199,6 @@ def run(numbers: range, seed: int, folder: Path, at: At = nowhere) -> Outcome:
         serving(make_app(served, topk=TOPK)) as url,
         httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
     ):
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # each bad one is a warning
         for number in numbers:
             at(number)
             where = f"request {number}"

@@ -1,71 +1,87 @@
 """SIGKILLs at random moments over index, precompute, train, evaluate, import, and two servers that a run asks.
 
-    a stage, unkilled, in straight/  --its seconds-->  the moments
-    the same stage in killed/: started, killed, started again … until it ends by itself; then compared, thrown away, begun anew
+    STAGE/straight   the stage, unkilled, behind the one that it follows
+    STAGE/killed     the same stage: started, killed, started again … until it ends by itself; then compared, and begun anew
 
-Commands are forked from a process that has imported everything, so that a kill meets the work and not the imports.
-The log, ``kills.jsonl``, holds every kill: interrupted, this goes on behind its last line.
+A stage is killed many times between two comparisons: what was killed ten times must equal what never was. Moments are
+counted in CPU seconds, which a busy machine does not move, most of them from the attempt's first result on; the log,
+``STAGE/kills.jsonl``, says of each how far the stage was. Interrupted, this goes on behind the log's last line. Commands are
+forked from a process that has imported everything.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import compare
-from noise import Outcome, drawn, forks
+from forked import Clock, kill, own_seconds, side_by_side, start, wait
+from noise import Outcome, drawn
 from served_toys import chat_answer, free_port
 from tqdm.auto import tqdm
 
 import s3mini.profile
-from s3mini.runs.stages import JsonlLog
+from s3mini.runs.stages import MANIFEST, JsonlLog, atomic_dir, read_manifest
 
-PROFILE = "smoke"
+PROFILE = (
+    "--profile", "smoke", "--set", "retrieval.dense.max_passage_tokens=16", "--set", "data.sets=[nq, hotpotqa]",
+    "--set", "grpo.steps=4", "--set", "grpo.questions_per_step=2",
+)  # fmt: skip
+"""Smoke, its passages cut, a third of its sets, smaller steps: each stage takes seconds and has all its parts."""
 DATA = "data/mini"
+PHASES = ("before", "opened", "within", "after")
+"""How far a killed stage was, see `phase`."""
+AT_WORK = 0.5
+"""Of a stage's kills, those that must have met it at work."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One stage: its command lines, in order; what they make, below build/; its part of all kills; the most seconds to one."""
+    """One stage.
+
+    ``commands``: its command lines, in order. ``makes``: what they make, below build/. ``share``: its part of all kills.
+    ``often``: how many meet one run, on average. ``follows``: the stage whose results it finds. ``early``: of its kills, those
+    that fall anywhere before a result is written.
+    """
 
     commands: tuple[tuple[str, ...], ...]
     makes: tuple[str, ...]
     share: float
-    longest: float = 12.0
+    often: float
+    follows: str | None = None
+    early: float = 0.2
     served: bool = False
 
+    @property
+    def at_work(self) -> tuple[str, ...]:
+        """The phases in which it works; one that writes only at its end does so as soon as it is open."""
+        return ("within",) if self.early < 0.5 else ("opened", "within")
 
-_OWN = (
-    "own",
-    f"{DATA}/corpus.jsonl",
-    "-q",
-    f"{DATA}/questions/hotpotqa/train.jsonl",
-    "--name",
-    "own",
-    "--only-import",
-)
+
+_QUESTIONS = f"{DATA}/questions/hotpotqa/train.jsonl"
+_OWN = ("own", f"{DATA}/corpus.jsonl", "-q", _QUESTIONS, "--name", "own", "--only-import")
+_ASKING = (("precompute",), ("evaluate", "--method", "rag-dense", "--method", "oracle"))
 PLANS = {
-    "index": Plan((("index",),), ("smoke/index", "smoke/documents"), 0.2),
-    "precompute": Plan((("precompute",),), ("smoke/rag",), 0.2),
-    "train": Plan((("train",),), ("smoke/train",), 0.15, 30.0),
-    "evaluate": Plan((("evaluate",),), ("smoke/evaluation", "smoke/results.json"), 0.2),
-    "import": Plan((_OWN,), ("own",), 0.1),
-    "served": Plan(
-        (("precompute",), ("evaluate", "--method", "rag-dense", "--method", "oracle")),
-        ("served",),
-        0.15,
-        served=True,
+    "evaluate": Plan(
+        (("evaluate",),), ("smoke/evaluation", "smoke/rag", "smoke/results.json"), 0.2, 12, "train"
     ),
+    "train": Plan((("train",),), ("smoke/train",), 0.15, 4, "precompute"),
+    "index": Plan((("index",),), ("smoke/index", "smoke/documents"), 0.2, 5),
+    "precompute": Plan((("precompute",),), ("smoke/rag",), 0.2, 8, "index"),
+    "served": Plan(_ASKING, ("served",), 0.15, 8, "index", served=True),
+    "import": Plan((_OWN,), ("own",), 0.1, 5, early=0.8),  # all of it is reading, but for its end
 }
-"""In this order: each finds what those before it made."""
+"""The longest first: two are worked at side by side."""
 
 
 # ------------------------------------------------------------------------------------ processes
@@ -78,7 +94,7 @@ def command(root: str, log: str, arguments: Sequence[str]) -> None:
     s3mini.profile.ROOT = Path(root)
     from s3mini.cli import main
 
-    main([*arguments, "--profile", PROFILE])
+    main([*arguments, *PROFILE])
 
 
 def generator(port: int, log: str) -> None:
@@ -103,34 +119,19 @@ def _settle(log: str) -> None:
         os.dup2(file.fileno(), 2)
 
 
-def start(target: Any, *arguments: Any) -> BaseProcess:
-    process = forks().Process(target=target, args=arguments)
-    process.start()
-    return process
-
-
-def kill(process: BaseProcess) -> bool:
-    """SIGKILL it; whether it still lived."""
-    lived = process.is_alive()
-    if lived and process.pid is not None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    return lived and process.exitcode == -signal.SIGKILL
-
-
 class Servers:
     """The retrieval server and a generator, each on a port of its own, started again after each kill."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.ports = root, {"retriever": free_port(), "generator": free_port()}
-        self.running: dict[str, BaseProcess] = {}
+        self.alive: dict[str, BaseProcess] = {}
 
     def start(self, name: str) -> None:
         port, log = self.ports[name], str(self.root / f"{name}.log")
         if name == "generator":
-            self.running[name] = start(generator, port, log)
+            self.alive[name] = start(generator, port, log)
         else:
-            self.running[name] = start(
+            self.alive[name] = start(
                 command, str(self.root), log, ("serve", "retriever", "--port", str(port))
             )
 
@@ -151,124 +152,217 @@ class Servers:
         return [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
 
     @contextmanager
-    def running_both(self) -> Iterator[None]:
+    def running(self) -> Iterator[Servers]:
         try:
             for name in self.ports:
                 self.start(name)
-            yield
+            yield self
         finally:
-            for process in self.running.values():
+            for process in self.alive.values():
                 kill(process)
 
 
-# ------------------------------------------------------------------------------------ the stages
+# ------------------------------------------------------------------------------------ how far it got
 
 
-class Torture:
-    """One folder of roots and log; see the module."""
+def phase(build: Path, makes: Sequence[str], since: float) -> str:
+    """How far a command that started then got with what it makes.
 
-    def __init__(self, folder: Path, seed: int, outcome: Outcome) -> None:
-        self.folder, self.seed, self.outcome = folder, seed, outcome
-        self.log = JsonlLog(folder / "kills.jsonl")
-        for name in ("straight", "killed"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            if not (folder / name / "data").exists():
-                (folder / name / "data").symlink_to(s3mini.profile.ROOT / "data")
+    ``before``: it has opened no stage; ``opened``: one, and written nothing there; ``within``: something, and the stage is
+    open; ``after``: what it opened is complete (and, where it makes several, the next not yet open).
+    """
+    touched = [file for name in makes for file in _touched(build / name, since)]
+    manifests = [read_manifest(file.parent) for file in touched if file.name == MANIFEST]
+    if not touched:
+        return "before"
+    if manifests and all(manifest.get("complete") for manifest in manifests):
+        return "after"
+    return "within" if len(touched) > len(manifests) else "opened"
 
-    def of(self, stage: str, key: str) -> list[Any]:
-        """What the log says of a stage under ``key``, in order."""
-        return [record[key] for record in self.log.records if record["stage"] == stage and key in record]
 
-    def note(self, stage: str, **more: Any) -> None:
-        self.log.append({"stage": stage, **more})
+def _touched(path: Path, since: float) -> Iterator[Path]:
+    """Files that are not empty and were written since, without manifests half-written; the command may be at work there."""
+    inside = (
+        Path(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+        if not name.startswith(f".{MANIFEST}.")
+    )
+    for file in inside if path.is_dir() else [path]:
+        with suppress(OSError):
+            told = file.stat()
+            if told.st_size and told.st_mtime >= since:
+                yield file
 
-    def run(self, stage: str, kills: int, bar: tqdm[Any]) -> None:
-        """Bring a stage to so many kills, compare, and leave it complete."""
-        plan = PLANS[stage]
-        bar.set_description(f"{stage}, unkilled")
-        if not self.of(stage, "seconds"):
-            began = time.monotonic()
-            self.whole(plan, self.folder / "straight", stage, 0, bar)
-            self.note(stage, seconds=round(time.monotonic() - began, 1))
-        done = len(self.of(stage, "killed"))
-        bar.update(done)
-        while not self.of(stage, "over"):
-            self.whole(plan, self.folder / "killed", stage, kills, bar)
-            found = list(
-                compare.differences(self.folder / "straight/build", self.folder / "killed/build", plan.makes)
-            )
-            over = len(self.of(stage, "killed")) >= kills
-            self.note(stage, found=found, **({"over": True} if over else {}))
-            if not over:
-                for name in plan.makes:
-                    _remove(self.folder / "killed/build" / name)
-        self.outcome.counts[f"kills, {stage}"] += len(self.of(stage, "killed"))
-        self.outcome.counts[f"compared, {stage}"] += len(self.of(stage, "found"))
-        for found in self.of(stage, "found"):
-            for kind, what in found:
-                self.outcome.found(kind, stage, what)
-        for what in self.of(stage, "crashed"):
-            self.outcome.found("crashed", stage, what)
 
-    def whole(self, plan: Plan, root: Path, stage: str, kills: int, bar: tqdm[Any]) -> None:
-        """Run a stage's commands to their ends, killing on the way while there are kills left."""
-        with ExitStack() as stack:
-            servers = Servers(root) if plan.served else None
-            if servers is not None:
-                stack.enter_context(servers.running_both())
-            for arguments in plan.commands:
-                line = [*arguments, *(servers.settings() if servers else [])]
-                while not self.attempt(line, root, stage, plan, kills, servers, bar):
-                    pass
+# ------------------------------------------------------------------------------------ a stage
 
-    def attempt(
-        self,
-        line: Sequence[str],
-        root: Path,
-        stage: str,
-        plan: Plan,
-        kills: int,
-        servers: Servers | None,
-        bar: tqdm[Any],
-    ) -> bool:
-        """Start a command; True once it has ended by itself, False where it was killed. A server's kill leaves it alive."""
-        log = root / f"{stage}.log"
+
+class Ordeal:
+    """One stage, its two roots and its log."""
+
+    def __init__(self, folder: Path, stage: str, seed: int, bar: tqdm[Any]) -> None:
+        self.folder, self.stage, self.plan = folder / stage, stage, PLANS[stage]
+        self.seed, self.bar = seed, bar
+        self.log, self.lock = JsonlLog(self.folder / "kills.jsonl"), threading.Lock()
+        self.clock, self.counted = Clock(), 0.0
+        self.first: float | None = None  # CPU seconds of the unkilled run until something was written
+        bar.update(len(self.told("killed")))
+
+    def told(self, key: str) -> list[Any]:
+        """What the log says under ``key``, in order."""
+        return [record[key] for record in self.log.records if key in record]
+
+    def note(self, **more: Any) -> None:
+        """A line of the log, with the CPU seconds since the last."""
+        spent = self.clock.seconds - self.counted + own_seconds()
+        self.counted = self.clock.seconds
+        self.log.append({**more, "cpu": round(spent, 3)})
+
+    def build(self, root: str) -> Path:
+        return self.folder / root / "build"
+
+    def lay(self, root: str, before: Path | None) -> None:
+        """A root with nothing below build/ but what was there before the stage."""
+        build = self.build(root)
+        with atomic_dir(build) as folder:
+            if before is not None:
+                shutil.copytree(before, folder, dirs_exist_ok=True)
+        if not (data := build.with_name("data")).exists():
+            data.symlink_to(s3mini.profile.ROOT / "data")
+
+    def straight(self, before: Path | None) -> Path:
+        """Run it unkilled, once; what lies below build/ then."""
+        with self.lock:  # two stages may follow this one
+            if not self.told("whole"):
+                self.lay("straight", before)
+                since, self.first = self.clock.seconds, None
+                with self.servers() as servers:
+                    self.whole("straight", servers)
+                whole = self.clock.seconds - since
+                self.note(whole=round(whole, 3), first=round(self.first or whole, 3))
+        return self.build("straight")
+
+    def kills(self, before: Path | None, count: int) -> None:
+        """Kill it so many times, and compare each time that it has ended by itself."""
+        if self.told("over"):
+            return
+        with self.servers() as servers:
+            while not self.told("over"):
+                if {"whole", "found"} & self.log.records[-1].keys():
+                    self.lay("killed", before)
+                self.whole("killed", servers, count)
+                found = list(
+                    compare.differences(self.build("straight"), self.build("killed"), self.plan.makes)
+                )
+                over = {"over": True} if len(self.told("killed")) >= count else {}
+                self.note(found=found, **over)
+
+    def servers(self) -> AbstractContextManager[Servers | None]:
+        """What the commands ask, if anything: over the index that the stage found, whichever root they are in."""
+        return Servers(self.folder / "straight").running() if self.plan.served else nullcontext()
+
+    def whole(self, root: str, servers: Servers | None, count: int = 0) -> None:
+        """Run the commands to their ends, killing on the way while there are kills left."""
+        for arguments in self.plan.commands:
+            line = [*arguments, *(servers.settings() if servers else [])]
+            while not self.attempt(root, line, servers, count):
+                if len(self.told("crashed")) > 5:
+                    raise RuntimeError(f"{self.stage}: it does not get up again; see {self.folder}")
+
+    def attempt(self, root: str, line: Sequence[str], servers: Servers | None, count: int) -> bool:
+        """Start a command; True once it has ended by itself, False where it was killed or failed."""
+        log = self.folder / root / "command.log"
         log.unlink(missing_ok=True)
-        process = start(command, str(root), str(log), tuple(line))
+        began = time.time()
+        process = start(command, str(self.folder / root), str(log), tuple(line))
+        since = self.read(process, servers)
+
+        def look() -> bool:
+            spent = self.read(process, servers) - since
+            if root == "straight" and self.first is None and self.has_written(root, began):
+                self.first = spent
+            return False
+
         try:
-            while (number := len(self.of(stage, "killed"))) < kills:
-                rng = drawn(self.seed, f"kill {stage}", number)
-                victim = rng.choice(["retriever", "generator", "command"]) if servers else "command"
-                moment = rng.random() * min(self.of(stage, "seconds")[0], plan.longest)
-                bar.set_description(f"{stage}: {victim} after {moment:.1f} s")
-                process.join(moment)
-                if not process.is_alive():
-                    self.note(stage, ended=round(moment, 3), victim=victim, number=number)
-                    break
-                target = servers.running[victim] if servers and victim != "command" else process
-                if kill(target):
-                    self.note(stage, killed=victim, after=round(moment, 3))
-                    bar.update()
-                if target is process:
-                    return False
-                assert servers is not None
-                servers.start(victim)
-            process.join()
+            if self.torment(process, servers, began, count):
+                return False
+            wait(process, look)
         finally:
             kill(process)
         told = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         if process.exitcode != 0:
-            self.note(stage, crashed=f"exit code {process.exitcode}: {told[-400:]}")
-            if len(self.of(stage, "crashed")) > 5:
-                raise RuntimeError(f"{stage}: it does not get up again; see {log}")
-            return False
-        if "Traceback" in told:
-            self.note(stage, crashed=f"a traceback: {told[told.index('Traceback') :][-400:]}")
-        return True
+            self.note(crashed=f"exit code {process.exitcode}: {told[-400:]}")
+        elif "Traceback" in told:
+            self.note(crashed=f"a traceback: {told[told.index('Traceback') :][-400:]}")
+        return process.exitcode == 0
+
+    def torment(self, process: BaseProcess, servers: Servers | None, began: float, count: int) -> bool:
+        """Kill what is drawn, when it is drawn, while the command lives; whether the command itself was killed."""
+        again = False
+        while len(self.told("killed")) < count:
+            number = len(self.told("killed")) + len(self.told("ended"))
+            victim, early, moment = self.draw(number)
+            if not (early or again):
+                wait(process, lambda: self.read(process, servers) > 0 and self.has_written("killed", began))
+            since = self.read(process, servers)
+            if wait(process, partial(self.passed, process, servers, since + moment)):
+                self.note(ended=round(moment, 3), victim=victim)
+                return False
+            target = process if victim == "command" or servers is None else servers.alive[victim]
+            died = kill(target)
+            if died:
+                self.note(killed=victim, after=round(moment, 3), phase=self.phase("killed", began))
+                self.bar.update()
+            if target is process:
+                return died
+            assert servers is not None
+            servers.start(victim)
+            again = True
+        return False
+
+    def draw(self, number: int) -> tuple[str, bool, float]:
+        """Whom to kill; whether before its first result; after how many CPU seconds, from the command's start or from that result.
+
+        From there on any moment is as likely as another: ``plan.often`` kills meet a whole run, on average.
+        """
+        rng = drawn(self.seed, f"kill {self.stage}", number)
+        victim = rng.choice(["retriever", "generator", "command"]) if self.plan.served else "command"
+        if rng.random() < self.plan.early:
+            return victim, True, rng.uniform(0, self.told("first")[0])
+        return victim, False, rng.expovariate(self.plan.often / self.told("whole")[0])
+
+    def has_written(self, root: str, since: float) -> bool:
+        """Whether a command that started then has a result."""
+        return self.phase(root, since) in PHASES[2:]
+
+    def read(self, process: BaseProcess, servers: Servers | None) -> float:
+        return self.clock.read([process, *(servers.alive.values() if servers else ())])
+
+    def passed(self, process: BaseProcess, servers: Servers | None, moment: float) -> bool:
+        return self.read(process, servers) >= moment
+
+    def phase(self, root: str, since: float) -> str:
+        return phase(self.build(root), self.plan.makes, since)
+
+    def outcome(self) -> Outcome:
+        """What the log tells."""
+        outcome, phases = Outcome(cpu=sum(self.told("cpu"))), Counter(self.told("phase"))
+        outcome.counts[f"kills of {self.stage}"] = phases.total()
+        outcome.counts |= {f"{self.stage}, {name}": phases[name] for name in PHASES}
+        outcome.counts[f"compared, {self.stage}"] = len(self.told("found"))
+        for found in self.told("found"):
+            for kind, what in found:
+                outcome.found(kind, self.stage, what)
+        for what in self.told("crashed"):
+            outcome.found("crashed", self.stage, what)
+        met = sum(phases[name] for name in self.plan.at_work)
+        if phases.total() >= 10 and met < AT_WORK * phases.total():
+            outcome.found("missed", self.stage, f"only {met} of {phases.total()} kills met it at work")
+        return outcome
 
 
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+# ------------------------------------------------------------------------------------ all of them
 
 
 def shared(kills: int, stages: Sequence[str]) -> dict[str, int]:
@@ -281,12 +375,26 @@ def shared(kills: int, stages: Sequence[str]) -> dict[str, int]:
 
 
 def run(count: int, seed: int, folder: Path, stages: Sequence[str] = tuple(PLANS)) -> Outcome:
-    """``count`` kills over the stages."""
+    """``count`` kills over the stages, two stages side by side."""
     start(time.sleep, 0).join()  # the imports are no stage's seconds
-    outcome = Outcome()
-    torture = Torture(folder, seed, outcome)
-    with tqdm(total=count, unit="kill") as bar:
-        for stage, kills in shared(count, stages).items():
-            torture.run(stage, kills, bar)
-    torture.log.close()
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=count, desc="kills", unit="kill"))
+        ordeals = {stage: Ordeal(folder, stage, seed, bar) for stage in PLANS}
+        for ordeal in ordeals.values():
+            stack.enter_context(ordeal.log)
+
+        def before(stage: str) -> Path | None:
+            follows = PLANS[stage].follows
+            return None if follows is None else ordeals[follows].straight(before(follows))
+
+        def torture(asked: tuple[str, int]) -> Outcome:
+            stage, kills = asked
+            earlier = before(stage)
+            ordeals[stage].straight(earlier)
+            ordeals[stage].kills(earlier, kills)
+            return ordeals[stage].outcome()
+
+        outcome = Outcome()
+        for one in side_by_side(torture, [asked for asked in shared(count, stages).items() if asked[1]]):
+            outcome.add(one)
     return outcome

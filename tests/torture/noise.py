@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerContext
 from types import FrameType
 from typing import Any
 
@@ -22,11 +18,12 @@ LONGEST = 60  # seconds for one input; a clear error takes none
 
 @dataclass
 class Outcome:
-    """What a part counted, and what it found: ``kind`` (lost, doubled, mis-scored, misread, or crashed: no clear
-    error), ``where`` (how to get it again) and ``what``."""
+    """What a part counted, the CPU seconds it took, and what it found: ``kind`` (lost, doubled, mis-scored, misread, crashed: no
+    clear error, or missed: it tried too little), ``where`` (how to get it again) and ``what``."""
 
     counts: Counter[str] = field(default_factory=Counter)
     findings: list[dict[str, str]] = field(default_factory=list)
+    cpu: float = 0.0
 
     def found(self, kind: str, where: str, what: str) -> None:
         self.findings.append({"kind": kind, "where": where, "what": what[:300]})
@@ -34,6 +31,7 @@ class Outcome:
     def add(self, other: Outcome) -> None:
         self.counts += other.counts
         self.findings += other.findings
+        self.cpu += other.cpu
 
     def crashed(self, where: str, error: BaseException) -> None:
         self.found("crashed", where, f"{type(error).__name__}: {error}")
@@ -79,20 +77,6 @@ def damaged(rng: random.Random, given: Any, pieces: Sequence[Any]) -> Any:
         }[rng.choice(("cut", "twice", "insert", "insert", "swap"))]  # fmt: skip
         given = given[:a] + middle + given[b:]
     return given[: rng.randint(0, len(given))] if rng.random() < 0.1 else given
-
-
-PRELOAD = """
-s3mini.grpo s3mini.training.trainer s3mini.evaluation s3mini.report.page s3mini.owndata s3mini.retrieval served_toys
-blocks fuzz_outputs fuzz_imports fuzz_requests kills
-""".split()
-
-
-def forks() -> ForkServerContext:
-    """Processes forked from one that has imported everything and done nothing: they begin at once."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    return context
 
 
 @contextmanager

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import blocks
 import compare
+import forked
 import fuzz_imports
 import fuzz_outputs
 import fuzz_requests
 import kills
 import pytest
 from noise import At, Outcome, damaged, drawn
+from tqdm.auto import tqdm
 
 import s3mini.profile
 from s3mini.owndata.fields import Fields
@@ -44,7 +47,7 @@ def test_the_same_seed_draws_the_same() -> None:
     assert first == again != other and len(set(first)) > 40
     assert damaged(drawn(0, "x", 1), "good text", ["<"]) == damaged(drawn(0, "x", 1), "good text", ["<"])
     assert kills.shared(200, list(kills.PLANS)) == {
-        "index": 40, "precompute": 40, "train": 30, "evaluate": 40, "import": 20, "served": 30,
+        "evaluate": 40, "train": 30, "index": 40, "precompute": 40, "served": 30, "import": 20,
     }  # fmt: skip
 
 
@@ -138,27 +141,114 @@ def test_requests_sees_a_failing_and_a_wrong_server(tmp_path: Path, monkeypatch:
 
 
 def test_kills_of_an_import_and_going_on(root: Path) -> None:
-    """Two kills, then a third by the same command, which finds the first two."""
+    """Three kills between two comparisons or more; the same command again finds them."""
     folder = root / "kills"
-    outcome = kills.run(2, 0, folder, ["import"])
-    assert outcome.findings == [] and outcome.counts["kills, import"] == 2
-    again = kills.run(2, 0, folder, ["import"])
-    assert again.counts == outcome.counts
-    made = folder / "killed" / "build" / "own" / "import"
+    outcome = kills.run(3, 0, folder, ["import"])
+    assert outcome.findings == [] and outcome.cpu > 0
+    counts = outcome.counts
+    assert counts["kills of import"] == 3 == sum(counts[f"import, {name}"] for name in kills.PHASES)
+    assert counts["compared, import"] >= 1
+    assert kills.run(3, 0, folder, ["import"]) == outcome
+    straight, killed = (folder / "import" / name / "build" for name in ("straight", "killed"))
+    made = killed / "own" / "import"
     assert len((made / "corpus.jsonl").read_text(encoding="utf-8").splitlines()) == 2680
     (made / "sources.jsonl").unlink()
-    found = list(compare.differences(folder / "straight" / "build", folder / "killed" / "build", ("own",)))
+    found = list(compare.differences(straight, killed, ("own",)))
     assert found == [("lost", "own/import/sources.jsonl is missing")]
 
 
 def test_kills_sees_a_command_that_ends_with_no_clear_error(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage that cannot end well is given up, and told."""
-    broken = kills.Plan((("own", "no-such-file", "--only-import"),), ("own",), 1.0)
+    """A stage that cannot end well is given up, and told; what is worked at beside it ends, too."""
+    broken = kills.Plan((("own", "no-such-file", "--only-import"),), ("own",), 1.0, 1)
     monkeypatch.setitem(kills.PLANS, "broken", broken)
     with pytest.raises(RuntimeError, match="does not get up again"):
         kills.run(1, 0, root / "kills", ["broken"])
+
+
+@pytest.mark.parametrize(
+    ("manifests", "answers", "expected"),
+    [
+        ({"old": {"complete": True}}, "", "before"),
+        ({"new": {"open_since": 1}}, "", "opened"),
+        ({"new": {"open_since": 1}}, "an answer", "within"),
+        ({"old": {"complete": True}, "new": {"complete": True}}, "an answer", "after"),
+    ],
+)
+def test_phases(tmp_path: Path, manifests: dict[str, dict[str, Any]], answers: str, expected: str) -> None:
+    """By what was written since; an empty log, and what an earlier attempt left, count for nothing."""
+    since = 1e9
+    for name, manifest in manifests.items():
+        folder = tmp_path / "smoke" / "rag" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / ".manifest.json.7.tmp").write_text(json.dumps(manifest))  # about to take its place
+        (folder / "answers.jsonl").write_text(answers if name == "new" else "an answer")
+        for file in folder.iterdir():
+            os.utime(file, (since, since + 1 if name == "new" else since - 1))
+    assert kills.phase(tmp_path, ("smoke/rag", "smoke/results.json"), since) == expected
+
+
+@pytest.fixture
+def ordeal(tmp_path: Path) -> Iterator[kills.Ordeal]:
+    """A stage whose first result took 2 seconds of 10."""
+    with tqdm(disable=True) as bar:
+        ordeal = kills.Ordeal(tmp_path, "precompute", 0, bar)
+        with ordeal.log:
+            ordeal.log.extend([{"whole": 10.0, "first": 2.0, "cpu": 10}])
+            yield ordeal
+
+
+def test_moments(ordeal: kills.Ordeal) -> None:
+    """Some come before the first result; those behind it are as far apart as the plan says; the same number draws the same."""
+    drawn = [ordeal.draw(number)[1:] for number in range(2000)]
+    before, behind = ([moment for early, moment in drawn if early is wanted] for wanted in (True, False))
+    assert len(before) / 2000 == pytest.approx(ordeal.plan.early, abs=0.03) and max(before) < 2
+    assert sum(behind) / len(behind) == pytest.approx(10 / ordeal.plan.often, rel=0.1)
+    assert ordeal.draw(7) == ("command", *drawn[7])
+
+
+@pytest.mark.parametrize(
+    ("phases", "missed"),
+    [(["before"] * 6 + ["within"] * 4, True), (["before"] * 5 + ["opened", *["within"] * 6], False)],
+)
+def test_kills_that_miss_the_work_are_told(ordeal: kills.Ordeal, phases: list[str], missed: bool) -> None:
+    ordeal.log.extend({"killed": "command", "after": 1, "phase": phase, "cpu": 1} for phase in phases)
+    outcome = ordeal.outcome()
+    assert kinds(outcome.findings) == ({"missed"} if missed else set())
+    assert outcome.cpu == 10 + len(phases)
+
+
+def test_two_at_a_time_in_order_and_one_that_fails_ends_the_other() -> None:
+    assert forked.side_by_side(lambda n: n * n, range(5)) == [0, 1, 4, 9, 16]
+
+    def work(fails: bool) -> None:
+        process = forked.start(time.sleep, 60)
+        try:
+            forked.wait(process, lambda: 1 // 0 == 0 if fails else False)
+        finally:
+            assert forked.kill(process)
+
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        forked.side_by_side(work, [False, True])
+    assert time.monotonic() - began < 50
+
+
+def test_the_clock_counts_what_is_done_and_not_what_is_slept() -> None:
+    clock, processes = forked.Clock(), [forked.start(spin), forked.start(time.sleep, 60)]
+    try:
+        assert not forked.wait(processes[0], lambda: clock.read(processes) > 0.3)
+        assert forked.Clock().read(processes[1:]) < 0.2
+    finally:
+        killed = [forked.kill(process) for process in processes]
+    assert killed == [True, True]
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 RECORDS = [{"id": f"q{i}", "answer": "Sool", "gen_acc": 1.0, "seconds": 0.1 * i} for i in range(4)]
@@ -183,3 +273,6 @@ def test_comparing_sees_what_is_lost_doubled_and_changed(
         path.parent.mkdir(parents=True)
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert list(compare.differences(tmp_path / "straight", tmp_path / "killed", ["rag"])) == expected
+    assert list(compare.differences(tmp_path / "straight", tmp_path / "killed", ["served"])) == [
+        ("missed", "served: nothing there to compare")
+    ]
