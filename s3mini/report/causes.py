@@ -102,12 +102,6 @@ def _searches(records: Records) -> str | None:
     return f"searches per question: {said}" if said else None
 
 
-def _medical(records: Records) -> str | None:
-    if records.herbal is None or "rag-dense" not in records.herbal["methods"]:
-        return None
-    return f"GenAcc of rag-dense: {fraction(records.herbal['methods']['rag-dense']['average'])}"
-
-
 def _selection(records: Records) -> str | None:
     selection = records.results.get("selection") if records.results else None
     if not selection or not selection["shrink"]:
@@ -149,12 +143,6 @@ SLOWER = {
     "mini": Cause(
         "The same; and a search costs s3 nothing, so that it learns to use all it may: its steps take longer.",
         (LONGER, Control("results", _searches), Control("price", arms_found("price"))),
-    )
-}
-NOTHING_LEFT = {
-    "mini": Cause(
-        "Naive retrieval answers nearly all of them already: there is nothing left to gain.",
-        (Control("herbal", _medical),),
     )
 }
 BEGIN_CANCELS = {

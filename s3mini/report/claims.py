@@ -89,7 +89,7 @@ def claims(records: Records) -> list[Claim]:
         ("… and less time",
             f"{minutes['search-r1'] / minutes['s3']:.0f} × less", _needed(experiments, "seconds"), causes.SLOWER),
         ("s3 is best on medical questions, zero-shot",
-            _gap(medical["s3"], next_medical), _to_the_best(records.herbal), causes.NOTHING_LEFT),
+            _gap(medical["s3"], next_medical), _to_the_best(records.herbal), {}),
         ("selection shortens the context at no cost", "{}–{} ×".format(*paper()["selection_shortens"]), _selection(results), {}),
         ("beginning with a search helps", *_without(experiments, "loop", 2), causes.BEGIN_CANCELS),
         ("selecting documents helps", *_without(experiments, "loop", 1), causes.NOT_MISLED),
