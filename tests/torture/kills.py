@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -27,11 +27,12 @@ from typing import Any
 import compare
 from forked import Clock, kill, own_seconds, side_by_side, start, wait
 from noise import Outcome, drawn
+from phases import PHASES, phase
 from served_toys import chat_answer, free_port
 from tqdm.auto import tqdm
 
 import s3mini.profile
-from s3mini.runs.stages import MANIFEST, JsonlLog, atomic_dir, read_manifest
+from s3mini.runs.stages import JsonlLog, atomic_dir
 
 PROFILE = (
     "--profile", "smoke", "--set", "retrieval.dense.max_passage_tokens=16", "--set", "data.sets=[nq, hotpotqa]",
@@ -39,8 +40,6 @@ PROFILE = (
 )  # fmt: skip
 """Smoke, its passages cut, a third of its sets, smaller steps: each stage takes seconds and has all its parts."""
 DATA = "data/mini"
-PHASES = ("before", "opened", "within", "after")
-"""How far a killed stage was, see `phase`."""
 AT_WORK = 0.5
 """Of a stage's kills, those that must have met it at work."""
 
@@ -160,39 +159,6 @@ class Servers:
         finally:
             for process in self.alive.values():
                 kill(process)
-
-
-# ------------------------------------------------------------------------------------ how far it got
-
-
-def phase(build: Path, makes: Sequence[str], since: float) -> str:
-    """How far a command that started then got with what it makes.
-
-    ``before``: it has opened no stage; ``opened``: one, and written nothing there; ``within``: something, and the stage is
-    open; ``after``: what it opened is complete (and, where it makes several, the next not yet open).
-    """
-    touched = [file for name in makes for file in _touched(build / name, since)]
-    manifests = [read_manifest(file.parent) for file in touched if file.name == MANIFEST]
-    if not touched:
-        return "before"
-    if manifests and all(manifest.get("complete") for manifest in manifests):
-        return "after"
-    return "within" if len(touched) > len(manifests) else "opened"
-
-
-def _touched(path: Path, since: float) -> Iterator[Path]:
-    """Files that are not empty and were written since, without manifests half-written; the command may be at work there."""
-    inside = (
-        Path(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in names
-        if not name.startswith(f".{MANIFEST}.")
-    )
-    for file in inside if path.is_dir() else [path]:
-        with suppress(OSError):
-            told = file.stat()
-            if told.st_size and told.st_mtime >= since:
-                yield file
 
 
 # ------------------------------------------------------------------------------------ a stage

@@ -16,6 +16,7 @@ import fuzz_imports
 import fuzz_outputs
 import fuzz_requests
 import kills
+import phases
 import pytest
 from noise import At, Outcome, damaged, drawn
 from tqdm.auto import tqdm
@@ -146,7 +147,7 @@ def test_kills_of_an_import_and_going_on(root: Path) -> None:
     outcome = kills.run(3, 0, folder, ["import"])
     assert outcome.findings == [] and outcome.cpu > 0
     counts = outcome.counts
-    assert counts["kills of import"] == 3 == sum(counts[f"import, {name}"] for name in kills.PHASES)
+    assert counts["kills of import"] == 3 == sum(counts[f"import, {name}"] for name in phases.PHASES)
     assert counts["compared, import"] >= 1
     assert kills.run(3, 0, folder, ["import"]) == outcome
     straight, killed = (folder / "import" / name / "build" for name in ("straight", "killed"))
@@ -187,7 +188,7 @@ def test_phases(tmp_path: Path, manifests: dict[str, dict[str, Any]], answers: s
         (folder / "answers.jsonl").write_text(answers if name == "new" else "an answer")
         for file in folder.iterdir():
             os.utime(file, (since, since + 1 if name == "new" else since - 1))
-    assert kills.phase(tmp_path, ("smoke/rag", "smoke/results.json"), since) == expected
+    assert phases.phase(tmp_path, ("smoke/rag", "smoke/results.json"), since) == expected
 
 
 @pytest.fixture
@@ -210,14 +211,14 @@ def test_moments(ordeal: kills.Ordeal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phases", "missed"),
+    ("met", "missed"),
     [(["before"] * 6 + ["within"] * 4, True), (["before"] * 5 + ["opened", *["within"] * 6], False)],
 )
-def test_kills_that_miss_the_work_are_told(ordeal: kills.Ordeal, phases: list[str], missed: bool) -> None:
-    ordeal.log.extend({"killed": "command", "after": 1, "phase": phase, "cpu": 1} for phase in phases)
+def test_kills_that_miss_the_work_are_told(ordeal: kills.Ordeal, met: list[str], missed: bool) -> None:
+    ordeal.log.extend({"killed": "command", "after": 1, "phase": phase, "cpu": 1} for phase in met)
     outcome = ordeal.outcome()
     assert kinds(outcome.findings) == ({"missed"} if missed else set())
-    assert outcome.cpu == 10 + len(phases)
+    assert outcome.cpu == 10 + len(met)
 
 
 def test_two_at_a_time_in_order_and_one_that_fails_ends_the_other() -> None:
