@@ -65,7 +65,7 @@ reproduce: $(ready)
 
 # The notebooks run from copies set to the smoke profile: every cell must run, checked cells must match.
 test: $(ready)
-	$(bin)/python -m pytest -n $(JOBS) --dist loadfile tests
+	$(bin)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests
 	$(bin)/python -m s3mini.classroom.notebooks build/smoke/nbval --profile smoke --seed $(SEED)
 	$(bin)/python -m pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
 

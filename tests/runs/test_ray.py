@@ -25,7 +25,10 @@ from s3mini.runs.machine import cores
 from s3mini.runs.ray import gpus_each, open_executor
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 's3mini[ray]'")
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left processes in /proc"),
+    pytest.mark.slow,  # every test starts Ray and its actors
+]
 
 
 @pytest.fixture()
