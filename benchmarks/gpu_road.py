@@ -24,9 +24,8 @@ import numpy as np
 import torch
 
 from s3mini.bench import Bench
-from s3mini.corpus import load_questions
 from s3mini.doctor.footprint import gpu_parts, total
-from s3mini.evaluation import answer_set
+from s3mini.evaluation import answer_sets
 from s3mini.grpo import train
 from s3mini.methods import METHODS
 from s3mini.profile import ROOT, Profile, changed, load_profile
@@ -64,8 +63,7 @@ def mini(steps: int, questions: int) -> dict[str, Any]:
         "reward_recorded": [step["reward"] for step in theirs],
     }
     bench, started = Bench(profile, 0, folder), time.perf_counter()
-    for name in profile.data.sets:
-        answers = answer_set(bench, METHODS["s3"], name, load_questions(profile, name, "test"))
+    for name, answers in answer_sets(bench, METHODS["s3"]).items():
         gen_acc = sum(answer["gen_acc"] for answer in answers) / len(answers)
         known = recorded["methods"]["s3"]["sets"][name]["gen_acc"]
         report.setdefault("gen_acc", {})[name] = {

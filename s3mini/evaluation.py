@@ -158,6 +158,14 @@ def answer_set(
     return records
 
 
+def answer_sets(bench: Bench, method: Method, progress: bool = True) -> dict[str, list[Answer]]:
+    """`answer_set` of every test set of the profile, under one bar."""
+    questions = {name: load_questions(bench.profile, name, "test") for name in bench.profile.data.sets}
+    total = sum(map(len, questions.values()))
+    with tqdm(total=total, unit="answer", desc=method.name, disable=not progress) as bar:
+        return {name: answer_set(bench, method, name, asked, bar) for name, asked in questions.items()}
+
+
 def stage_name(method: Method, set_name: str, seed: int) -> str:
     """Where the answers lie: only methods that depend on training carry its seed."""
     return f"evaluation/{method.name}{f'-seed{seed}' if method.seeded else ''}/{set_name}"

@@ -22,20 +22,17 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from .bench import Bench
 from .corpus import load_questions
 from .errors import DataError
-from .evaluation import answer_set, load_answers
+from .evaluation import answer_sets, load_answers
 from .methods import METHODS, Method
 from .opponents import FACTOR, OPPONENTS, opponents
 from .profile import Profile, changed
 from .records import Collected, Question
 from .results import Answer, accuracies, by_id, method_summary, read_record, searching
 from .runs.machine import cores
-from .runs.progress import tqdm
-from .runs.stages import atomic_write, read_manifest
+from .runs.stages import alone, atomic_write, read_manifest
 from .statistics import paired_difference
 
 FILE = "experiments.json"
@@ -146,16 +143,10 @@ def experiment(
     else:
         entry = efficiency(profile, seed, progress=progress, timed=timed)
     path = profile.build / FILE
-    with _alone(profile, FILE):
+    with alone(profile, FILE):
         known = read_experiments(path) if path.is_file() else {}
         atomic_write(path, json.dumps({**known, study: entry}, indent=1) + "\n")
     return entry
-
-
-def _alone(profile: Profile, name: str) -> FileLock:
-    """A lock on what studies share: the one that comes second waits, and finds the work of the first."""
-    profile.build.mkdir(parents=True, exist_ok=True)
-    return FileLock(profile.build / f".{name}.lock")
 
 
 def recorded(profile: Profile) -> Path | None:
@@ -188,10 +179,10 @@ def _trained(
     from .grpo import train
 
     its = changed(profile, arm.settings)
-    with _alone(its, f"{arm.run}-seed{seed}"):
+    with alone(its, f"{arm.run}-seed{seed}"):
         folder = train(its, seed, arm.run, progress=progress)
         method = replace(METHODS["s3"], name=arm.run if reader is None else f"{arm.run}-of-{profile.name}")
-        answers = _answers(Bench(reader or its, seed, folder), method, progress)
+        answers = answer_sets(Bench(reader or its, seed, folder), method, progress)
     return arm, answers, read_manifest(folder).get("seconds", 0.0) if reader is None else None
 
 
@@ -199,8 +190,8 @@ def _beside(profile: Profile, names: Sequence[str], seed: int, progress: bool) -
     """Answers of other methods, which train nothing."""
     evaluated: list[Evaluated] = []
     for name in names:
-        with _alone(profile, f"{name}-seed{seed}"):
-            evaluated.append((Arm(name), _answers(Bench(profile, seed), METHODS[name], progress), None))
+        with alone(profile, f"{name}-seed{seed}"):
+            evaluated.append((Arm(name), answer_sets(Bench(profile, seed), METHODS[name], progress), None))
     return evaluated
 
 
@@ -243,7 +234,7 @@ def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[
     evaluated: list[Evaluated] = []
     for name in REREAD:
         stored = {set_name: load_answers(profile, name, set_name, seed) for set_name in profile.data.sets}
-        evaluated.append((Arm(name), _answers(bench, reread(METHODS[name], stored), progress), None))
+        evaluated.append((Arm(name), answer_sets(bench, reread(METHODS[name], stored), progress), None))
     return _entry(profile, evaluated, seed)
 
 
@@ -289,7 +280,7 @@ def efficiency(
         for step in stops:
             bench = Bench(its, seed, folder / "kept" / f"step-{step}", protocol)
             method = replace(METHODS[protocol], name=f"{protocol}-curve-{step}")
-            summary = method_summary(_answers(bench, method, progress), profile.evaluation.bootstrap, seed)
+            summary = method_summary(answer_sets(bench, method, progress), profile.evaluation.bootstrap, seed)
             n = summary["average"]["n"]
             curves[protocol].append(
                 {
@@ -301,13 +292,6 @@ def efficiency(
                 }
             )
     return {"seed": seed, "n": n, "threads": profile.threads or cores(), "curves": curves}
-
-
-def _answers(bench: Bench, method: Method, progress: bool) -> dict[str, list[Answer]]:
-    questions = {name: load_questions(bench.profile, name, "test") for name in bench.profile.data.sets}
-    total = sum(map(len, questions.values()))
-    with tqdm(total=total, unit="answer", desc=method.name, disable=not progress) as bar:
-        return {name: answer_set(bench, method, name, asked, bar) for name, asked in questions.items()}
 
 
 def _entry(profile: Profile, evaluated: Sequence[Evaluated], seed: int) -> dict[str, Any]:

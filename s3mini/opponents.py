@@ -11,12 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from .bench import Bench
-from .corpus import load_questions
-from .evaluation import answer_set
+from .evaluation import answer_sets
 from .methods import METHODS
 from .profile import Profile, changed
 from .results import AnswersBySet, accuracies, method_summary
-from .runs.stages import read_manifest
+from .runs.stages import alone, read_manifest
 from .statistics import across_seeds
 
 SEEDS = 3
@@ -68,10 +67,10 @@ def _run(
 
     run = protocol if protocol == "s3" else f"{protocol}-{steps}-steps"
     its = changed(profile, {"grpo.steps": steps})
-    folder = train(its, seed, run, protocol=protocol, progress=progress)
-    bench, method = Bench(its, seed, folder, protocol), replace(METHODS[protocol], name=run)
-    tests = {name: load_questions(its, name, "test") for name in its.data.sets}
-    answers = {name: answer_set(bench, method, name, asked) for name, asked in tests.items()}
+    with alone(its, f"{run}-seed{seed}"):
+        folder = train(its, seed, run, protocol=protocol, progress=progress)
+        bench, method = Bench(its, seed, folder, protocol), replace(METHODS[protocol], name=run)
+        answers = answer_sets(bench, method, progress)
     return answers, read_manifest(folder).get("seconds", 0.0)
 
 

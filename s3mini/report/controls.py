@@ -137,12 +137,9 @@ def hops_plot(experiments: Mapping[str, Any], study: str = "price") -> Plot | Ri
         axes.plot(*_line(every), color=GRID, lw=6, solid_capstyle="round", zorder=1)
         for place, (set_name, figures) in enumerate(sets.items()):
             hops, means = _line(figures)
-            shifted = [
-                h + 0.3 * (place / max(1, len(sets) - 1) - 0.5) for h in hops
-            ]  # equal points stay apart
-            axes.plot(
-                shifted, means, "o", color=SET_COLOURS[place % len(SET_COLOURS)], ms=6.5, label=set_name
-            )
+            shift = 0.3 * (place / max(1, len(sets) - 1) - 0.5)  # equal points stay apart
+            colour = SET_COLOURS[place % len(SET_COLOURS)]
+            axes.plot([h + shift for h in hops], means, "o", color=colour, ms=6.5, label=set_name)
         axes.set_title(f"{name}: r = {_r(every)}")
         axes.set_xticks(_line(every)[0])
         axes.set_xlabel("hops")

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock
 from pydantic import BaseModel
 
 from ..errors import StageError
@@ -111,6 +112,12 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(retired, ignore_errors=True)
+
+
+def alone(profile: Profile, name: str) -> FileLock:
+    """A lock on what commands may make at once: the one that comes second waits, and finds the work of the first."""
+    profile.build.mkdir(parents=True, exist_ok=True)
+    return FileLock(profile.build / f".{name}.lock")
 
 
 class JsonlLog:

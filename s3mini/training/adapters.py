@@ -57,11 +57,8 @@ def merged(model: PreTrainedModel) -> Iterator[None]:
     Afterwards the weights are what they were, to the bit. Weights coarser than float32 are left alone: they would round away
     what the adapters have learnt.
     """
-    layers = _adapted_layers(model).values()
-    kept = {layer: layer.get_base_layer().weight.detach() for layer in layers}
-    if any(weight.dtype != torch.float32 for weight in kept.values()):
-        kept = {}
-    kept = {layer: weight.clone() for layer, weight in kept.items()}
+    layers = _adapted_layers(model).values() if model.dtype == torch.float32 else ()
+    kept = {layer: layer.get_base_layer().weight.detach().clone() for layer in layers}
     try:
         for layer in kept:
             layer.merge()

@@ -55,9 +55,8 @@ def herbal_sets(world: World, count: int = 200) -> dict[str, list[Asked]]:
     for name, pool in proofs.items():
         rng = random.Random(f"{name} {world.seed}")
         chosen = rng.sample(pool, min(count, len(pool)))
-        kind = (
-            "nq" if name == "herbal" else "2wiki"
-        )  # of chains, the mini model reads the rigid form with options
+        # of chains, the mini model reads the rigid form with options
+        kind = "nq" if name == "herbal" else "2wiki"
         sets[name] = [_choice(world, word_question(kind, proof, rng), rng) for proof in chosen]
     return sets
 
