@@ -10,8 +10,9 @@ A question's split hangs on its own words and the seed: rows that are added move
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +26,7 @@ from ..runs.stages import Stage, atomic_file, atomic_write
 from ..unicode import folded
 from .fields import Fields, one_line
 from .files import Row, read_rows
-from .passages import WORDS, Cutter, word_pattern
+from .passages import WORDS, Cutter, Measured, word_pattern
 
 STAGE = "import"
 CORPUS, QUESTIONS, SOURCES, SKIPPED = "corpus.jsonl", "questions", "sources.jsonl", "skipped.txt"
@@ -200,13 +201,31 @@ def _batches(documents: Iterable[Whole]) -> Iterator[list[Whole]]:
     yield batch
 
 
+def _measured(
+    documents: Iterable[Whole], cutter: Cutter
+) -> Iterator[tuple[list[Whole], Future[list[Measured]]]]:
+    """Documents in batches, with what the tokenizer finds in them: it reads the next ones while these are cut."""
+    waiting: deque[tuple[list[Whole], Future[list[Measured]]]] = deque()
+    with ThreadPoolExecutor(1) as reading:
+        try:
+            for batch in _batches(documents):
+                texts = [(document.title, document.text) for document in batch]
+                waiting.append((batch, reading.submit(cutter.measure, texts)))
+                if len(waiting) > 1:
+                    yield waiting.popleft()
+        except DataError:
+            yield from waiting
+            raise
+        yield from waiting
+
+
 def _passages(
     documents: Iterable[Whole], cutter: Cutter, count: dict[str, int], sources: BinaryIO
 ) -> Iterator[Document]:
     """The documents cut into passages; ``count`` and ``sources`` are filled on the way."""
     source = json.JSONEncoder(ensure_ascii=False).encode
-    for batch in _batches(documents):
-        cuts = cutter.cut_all([(document.title, document.text) for document in batch])
+    for batch, measured in _measured(documents, cutter):
+        cuts = cutter.cut_measured([document.text for document in batch], measured.result())
         for document, spans in zip(batch, cuts, strict=True):
             count["documents"] += 1
             count["cut"] += len(spans) > 1

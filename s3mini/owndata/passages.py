@@ -30,7 +30,8 @@ _ASCII_WORD = re.compile(r"[^\t-\r ]{1,60}")  # the same where all is ASCII, in 
 _PARAGRAPH = regex.compile(r"\n\s*\n")
 _SENTENCE = regex.compile(r"[.!?…][\"'”’)\]]*\s|[。！？]|\n")
 
-Begins = Callable[[Sequence[str]], list[list[int]]]
+Measured = tuple[Sequence[int], int]
+Begins = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 
 
 def room(profile: Profile) -> int:
@@ -74,16 +75,25 @@ class Cutter:
 
     def cut_all(self, documents: Sequence[tuple[str, str]]) -> list[list[tuple[int, int]]]:
         """`cut` for several documents, (title, text) each, whose tokens are counted in one go."""
+        return self.cut_measured([text for _, text in documents], self.measure(documents))
+
+    def measure(self, documents: Sequence[tuple[str, str]]) -> list[Measured]:
+        """Where the tokens of each text begin, and how many its passages may have beside the title; none: they do not count.
+
+        The tokenizer's part of `cut_all`, during which other threads run.
+        """
         if self.begins is None:
-            return [self._cut(text, [], 0) for _, text in documents]
+            return [((), 0)] * len(documents)
         headings = self.begins([HEADING.format(title) for title, _ in documents])
         tokens = self.begins([text for _, text in documents])
-        return [
-            self._cut(text, begins, max(self.tokens - len(heading), LEAST_TOKENS))
-            for (_, text), begins, heading in zip(documents, tokens, headings, strict=True)
-        ]
+        limits = (max(self.tokens - len(heading), LEAST_TOKENS) for heading in headings)
+        return list(zip(tokens, limits, strict=True))
 
-    def _cut(self, text: str, tokens: list[int], limit: int) -> list[tuple[int, int]]:
+    def cut_measured(self, texts: Sequence[str], measured: Sequence[Measured]) -> list[list[tuple[int, int]]]:
+        """The rest of `cut_all`."""
+        return [self._cut(text, *its) for text, its in zip(texts, measured, strict=True)]
+
+    def _cut(self, text: str, tokens: Sequence[int], limit: int) -> list[tuple[int, int]]:
         """The passages of a text whose ``tokens`` begin there, no more than ``limit`` of them in each."""
         words = [match.span() for match in word_pattern(text).finditer(text)]
         ends = [end for _, end in words]
@@ -137,11 +147,26 @@ def _token_begins(profile: Profile) -> Begins:
             f"model, or a hub name this machine can reach. Cause: {error}"
         ) from error
 
-    def begins(texts: Sequence[str]) -> list[list[int]]:
+    def begins(texts: Sequence[str]) -> list[_TokenBegins]:
         read = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [[int(begin) for begin, _ in offsets] for offsets in read["offset_mapping"]]
+        return [_TokenBegins(encoding) for encoding in read.encodings]
 
     return begins
+
+
+class _TokenBegins(Sequence[int]):
+    """Where the tokens of a text begin, each looked up when it is asked for: few of them decide where to cut."""
+
+    def __init__(self, encoding: Any) -> None:
+        self._encoding = encoding
+
+    def __len__(self) -> int:
+        return len(self._encoding)
+
+    def __getitem__(self, token: Any) -> Any:
+        if (span := self._encoding.token_to_chars(token)) is None:
+            raise IndexError(token)
+        return span[0]
 
 
 def _fast_begins(file: Path) -> Begins:
@@ -155,9 +180,8 @@ def _fast_begins(file: Path) -> Begins:
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
-    def begins(texts: Sequence[str]) -> list[list[int]]:
-        read = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [[begin for begin, _ in encoding.offsets] for encoding in read]
+    def begins(texts: Sequence[str]) -> list[_TokenBegins]:
+        return [_TokenBegins(read) for read in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     return begins
 
