@@ -2,6 +2,7 @@
 
 Threads take blocks of the vectors in turn: a block, copied as float32, times all queries, then its scores are
 looked through, all of it in the cache. No thread waits for another before the end, so a busy core costs its own share only.
+What is over before a second thread of Python could begin is one product, shared by the library's own threads.
 A few queries of halves are served by FAISS, which widens numbers in registers; up to how many depends on the machine, and
 is measured (`calibrate`).
 """
@@ -25,8 +26,9 @@ PART_BYTES = 64 << 20
 """A single query of halves is shared between FAISS' threads where each gets at least so much to scan."""
 _BLOCK = 1 << 19  # numbers in a block of vectors, which stay in the cache
 _FEW = 16  # queries: with fewer a block has as many times more vectors, so that Python's part of the time stays small
-_ALONE = 1 << 23  # products of two numbers that one thread has done before another could begin
+_AT_ONCE = 1 << 23  # numbers of the vectors, and scores: with no more of either all is one block
 _SAMPLE = 1 << 24  # numbers that calibration searches, at most
+_WIDE = 64  # queries, from which on numpy compares a row at a time as fast as all in one
 _GROUPS = 8  # times k: see `_Best`
 
 
@@ -73,14 +75,29 @@ class ExactSearch:
 
     def product(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         """As calling it, by matrix products; of equals the lower rows."""
+        number = len(queries)
+        small = max(self.vectors.size, number * len(self.vectors)) <= _AT_ONCE
+        best = (self._at_once if small else self._in_blocks)(queries, k)
+        _, scores, rows = best.settle()
+        return scores.reshape(number, k), rows.reshape(number, k)
+
+    def _at_once(self, queries: Vectors, k: int) -> "_Best":
+        import torch
+
+        number, vectors = len(queries), torch.from_numpy(self.vectors).float()
+        twice = np.repeat(queries, 2, axis=0) if number == 1 else queries  # faster than once
+        best = _Best(number, k)
+        best.add((vectors @ torch.from_numpy(twice).T).numpy()[:, :number], 0)
+        return best
+
+    def _in_blocks(self, queries: Vectors, k: int) -> "_Best":
         import torch
 
         (total, dimension), number = self.vectors.shape, len(queries)
-        threads = self._threads if number * total * dimension > _ALONE else 1
         # BLAS reads its operands twice, in leaps, and is faster by more than a copy costs where they lie in the cache
         copied = self.vectors.dtype != np.float32 or number >= _FEW
         numbers = _BLOCK if copied else _BLOCK * _FEW // number
-        step = max(min(numbers // dimension, -(-total // (2 * threads))), 4 * k)
+        step = max(min(numbers // dimension, -(-total // (2 * self._threads))), 4 * k)
         vectors, right = torch.from_numpy(self.vectors), torch.from_numpy(queries).T
         right = right[:, 0] if number == 1 else right
 
@@ -95,13 +112,12 @@ class ExactSearch:
             return best
 
         firsts = iter(range(0, total, step))  # shared: each block goes to who is free
-        looking = [self._workers.submit(look, firsts) for _ in range(min(threads, -(-total // step)))]
+        looking = [self._workers.submit(look, firsts) for _ in range(min(self._threads, -(-total // step)))]
         best, *others = (each.result() for each in looking)
         for other in others:
             best.scores += other.scores
             best.places += other.places
-        _, scores, rows = best.settle()
-        return scores.reshape(number, k), rows.reshape(number, k)
+        return best
 
 
 @lru_cache(maxsize=4)
@@ -126,23 +142,23 @@ class _Best:
 
     def __init__(self, queries: int, k: int) -> None:
         self.queries, self.k, self.kept = queries, k, 0
-        self.floor = np.empty(0, np.float32)  # of each query, repeated for the rows of a block
+        self.floor = np.empty((0, queries), np.float32)  # of each query; of few, repeated for the rows of a block
         self.scores: list[Vectors] = []
         self.places: list[Rows] = []  # row · queries + query
 
     def add(self, scores: Vectors, first: int) -> None:
         """Take the scores of the rows from ``first`` on; shape (rows, queries), no more rows than before, later ones."""
         if not self.floor.size:
-            self.floor = np.tile(self._first_floor(scores), len(scores))
-        flat = scores.reshape(-1)
-        found = np.flatnonzero(flat > self.floor[: flat.size])
-        self.scores.append(flat[found])
+            rows = len(scores) if self.queries < _WIDE else 1
+            self.floor = np.tile(self._first_floor(scores), (rows, 1))
+        found = np.flatnonzero(scores > self.floor[: len(scores)])
+        self.scores.append(scores.reshape(-1)[found])
         self.places.append(found + first * self.queries)
         self.kept += len(found)
         if self.kept > 2 * self.k * self.queries:
             counts, reached, _ = self.settle()
             floor = np.where(counts < self.k, np.float32(-np.inf), reached[np.cumsum(counts) - 1])
-            self.floor = np.tile(floor, len(self.floor) // self.queries)
+            self.floor = np.tile(floor, (len(self.floor), 1))
 
     def _first_floor(self, scores: Vectors) -> Vectors:
         groups = _GROUPS * self.k

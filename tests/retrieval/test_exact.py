@@ -13,14 +13,15 @@ from s3mini.retrieval import exact, flat
 from s3mini.retrieval.exact import ExactSearch
 
 
-@pytest.fixture(autouse=True, params=[1, 3])
+@pytest.fixture(autouse=True, params=[(1, 0), (3, 0), (3, 1 << 23)])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Small blocks, shared between so many threads."""
+    """Small blocks, shared between so many threads, and all in one block."""
+    number, at_once = request.param
     monkeypatch.setattr(exact, "_BLOCK", 1 << 12)
-    monkeypatch.setattr(exact, "_ALONE", 0)
+    monkeypatch.setattr(exact, "_AT_ONCE", at_once)
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(number)
+    yield number
     torch.set_num_threads(before)
 
 
@@ -37,11 +38,11 @@ def test_finds_what_sorting_finds(dtype: flat.DType, order: str) -> None:
     vectors = random.integers(-8, 9, (3000, 16)).astype(
         np.float32
     )  # whose products are exact, and often equal
-    asked = random.integers(-8, 9, (40, 16)).astype(np.float32)
+    asked = random.integers(-8, 9, (70, 16)).astype(np.float32)
     if order != "random":
         vectors = vectors[np.argsort(vectors @ asked[0])][:: 1 if order == "rising" else -1]
     search = searching(vectors, dtype)
-    for number, k in ((1, 1), (1, 700), (2, 18), (7, 3000), (40, 18)):
+    for number, k in ((1, 1), (1, 700), (2, 18), (7, 3000), (40, 18), (70, 3)):
         scores = asked[:number] @ vectors.T
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals the lower
         found = search(asked[:number], k)
