@@ -74,7 +74,7 @@ torture: $(ready)
 	$(bin)/python tests/torture $(TORTURE)
 
 # Each measures in a process of its own and puts its rows into the record.
-benches := import ask search encode
+benches := import ask search encode neighbour
 bench: $(ready)
 	@set -e; for name in $(benches); do $(bin)/python benchmarks/bench_$$name.py --record; done
 	$(bin)/python benchmarks/common.py

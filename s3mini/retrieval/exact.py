@@ -142,7 +142,9 @@ class _Best:
 
     def __init__(self, queries: int, k: int) -> None:
         self.queries, self.k, self.kept = queries, k, 0
-        self.floor = np.empty((0, queries), np.float32)  # of each query; of few, repeated for the rows of a block
+        self.floor = np.empty(
+            (0, queries), np.float32
+        )  # of each query; of few, repeated for the rows of a block
         self.scores: list[Vectors] = []
         self.places: list[Rows] = []  # row · queries + query
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import s3mini.profile
 from s3mini.errors import StageError
 from s3mini.profile import Profile, load_profile
-from s3mini.runs.machine import cap_threads, cores, machine, versions
+from s3mini.runs.machine import THREAD_VARIABLES, WAITING, cap_threads, cores, machine, versions
 from s3mini.runs.stages import JsonlLog, Stage, atomic_dir, atomic_write, plain, read_manifest, stage_times
 
 
@@ -351,3 +351,26 @@ def test_threads_are_capped_at_what_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert cap_threads(2) == 2
     assert os.environ["MKL_NUM_THREADS"] == "2"
     assert cap_threads(8) == 3, "the caller's environment is a cap as well"
+
+
+@pytest.mark.parametrize(
+    ("running", "asked", "waits"),
+    [(1, {}, None), (2, {}, "PASSIVE"), (2, {"GOMP_SPINCOUNT": "7"}, None), ("?", {}, None)],
+)
+def test_threads_sleep_while_they_wait_where_others_are_at_work(
+    running: object, asked: dict[str, str], waits: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tmp_path / "loadavg"
+    said.write_text(f"2.20 2.00 1.90 {running}/345 6789\n")
+    monkeypatch.setattr("s3mini.runs.machine.LOAD", said)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for name in (*WAITING, *THREAD_VARIABLES):
+        monkeypatch.setenv(name, "")  # so that what is set below is undone
+        monkeypatch.delenv(name)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    cap_threads(1)
+    assert os.environ.get("OMP_WAIT_POLICY") is None, "one thread waits for none"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    cap_threads(max(cores(), 2))
+    assert os.environ.get("OMP_WAIT_POLICY") == waits
