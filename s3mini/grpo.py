@@ -58,7 +58,7 @@ def train(
     Args:
         run: names the folder; None takes the protocol's name.
         protocol: a name of the protocol registry.
-        reward: "recall" or a name of `reward.REWARDS`; None takes the protocol's own.
+        reward: a name of `reward.REWARDS` or `reward.DOCUMENT_REWARDS`; None takes the protocol's own.
         resume: False throws away what an earlier run left.
         parts: opened parts to use, for tests and other methods; None opens the profile's.
 

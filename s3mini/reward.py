@@ -271,7 +271,10 @@ class Reward:
 
     def __post_init__(self) -> None:
         if self.name not in REWARDS:
-            raise DataError(f"unknown reward {self.name!r}: choose one of {', '.join(REWARDS)}")
+            raise DataError(
+                f"unknown reward {self.name!r}: choose one of {', '.join(REWARDS)}; "
+                f"to train with, also {', '.join(DOCUMENT_REWARDS)}"
+            )
         if self.name == "gbr" and self.rag_gen_acc is None:
             raise DataError(
                 "the reward 'gbr' needs naive RAG's accuracies: run precompute, pass cache.lookup"
@@ -304,6 +307,14 @@ def recall(question: Question, documents: Sequence[Document]) -> float:
         return sum(i in ids for i in question.gold_ids) / len(question.gold_ids)
     texts = [*right_options(question).values()] or question.golden_answers
     return float(any(span_match(document.contents, texts) for document in documents))
+
+
+DOCUMENT_REWARDS: dict[str, Callable[[Question, Sequence[Document]], float]] = {
+    "recall": recall,
+    "all_gold": lambda question, documents: float(recall(question, documents) == 1.0),
+}
+"""Name -> a reward of the documents alone, whatever the generator makes of them. By "recall" half of what a question needs earns
+half, so that asking for that half becomes a habit; "all_gold" pays for the whole."""
 
 
 def alike(rewards: Sequence[float]) -> bool:

@@ -58,7 +58,7 @@ class Protocol(ABC):
     ``start_k`` documents for the question itself open the episode (0: none), ``k`` answer each query.
     Generation stops after any of the strings in ``stop``. ``retriever`` answers the queries (None: the profile's own).
 
-    Training: ``reward`` is what the method is trained for, a name of `reward.REWARDS` or "recall" (None: the
+    Training: ``reward`` is what the method is trained for, a name of `reward.REWARDS` or `reward.DOCUMENT_REWARDS` (None: the
     profile's); ``own_answer``, whether it is the model's own answer that is rewarded, not the frozen generator's;
     ``filtered``, whether questions that naive RAG answers may be left out.
 

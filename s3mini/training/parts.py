@@ -14,8 +14,8 @@ from ..bench import Bench, protocol_class
 from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import RagCache, precompute, training_filter
-from ..records import Collected, Episode, Question, Score
-from ..reward import Reward, gbr, recall
+from ..records import Collected, Document, Episode, Question, Score
+from ..reward import DOCUMENT_REWARDS, Reward, gbr, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,13 +86,15 @@ class AnswerScorer:
 
 
 @dataclass
-class RecallScorer(AnswerScorer):
+class DocumentScorer(AnswerScorer):
     """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside."""
 
+    value: Callable[[Question, Sequence[Document]], float] = recall
+
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
-        """One outcome per episode, its reward the recall of its context."""
+        """One outcome per episode, its reward the value of its context."""
         return [
-            replace(outcome, reward=recall(episode.question, episode.context))
+            replace(outcome, reward=self.value(episode.question, episode.context))
             for episode, outcome in zip(episodes, super().__call__(episodes), strict=True)
         ]
 
@@ -118,7 +120,7 @@ class PricedScorer:
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
     """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
 
-    The reward "recall" values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
+    A reward of `reward.DOCUMENT_REWARDS` values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
     is trained elsewhere, so its weights may be as coarse as the profile has them.
 
     Raises:
@@ -148,8 +150,8 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     retriever = CachedRetriever(bench.retriever(method.retriever))
     engine = bench.engine(protocol, policy, policy.tokenizer, retriever, reader=loaded)
     scorer = (
-        RecallScorer(bench, Reward("gen_acc"), cache)
-        if reward == "recall"
+        DocumentScorer(bench, Reward("gen_acc"), cache, value=DOCUMENT_REWARDS[reward])
+        if reward in DOCUMENT_REWARDS
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)

@@ -137,7 +137,7 @@ def opened(world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     tokenizer.save_pretrained(world / "searcher")
     monkeypatch.setattr("s3mini.models.tokenizer.ROOT", world)
     monkeypatch.setattr(s3mini.training.parts, "precompute", lambda *_, **__: {})
-    monkeypatch.setattr(s3mini.training.parts, "RecallScorer", lambda *_: None)
+    monkeypatch.setattr(s3mini.training.parts, "DocumentScorer", lambda *_, **__: None)
     monkeypatch.setattr("s3mini.methods.Bench.retriever", lambda *_: None)
     searcher = {"searcher.path": "searcher", "searcher.dtype": "bfloat16", "grpo.filtered": False}
 

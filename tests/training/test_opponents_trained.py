@@ -14,9 +14,9 @@ from s3mini.errors import StageError
 from s3mini.grpo import train
 from s3mini.profile import load_profile
 from s3mini.records import Collected, Document, Episode, Question
-from s3mini.reward import Judge, Reward, recall
+from s3mini.reward import DOCUMENT_REWARDS, Judge, Reward, recall
 from s3mini.runs.stages import read_manifest
-from s3mini.training.parts import AnswerScorer, RecallScorer
+from s3mini.training.parts import AnswerScorer, DocumentScorer
 
 GOLD = Question("q", "Where?", ("Tarn",), {"gold_ids": ["a", "b"]})
 DOCUMENTS = [Document(i, i.upper(), f"It is in {i}.") for i in ("a", "b", "c")]
@@ -61,10 +61,13 @@ def test_search_r1_is_rewarded_for_its_own_answer_only() -> None:
 
 
 def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
-    scorer = RecallScorer(Counting(), Reward("gen_acc"), Cache())  # type: ignore[arg-type]
-    outcomes = scorer([episode(context=tuple(DOCUMENTS[:1])), episode()])
-    assert [o.reward for o in outcomes] == [0.5, 0.0]
-    assert [o.score.gen_acc for o in outcomes] == [1.0, 1.0]
+    scorer = DocumentScorer(Counting(), Reward("gen_acc"), Cache())  # type: ignore[arg-type]
+    episodes = [episode(context=tuple(DOCUMENTS[:1])), episode(), episode(context=tuple(DOCUMENTS))]
+    outcomes = scorer(episodes)
+    assert [o.reward for o in outcomes] == [0.5, 0.0, 1.0]
+    assert [o.score.gen_acc for o in outcomes] == [1.0, 1.0, 1.0]
+    scorer = replace(scorer, value=DOCUMENT_REWARDS["all_gold"])
+    assert [o.reward for o in scorer(episodes)] == [0.0, 0.0, 1.0], "half of the documents earns nothing"
 
 
 def test_numbers_and_retrievers_come_from_the_profile() -> None:
