@@ -36,7 +36,7 @@ def measure_recall(
 ) -> dict[str, Any]:
     """Recall of the gold documents at each k, per question set (test split) and retriever.
 
-    Written to ``build/<profile>/retrieval.json`` for the later notebooks: ``{"profile", "ks", "retrievers",
+    Written to ``build/<profile>/retrieval.json``: ``{"profile", "ks", "retrievers",
     "sets": {SET: {"n", "gold", RETRIEVER: {"any": […], "all": […], "mean": […]}}}}``. "any" and "all" are the
     shares of questions with at least one, and with every, gold document among the first k; "mean" is the mean
     share; "gold" the mean number of gold documents a question has.
