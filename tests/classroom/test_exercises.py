@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,38 @@ def test_the_right_answer_is_right_and_an_open_one_is_open(name: str) -> None:
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_wrong_answer_is_not_right(name: str) -> None:
     assert repr(check(name, WRONG[name])).startswith(f"{name}: not yet: ")
+
+
+def reciprocal_sum(rankings: list[list[int]], constant: int) -> list[int]:
+    earned: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, item in enumerate(ranking, 1):
+            earned[item] = earned.get(item, 0.0) + 1 / (constant + rank)
+    return sorted(earned, key=lambda item: -earned[item])
+
+
+def half_open_cuts(sentences: list[int], limit: int) -> list[int]:
+    """As the exercise asks, but a sentence that ends just at the half is passed over."""
+    ends, total, first, found = list(accumulate(sentences)), sum(sentences), 0, []
+    while first < total:
+        last = min(first + limit, total)
+        if last < total:
+            half = first + max(1, (last - first) // 2)
+            last = max((end for end in ends if half < end <= last), default=last)
+        found.append(last)
+        first = last
+    return found
+
+
+def test_answers_that_are_nearly_right_are_wrong() -> None:
+    assert repr(check("fusion", lambda rankings: reciprocal_sum(rankings, 60))) == "fusion: right"
+    assert repr(check("fusion", lambda rankings: reciprocal_sum(rankings, 0))).startswith("fusion: not yet: ")
+    assert repr(check("cuts", half_open_cuts)).startswith("cuts: not yet: ")
+
+
+def test_a_number_may_be_rounded_by_the_machine() -> None:
+    assert repr(check("half-bytes", math.nextafter(32.256, 33))) == "half-bytes: right"
+    assert repr(check("half-bytes", 32.25)).startswith("half-bytes: not yet: ")
 
 
 def test_wrong_answers_are_told_their_own_result() -> None:
