@@ -194,6 +194,7 @@ def _answer_batch(bench: Bench, questions: Sequence[Question], method: Method, s
 def _record(bench: Bench, question: Question, found: Collected, seconds: float, collecting: float) -> Answer:
     episode, score = found.episode, found.score
     assert score is not None  # _answer_batch scores what came unscored
+    written = sum(episode.env_mask) if episode else 0
     return {
         "id": question.id,
         "question": question.question,
@@ -206,7 +207,7 @@ def _record(bench: Bench, question: Question, found: Collected, seconds: float, 
         "span": score.span,
         "judge": score.judge,
         "searches": episode.searches if episode else 0,
-        "searcher_tokens": sum(episode.env_mask) if episode else 0,
+        "searcher_tokens": written if found.written is None else found.written,
         "generator_tokens": 0 if found.answer is not None else bench.prompt_tokens(question, found.context),
         "context_tokens": bench.count_tokens(found.context),
         "seconds": round(seconds, 4),
@@ -234,7 +235,9 @@ def replayed(method: Method, answers: Mapping[str, Sequence[Answer]]) -> Method:
         records = [stored[question.id] for question in questions]
         episodes = [episode_from_json(record, bench.documents) for record in records]
         return [
-            Collected(e.context, e, e.answer or "", seconds=record["seconds_collecting"])
+            Collected(
+                e.context, e, e.answer or "", None, record["seconds_collecting"], record["searcher_tokens"]
+            )
             for e, record in zip(episodes, records, strict=True)
         ]
 

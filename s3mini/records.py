@@ -146,6 +146,7 @@ class Collected:
 
     The documents in order; the episode that found them, if any; its own answer, where that is to be scored instead
     of the generator's; the answer's score where the method already has it (naive RAG's cache), with the seconds it took then.
+    ``written``: tokens of the searcher's own, where the episode was read back (`episode_from_json`) and knows them no more.
     """
 
     context: tuple[Document, ...]
@@ -153,6 +154,7 @@ class Collected:
     answer: str | None = None
     score: Score | None = None
     seconds: float = 0.0
+    written: int | None = None
 
 
 # ------------------------------------------------------------------------ episodes on disk

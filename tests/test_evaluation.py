@@ -134,6 +134,7 @@ def test_a_methods_own_answers_are_read_from_the_episodes_it_played(
     assert len(played) == len(set(played)) == 2 * TESTED, "each once, for both rows"
     ret, own = (load_answers(run.profile, name, "nq") for name in ("search-r1", "search-r1-own"))
     assert [r["episode"] for r in own] == [r["episode"] for r in ret]
+    assert [r["searcher_tokens"] for r in own] == [r["searcher_tokens"] for r in ret] != [0] * len(ret)
     assert {r["answer"] for r in own} == {"River"} and {r["answer"] for r in ret} != {"River"}
     assert all(o["seconds"] == r["seconds_collecting"] <= r["seconds"] for o, r in zip(own, ret, strict=True))
     run.profile.build.joinpath("results.json").unlink()

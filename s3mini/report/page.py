@@ -90,7 +90,7 @@ def cost_table(results: Results) -> Rich:
     }
     methods = results["methods"].items()
     rows = [Row(name, [format(m[key], spec) for key, spec in columns.values()]) for name, m in methods]
-    note = "Per question; tokens are the generator's. Seconds are of this machine, in batches."
+    note = "Per question; tokens are the generator's, those written the searcher's. Seconds are of this machine, in batches."
     return table(["method", *columns], rows, note)
 
 

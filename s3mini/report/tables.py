@@ -4,6 +4,7 @@ An *estimate* is what `Estimate.as_json` leaves in a record: ``{"n", "mean" (or 
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from .html import Cell, Rich, Row, table
@@ -13,13 +14,16 @@ NONE = "–"
 
 def percent(value: float | None) -> str:
     """An accuracy as the paper prints it."""
-    return NONE if value is None else f"{100 * value:.1f}"
+    if value is None:
+        return NONE
+    # Of a mean of few figures the half is exact, but not in binary; the paper rounds it up.
+    return str(Decimal(f"{100 * value:.8f}").quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
 def interval(estimate: Mapping[str, Any]) -> str:
     """The 95 % interval, in percent."""
     low, high = estimate["ci95"]
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"[{percent(low)}, {percent(high)}]"
 
 
 def points(estimate: Mapping[str, Any]) -> str:

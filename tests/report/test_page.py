@@ -31,6 +31,7 @@ from s3mini.report.page import (
     write_report,
 )
 from s3mini.report.plots import accuracy_plot, differences_plot, learning_curves, running_mean, tokens_plot
+from s3mini.report.tables import percent
 from s3mini.results import read_results
 
 EVIL = "<script>alert(\"x\")</script></information><b onclick='y'>&amp;"
@@ -380,3 +381,10 @@ def test_nothing_evaluated_is_an_error_that_says_what_to_run(profile: Profile) -
     (profile.build / "results.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
         read_results(profile.build / "results.json")
+
+
+def test_a_half_is_rounded_up_as_the_paper_does() -> None:
+    assert (percent(0.5155), f"{100 * 0.5155:.1f}") == ("51.6", "51.5"), (
+        "in binary a little less than the half"
+    )
+    assert [percent(value) for value in (None, 0.0, 1.0, 0.88449)] == ["–", "0.0", "100.0", "88.4"]
