@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,7 @@ TOKENS = {
     "environment": ("#fdecc8", "the environment's: mask 0"),
     "prompt": ("#eceff2", "prompt, before the completion"),
 }
+SURPRISING = 8
 COLUMNS = 118  # characters a row of a strip holds
 
 Place = tuple[float, float]
@@ -160,14 +162,50 @@ def kinds_of_tokens(episode: Episode) -> list[str]:
 def token_strip(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> Plot:
     """Every token of an episode in its own box, coloured by who wrote it; the model's own are bold, with a bar below."""
     ids, kinds = (*episode.prompt_ids, *episode.completion_ids), kinds_of_tokens(episode)
-    pieces = [str(tokenizer.decode([i])).replace("\n", "↵") for i in ids]
-    rows: list[list[tuple[int, str, str]]] = [[]]  # of (column, piece, kind)
+    figure, axes, top = _strip(
+        ids, [TOKENS[kind][0] for kind in kinds], [k == "own" for k in kinds], tokenizer
+    )
+    for number, (kind, (colour, about)) in enumerate(TOKENS.items()):
+        told = f"{about} ({kinds.count(kind)} tokens)"
+        _legend(axes, (1 + 36 * number, top), colour, told, "bold" if kind == "own" else "normal")
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in TOKENS)
+    return Plot(f"An episode's {len(ids)} tokens, by who wrote them: {counts}", figure)
+
+
+@styled
+def surprise_strip(
+    ids: Sequence[int], mask: Sequence[int], logprobs: Sequence[float], tokenizer: PreTrainedTokenizerBase
+) -> Plot:
+    """The tokens of a completion, those of the policy (``mask`` 1) the darker the less probable it finds them.
+
+    ``logprobs``: in nats, of every token; at `SURPRISING` nats a box is as dark as it gets.
+    """
+    shade = LinearSegmentedColormap.from_list("surprise", ["#ffffff", "#e8883a"])
+    colours = [
+        to_hex(shade(min(1.0, -logp / SURPRISING))) if own else TOKENS["prompt"][0]
+        for own, logp in zip(mask, logprobs, strict=True)
+    ]
+    figure, axes, top = _strip(ids, colours, [bool(own) for own in mask], tokenizer)
+    for number, nats in enumerate((0, SURPRISING // 2, SURPRISING)):
+        _legend(axes, (1 + 18 * number, top), to_hex(shade(nats / SURPRISING)), f"{nats} nats", "bold")
+    _legend(axes, (1 + 18 * 3, top), TOKENS["prompt"][0], "the environment's: no part of the loss", "normal")
+    own = [(-logp, str(tokenizer.decode([i]))) for i, logp, m in zip(ids, logprobs, mask, strict=True) if m]
+    most = ", ".join(f"{text.strip()!r} {nats:.1f}" for nats, text in sorted(own, reverse=True)[:3])
+    return Plot(f"The policy's {len(own)} tokens by surprise, in nats; most: {most}", figure)
+
+
+def _strip(
+    ids: Sequence[int], colours: Sequence[str], own: Sequence[bool], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Figure, Axes, float]:
+    """The tokens in boxes, row below row, under room for a legend, whose height is the last of what is returned."""
+    rows: list[list[tuple[int, str, str, bool]]] = [[]]  # of (column, piece, colour, own)
     column = 0
-    for piece, kind in zip(pieces, kinds, strict=True):
+    for i, colour, its in zip(ids, colours, own, strict=True):
+        piece = str(tokenizer.decode([i])).replace("\n", "↵")
         if column + len(piece) > COLUMNS:
             rows.append([])
             column = 0
-        rows[-1].append((column, piece, kind))
+        rows[-1].append((column, piece, colour, its))
         column += len(piece)
         if piece.endswith("↵"):
             rows.append([])
@@ -178,24 +216,23 @@ def token_strip(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> Plot:
     letter = 10 * (width - 0.2) / COLUMNS
     top = step * len(rows) + 1
     for number, row in enumerate(rows):
-        for place, piece, kind in row:
-            _token(axes, (1 + letter * place, top - step * (number + 1)), letter, piece, kind)
-    for number, (kind, (colour, about)) in enumerate(TOKENS.items()):
-        x = 1 + 36 * number
-        axes.add_patch(Rectangle((x, top + 1.4), 2.4, 1.5, fc=colour, ec=MUTED, lw=0.6))
-        told = f"{about} ({kinds.count(kind)} tokens)"
-        weight = "bold" if kind == "own" else "normal"
-        axes.text(x + 3, top + 2.1, told, va="center", fontsize=9, color=INK, fontweight=weight)
-    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in TOKENS)
-    return Plot(f"An episode's {len(ids)} tokens, by who wrote them: {counts}", figure)
+        for place, piece, colour, its in row:
+            _token(axes, (1 + letter * place, top - step * (number + 1)), letter, piece, colour, its)
+    return figure, axes, top
 
 
-def _token(axes: Axes, place: Place, letter: float, piece: str, kind: str) -> None:
+def _legend(axes: Axes, place: Place, colour: str, text: str, weight: str) -> None:
+    x, top = place
+    axes.add_patch(Rectangle((x, top + 1.4), 2.4, 1.5, fc=colour, ec=MUTED, lw=0.6))
+    axes.text(x + 3, top + 2.1, text, va="center", fontsize=9, color=INK, fontweight=weight)
+
+
+def _token(axes: Axes, place: Place, letter: float, piece: str, colour: str, own: bool) -> None:
     (x, y), width = place, letter * len(piece)
-    axes.add_patch(Rectangle((x, y), width, 1.9, fc=TOKENS[kind][0], ec="white", lw=0.8))
-    if kind == "own":
+    axes.add_patch(Rectangle((x, y), width, 1.9, fc=colour, ec="white", lw=0.8))
+    if own:
         axes.add_patch(Rectangle((x, y), width, 0.22, fc=OURS, ec="none"))
-    weight = "bold" if kind == "own" else "normal"
+    weight = "bold" if own else "normal"
     for number, character in enumerate(piece):  # one by one, so that every letter has the same width
         if character != " ":
             axes.text(

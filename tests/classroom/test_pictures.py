@@ -14,6 +14,7 @@ from s3mini.classroom.pictures import (
     loop_picture,
     rooms_picture,
     strips,
+    surprise_strip,
     token_strip,
 )
 from s3mini.records import Episode
@@ -65,6 +66,17 @@ def test_a_strip_shows_every_token_by_its_writer(episode: Episode) -> None:
     letters = "".join(text.get_text() for text in plot.figure.axes[0].texts)
     assert "search_complete" in letters and "information" in letters
     assert size(plot)[0] > size(plot)[1] / 3
+
+
+def test_surprise_shades_what_the_policy_wrote(episode: Episode) -> None:
+    logprobs = [-0.1] * len(episode.completion_ids)
+    told = episode.env_mask.index(1)
+    logprobs[told] = -5.0
+    logprobs[episode.env_mask.index(0)] = -9.0
+    plot = surprise_strip(episode.completion_ids, episode.env_mask, logprobs, TOKENIZER)
+    piece = TOKENIZER.decode([episode.completion_ids[told]]).strip()
+    assert f"{sum(episode.env_mask)} tokens" in repr(plot) and f"most: {piece!r} 5.0" in repr(plot)
+    assert {"0 nats", "4 nats", "8 nats"} <= words(plot)
 
 
 def test_a_long_token_breaks_no_row(episode: Episode) -> None:
