@@ -92,7 +92,12 @@ class Endpoint:
             answers[i] = await self._one(client, path, bodies[i])
 
     def _client(self) -> httpx.AsyncClient:
-        key = os.environ.get(self.spec.key_variable)
+        key = os.environ.get(self.spec.key_variable, "").strip()  # a file's last line break is no part of it
+        if not (key.isascii() and key.isprintable()):  # refused here: whoever else does shows it
+            raise ModelError(
+                f"{self.url}: the environment variable {self.spec.key_variable} holds a character that no key has (a line "
+                "break, or one that is not ASCII): set it again"
+            )
         return open_client(
             httpx.AsyncClient,
             self.url,

@@ -119,6 +119,19 @@ def test_without_a_key_none_is_sent_and_each_sampled_row_has_its_seed() -> None:
     assert all("Authorization" not in headers for _, _, headers in server.asked)
 
 
+def test_a_key_that_no_header_can_hold_is_told_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", " sesame\r\n")  # as a file or Windows leaves it
+    with serving(echo) as server:
+        assert model(server.url, key_variable="TOY_KEY").reply(TALKS[:1])
+        assert server.asked[0][2]["Authorization"] == "Bearer sesame"
+        for odd in ("ses\name", "sesamé", "ses\x7fame"):
+            monkeypatch.setenv("TOY_KEY", odd)
+            with pytest.raises(ModelError, match="TOY_KEY holds a character that no key has") as caught:
+                model(server.url, key_variable="TOY_KEY").reply(TALKS[:1])
+            assert "ses" not in str(caught.value).replace("s3mini", "")
+    assert len(server.asked) == 1
+
+
 def test_it_works_where_an_event_loop_is_running() -> None:
     async def cell() -> list[str]:
         return model(server.url).reply(TALKS[:1])
