@@ -30,7 +30,7 @@ from ...runs.http_client import (
     refusal,
     retry_after,
 )
-from .dialect import COSTS, dialect
+from .dialect import COSTS, NO_SYSTEM, dialect
 
 CONNECT = 10.0  # seconds to wait for a connection
 VITAL = {"/completions": frozenset(COSTS) - {"seed", "stream", "n"}}
@@ -121,9 +121,11 @@ class Endpoint:
             problem = f"HTTP {status}: {refusal(response)}"
             if status not in BUSY and self._dialect.learn(response.text, sent, VITAL.get(path, frozenset())):
                 return await once()
-            if status in BUSY or status >= 500:
+            # llama.cpp fails by its template's refusal of a role
+            roles = status == 500 and "role" in problem and NO_SYSTEM.search(problem)
+            if not roles and (status in BUSY or status >= 500):
                 raise NotNow(problem, retry_after(response))
-            error = Refused if status in (400, 422) else ModelError
+            error = Refused if roles or status in (400, 422) else ModelError
             raise error(f"{url}: {problem}{self._remedy(status)}")
 
         try:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +24,18 @@ from ..base import Conversation, Reply, check_fits
 from ..chat import chat_ids, merged, opening
 from ..spellings import spellings
 from .choosing import LIKELIEST, Chooser, summed
-from .endpoint import Endpoint
+from .dialect import NO_SYSTEM
+from .endpoint import Endpoint, Refused
 from .stateless import PLAIN, PLAIN_VLLM, Ask, StatelessSampler, StatelessSession, Written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_NO_SYSTEM = re.compile(
-    r"HTTP 4\d\d: .*(system.{0,20}(role|message|prompt)|roles must alternate)", re.I | re.S
-)
-ENDINGS = {**dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"), "max_tokens": "length"}
+ENDINGS = {
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("max_tokens", "model_length"), "length"),
+}
 """Other words for the two ways in which a reply may end."""
 
 
@@ -131,8 +131,8 @@ class ServedModel(StatelessSampler):
             distinct = {key: {**body, "messages": merged(body["messages"])} for key, body in distinct.items()}
         try:
             choices = dict(zip(distinct, self._ask(list(distinct.values())), strict=True))
-        except ModelError as error:
-            if self.spec.api != "chat" or not self._system_role or not _NO_SYSTEM.search(str(error)):
+        except Refused as error:
+            if self.spec.api != "chat" or not self._system_role or not NO_SYSTEM.search(str(error)):
                 raise
             self._system_role = False  # its template has none (Gemma's, Mistral's first)
             return self.ask(bodies)

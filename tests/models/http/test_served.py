@@ -245,12 +245,21 @@ def test_a_reply_that_is_cut_says_so_and_one_without_text_is_empty_while_most_ha
 
 
 @pytest.mark.parametrize(
-    "refusal",
-    ["System role not supported", "Conversation roles must alternate user/assistant/user/assistant/..."],
+    ("status", "refusal"),
+    [
+        (400, "System role not supported"),
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+        (400, "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
+        (400, "Only user and assistant roles are supported!"),
+        (422, "'system' is not one of ['user', 'assistant'] - 'messages.0.role'"),
+        (500, "While executing CallExpression at line 1: Jinja Exception: System role not supported"),
+        (500, "Conversation roles must alternate user/assistant/user/assistant/... at row 1, column 2"),
+    ],
 )
-def test_a_black_box_without_a_system_role_is_told_in_the_users_message(refusal: str) -> None:
+def test_a_black_box_without_a_system_role_is_told_in_the_users_message(status: int, refusal: str) -> None:
     talk = [{"role": "system", "content": "briefly"}, {"role": "user", "content": "who?"}]
-    no = (400, {}, json.dumps({"error": {"message": refusal}}).encode())
+    no = (status, {}, json.dumps({"error": {"message": refusal}}).encode())
     with serving(echo, [no]) as server:
         served = model(server.url)
         assert served.reply([talk]) == served.reply([talk]) == ["said: briefly\n\nwho?"]
