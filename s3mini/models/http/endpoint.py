@@ -26,6 +26,7 @@ from ...runs.http_client import (
     NotNow,
     Patience,
     on_the_way,
+    decoded,
     open_client,
     refusal,
     retry_after,
@@ -166,7 +167,7 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _read(url: str, response: httpx.Response) -> dict[str, Any]:
     try:
-        found = response.json()
+        found = decoded(response)
     except ValueError as error:
         raise ModelError(f"{url}: the answer is not JSON: {response.text[:SHOWN]!r}") from error
     if not isinstance(found, dict):

@@ -223,6 +223,8 @@ def test_a_refusal_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, status: 
         (b"[]", "no JSON object"),
         (b"{}", "not one choice"),
         (json.dumps(chat_answer("x", "content_filter")).encode(), "ended by 'content_filter'"),
+        (b"[" * 100_000, "not JSON"),
+        (b'data: {"choices": []}', "not JSON"),  # a stream, though none was asked for
         (json.dumps(chat_answer(None)).encode(), "no text"),
         (json.dumps(chat_answer("", "length")).encode(), "raise max_new_tokens"),
         (b'{"choices": [{"finish_reason": "stop"}]}', "no text"),
