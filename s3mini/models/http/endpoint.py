@@ -8,6 +8,7 @@ a complete JSON answer is an error at once.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -25,8 +26,8 @@ from ...runs.http_client import (
     GaveUp,
     NotNow,
     Patience,
-    on_the_way,
     decoded,
+    on_the_way,
     open_client,
     refusal,
     retry_after,
@@ -38,8 +39,12 @@ VITAL = {"/completions": frozenset(COSTS) - {"seed", "stream", "n"}}
 """What is never given up, by path: where token ids are sampled, their probabilities are counted on."""
 
 
+BROKE_OFF = {"error", "insufficient_system_resource"}
+"""How a reply ends that the server could not finish (OpenRouter's and Mistral's word, DeepSeek's)."""
+
+
 class Refused(ModelError):
-    """The server does not take a request as it stands: a parameter that it does not know, say (HTTP 400 or 422)."""
+    """The server does not take a request as it stands: a parameter or a role that it does not know, say (HTTP 400 or 422)."""
 
 
 class Endpoint:
@@ -150,13 +155,15 @@ class Endpoint:
 
 
 def _status(response: httpx.Response) -> int:
-    """Its status, or the one in the error object that some gateways send with status 200."""
+    """Its status, or what some gateways send with status 200: one in an error object, a reply that broke off (503)."""
     if response.is_success:
         with suppress(ValueError):
-            found = response.json()
-            if isinstance(found, dict) and found.get("error") and not found.get("choices"):
-                code = found["error"].get("code") if isinstance(found["error"], dict) else None
-                return code if isinstance(code, int) and 400 <= code < 600 else 400
+            match decoded(response):
+                case {"choices": [{"finish_reason": str(reason)}, *_]}:
+                    return 503 if reason.lower() in BROKE_OFF else response.status_code
+                case {"error": said} as found if said and not found.get("choices"):
+                    code = str(said.get("code") if isinstance(said, dict) else None)
+                    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 400
     return response.status_code
 
 

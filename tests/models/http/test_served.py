@@ -152,8 +152,11 @@ BUSY: Reply = (503, {"Retry-After": "0"}, b"loading")
         [(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, b"{}")],
         [None, None],
         [(500, {}, b"")],
+        [(200, {}, b'{"error": {"message": "slower", "code": "429"}}')],
+        [(200, {}, json.dumps(chat_answer("sa", reason)).encode()) for reason in ("error", "ERROR")],
+        [(200, {}, json.dumps(chat_answer("", "insufficient_system_resource")).encode())],
     ],
-    ids=["503", "429", "hangs up", "500"],
+    ids=["503", "429", "hangs up", "500", "429 in the body", "broke off", "no resources"],
 )
 def test_what_passes_is_tried_again(first: Sequence[Reply | None]) -> None:
     with serving(echo, first) as server:
