@@ -223,19 +223,44 @@ def test_a_refusal_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, status: 
     ("answer", "said"),
     [
         (b"<html>", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'data: {"choices": []}', "not JSON"),  # a stream, though none was asked for
         (b"[]", "no JSON object"),
         (b"{}", "not one choice"),
         (json.dumps(chat_answer("x", "content_filter")).encode(), "ended by 'content_filter'"),
-        (b"[" * 100_000, "not JSON"),
-        (b'data: {"choices": []}', "not JSON"),  # a stream, though none was asked for
         (json.dumps(chat_answer(None)).encode(), "no text"),
         (json.dumps(chat_answer("", "length")).encode(), "raise max_new_tokens"),
         (b'{"choices": [{"finish_reason": "stop"}]}', "no text"),
+        (json.dumps(chat_answer([{"type": "thinking", "thinking": []}])).encode(), "no text"),
+        (b'{"error": {"message": null, "code": "odd"}}', "HTTP 400: .*odd"),
     ],
 )
 def test_what_is_no_answer_is_an_error(answer: bytes, said: str) -> None:
     with serving(echo, [(200, {}, answer)]) as server, pytest.raises(ModelError, match=said):
         model(server.url).reply(TALKS[:1])
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": " so "}], "so"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "so"}], "so"),
+        ([{"type": "reasoning", "text": "hm"}, {"text": "s"}, {"type": "output_text", "text": "o"}, "x", {}], "so"),
+        ("so \ud83d", "so ?"),
+        ([{"type": "text", "text": "so \ud83d"}], "so ?"),
+    ],
+)  # fmt: skip
+def test_a_reply_in_parts_or_with_half_a_character_is_the_text_that_is_said(content: Any, text: str) -> None:
+    with serving(lambda *_: chat_answer(content)) as server:
+        (reply,) = model(server.url).reply(TALKS[:1])
+    assert reply == text and reply.encode()
+
+
+def test_a_redirect_is_told_and_not_followed() -> None:
+    with serving(echo) as other, serving(echo, [(307, {"Location": f"{other.url}/x"}, b"<html>")]) as server:
+        with pytest.raises(ModelError, match=f"HTTP 307: it redirects to {other.url}/x"):
+            model(server.url).reply(TALKS[:1])
+        assert other.asked == []
 
 
 def test_a_reply_that_is_cut_says_so_and_one_without_text_is_empty_while_most_have_some() -> None:
