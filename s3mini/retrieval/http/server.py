@@ -193,10 +193,14 @@ async def answer(
             failure: Exception | None = None
             for found in piece:
                 position = next(rest)
-                if isinstance(found, Exception):
-                    failure, problems[position] = found, f"failed: {failed(found)}"
-                else:
+                try:
+                    if isinstance(found, Exception):
+                        raise found
                     blocks[position], found_any = render(found, scores), True
+                except (
+                    Exception
+                ) as error:  # the engine's, or a score or text of its hits that JSON cannot hold
+                    failure, problems[position] = error, f"failed: {failed(error)}"
             if failure is not None and not found_any:
                 raise failure
     told = f', "problems": {json.dumps(problems, ensure_ascii=False)}' if problems else ""

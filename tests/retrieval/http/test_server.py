@@ -359,6 +359,15 @@ def test_a_trainers_whole_batch_in_one_request(words: WordRetriever) -> None:
         assert waiting(url) == 0
 
 
+def test_a_score_that_is_no_number_costs_the_others_nothing(words: WordRetriever) -> None:
+    with serving(make_app(words)) as url:
+        answer = post(url, queries=["one", "nan", "two"], topk=1, return_scores=True)
+        assert answer.status_code == 200, answer.text
+        assert [ids(block) for block in answer.json()["result"]] == [["one-0"], [], ["two-0"]]
+        assert "failed: the retriever failed: ValueError" in answer.json()["problems"]["1"]
+        assert post(url, queries=["nan"], return_scores=True).status_code == 500
+
+
 def test_an_engine_that_is_dead_fails_a_long_request_at_once(words: WordRetriever) -> None:
     with serving(make_app(words, limits=Limits(batch=4), cache=0)) as url:
         assert post(url, queries=[f"bad {i}" for i in range(40)]).status_code == 500
