@@ -203,7 +203,7 @@ def _excepted(url: httpx.URL, no_proxy: str) -> bool:
                 continue
         else:
             name = entry.rpartition("://")[2]
-        name = name.strip("[]").removeprefix("*").strip(".")
+        name = re.sub(r"[\[\]]", "", name).removeprefix("*").strip(".")
         if not name and "*" in entry:
             return True
         with suppress(ValueError):  # not a network, or the host is a name

@@ -110,7 +110,9 @@ def test_a_proxy_that_cannot_be_used_is_told(proxy: str, monkeypatch: pytest.Mon
         assert proxy.startswith("socks5"), "only where the package for it is there"
 
 
-@pytest.mark.parametrize("listed", [None, "corp.net", "[::1]", "[::1]:8000", "*"])
+@pytest.mark.parametrize(
+    "listed", [None, "corp.net", "[::1]", "[::1]:8000", "*", "fe80::/10", "::1/128,FE80::/10", "[fe80::]/10"]
+)
 def test_other_libraries_stay_on_the_machine_too(listed: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(os.environ)
     keep_local()
@@ -125,6 +127,11 @@ def test_other_libraries_stay_on_the_machine_too(listed: str | None, monkeypatch
         assert not settings["proxies"], host
     httpx.Client().close()
     assert "corp.net" in os.environ["no_proxy"] or listed != "corp.net"
+    excepted = listed is not None and ("fe80" in listed.lower() or listed == "*")
+    assert proxy_for(httpx.URL("http://[fe80::1]:8000")) == (None if excepted else PROXY)
+    before = os.environ["no_proxy"]
+    keep_local()
+    assert os.environ["no_proxy"] == before, "a process that it starts does the same again"
 
 
 # Locales, terminals, pipes, homes
