@@ -278,6 +278,23 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert done.stderr.startswith(b"error: ") and b"Not a directory" in done.stderr and b"file" in done.stderr
 
 
+def test_a_current_folder_that_was_deleted_is_told(results: Path, tmp_path: Path) -> None:
+    """transformers asks for it as it is imported; what needs no folder runs all the same."""
+    gone = tmp_path / "gone"
+
+    def inside(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        gone.mkdir()
+        line = shlex.join([sys.executable, "-m", "s3mini.cli", *arguments])
+        given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        shell = ["bash", "-c", f"cd {shlex.quote(str(gone))} && rmdir ../gone && {line}"]
+        return subprocess.run(shell, env=given, capture_output=True, timeout=300)
+
+    assert inside("table", str(results)).returncode == 0
+    done = inside("ask", "--profile", "smoke", "Who?")
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"error: the current folder was deleted: cd to another" in done.stderr
+
+
 def test_a_report_needs_no_link() -> None:
     """Report and pictures are one file: a folder's name, whatever is in it, is no part of it."""
     pages = Path(__file__).parents[2] / "s3mini/report"
