@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -191,7 +192,8 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
         except OSError:
             role, more = roles[0], ""
             if role == "judge":  # alone at a url of its own
-                role, more = "generator", f" --set generator.path={profile.judge.path} --port {port}"
+                path = shlex.quote(f"generator.path={profile.judge.path}")
+                role, more = "generator", f" --set {path} --port {port}"
             start = f"start it when it is needed: s3mini serve {role} {profile.option}{more}"
             yield Check(", ".join(roles), "no server there", url, "note", start)
 
