@@ -167,7 +167,7 @@ def _hub_check(wanted: bool) -> Check:
         return Check("hub", "HF_HUB_OFFLINE is set", needed).unless(not wanted, "unset HF_HUB_OFFLINE")
     try:
         httpx.head(endpoint, timeout=_WAIT)  # whatever it says, it answers
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:  # at last: its proxy's
         has = f"{endpoint} is out of reach ({error})"
         remedy = "connect, set HTTPS_PROXY, or name a mirror by HF_ENDPOINT; or run `s3mini download` elsewhere and copy the data"
         return Check("hub", has, needed).unless(not wanted, remedy)

@@ -307,6 +307,9 @@ def test_the_hub_is_asked_whether_it_answers(server: Profile, monkeypatch: pytes
         answering.server_close()
     assert doctor._hub_check(True).state == "missing"
     assert doctor._hub_check(False).state == "ok", "what is here needs no hub"
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "nonsense://[")
+    assert doctor._hub_check(True).state == "missing"
 
 
 BARE = """

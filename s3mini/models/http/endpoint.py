@@ -1,8 +1,8 @@
 """An OpenAI-compatible endpoint: many requests at once, patient with a server that is down, never with a wrong answer.
 
-A connection that fails, a timeout, a busy server and any 5xx are tried again (see `http_client`) until the endpoint has
-answered nothing for ``patience`` seconds. A parameter that it refuses is learnt (see `dialect`). Anything else that is not
-a complete JSON answer is an error at once.
+A connection that fails, a timeout, a busy server, any 5xx but a template's refusal of a role, and a reply that broke off
+are tried again (see `http_client`) until the endpoint has answered nothing for ``patience`` seconds. A parameter that it
+refuses is learnt (see `dialect`). Anything else that is not a complete JSON answer is an error at once.
 """
 
 from __future__ import annotations
