@@ -343,4 +343,7 @@ def find_searcher(profile: Profile, seed: int) -> tuple[Path | str | None, str]:
 
 def shown_path(path: Path) -> str:
     """A path as a reader of the screen needs it: relative where it lies below the current folder."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):  # elsewhere, or the current folder was deleted
+        return str(path)

@@ -72,6 +72,10 @@ def _run(arguments: Sequence[str] | None) -> None:
     except OSError as error:
         from ..runs.stages import disk_error
 
+        try:
+            os.getcwd()
+        except FileNotFoundError:  # whatever was asked of it
+            _fail("the current folder was deleted: cd to another, and run the same command again")
         told = disk_error(error, Path(os.curdir))
         if told is None:
             raise

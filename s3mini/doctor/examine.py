@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -166,7 +167,7 @@ def _hub_check(wanted: bool) -> Check:
         return Check("hub", "HF_HUB_OFFLINE is set", needed).unless(not wanted, "unset HF_HUB_OFFLINE")
     try:
         httpx.head(endpoint, timeout=_WAIT)  # whatever it says, it answers
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:  # at last: its proxy's
         has = f"{endpoint} is out of reach ({error})"
         remedy = "connect, set HTTPS_PROXY, or name a mirror by HF_ENDPOINT; or run `s3mini download` elsewhere and copy the data"
         return Check("hub", has, needed).unless(not wanted, remedy)
@@ -191,7 +192,8 @@ def _service_checks(profile: Profile) -> Iterator[Check]:
         except OSError:
             role, more = roles[0], ""
             if role == "judge":  # alone at a url of its own
-                role, more = "generator", f" --set generator.path={profile.judge.path} --port {port}"
+                path = shlex.quote(f"generator.path={profile.judge.path}")
+                role, more = "generator", f" --set {path} --port {port}"
             start = f"start it when it is needed: s3mini serve {role} {profile.option}{more}"
             yield Check(", ".join(roles), "no server there", url, "note", start)
 

@@ -203,6 +203,11 @@ class Hub:
                     raise gone from error
                 log.warning("%s: %s; trying again", what, error)
                 time.sleep(WAIT * 2 ** (failures - 1))
+            except (httpx.InvalidURL, ImportError, ValueError) as error:  # before anything was sent
+                raise DownloadError(
+                    f"{what}: no connection can be made ({str(error).rstrip('.')}); mend the environment's proxy "
+                    "(HTTPS_PROXY, ALL_PROXY; for socks5: pip install 'httpx[socks]') or HF_ENDPOINT"
+                ) from error
 
 
 def _refusal(error: Exception, status: int | None) -> str:

@@ -9,6 +9,7 @@ Families differ in chat template and control tokens. What holds for all of them:
 - A template writes its own BOS: nothing is added to it.
 - It is applied once, to open an episode; all later tokens are appended as ids. What a template does to earlier
   turns (DeepSeek-R1's and Qwen3's drop their reasoning) therefore never happens.
+- A template may say what day it is (Llama 3.2's, SmolLM3's): always the same, or a prompt would change overnight, see `DAY`.
 - A template may open the reply's reasoning itself (DeepSeek-R1's): that ``<think>`` is the reply's, see `opening`.
 - Where a model is to choose a word at once (`ChatModel.preference`), its reasoning is left out: see `without_thinking`.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,8 @@ _MARKUP = re.compile(
     r"[^\w\s]\S*\w\S*[^\w\s]"
 )  # "<tool_call>", "[IMG]"; not the words and blanks that some add
 _OPENED = re.compile(r"<think>\s*\Z")
+DAY = date(2024, 7, 26)
+"""What templates are told is today: the day that Llama 3's name where they are not told."""
 _ASKED, _SAID = "s3mini-asked", "s3mini-said"  # stand in templates for texts whose place is looked for
 
 
@@ -149,6 +153,7 @@ def rendered(
             [list(map(dict, talk)) for talk in talks],
             tokenize=False,
             add_generation_prompt=open_turn,
+            strftime_now=DAY.strftime,
             **switch,
             **variables,
         )

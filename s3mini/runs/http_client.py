@@ -136,13 +136,27 @@ def retry_after(response: httpx.Response) -> float:
 
 def refusal(response: httpx.Response) -> str:
     """What a server says went wrong, from FastAPI's or OpenAI's error object or as it stands, cut short."""
+    if response.has_redirect_location:  # not followed: the key is for the server that was named
+        return f"it redirects to {response.headers['location']}; name that server instead"[:SHOWN]
     try:
-        said = response.json()
+        said = decoded(response)
     except ValueError:
         return response.text[:SHOWN] or response.reason_phrase
     for key in ("error", "message", "detail"):
-        said = said.get(key, said) if isinstance(said, dict) else said
+        said = said.get(key) or said if isinstance(said, dict) else said
     return (said if isinstance(said, str) else json.dumps(said))[:SHOWN]
+
+
+def decoded(response: httpx.Response) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        ValueError: it is none, or nested without end.
+    """
+    try:
+        return response.json()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def open_client(kind: type[Client], url: str, error: type[S3Error], **settings: Any) -> Client:
@@ -189,7 +203,7 @@ def _excepted(url: httpx.URL, no_proxy: str) -> bool:
                 continue
         else:
             name = entry.rpartition("://")[2]
-        name = name.strip("[]").removeprefix("*").strip(".")
+        name = re.sub(r"[\[\]]", "", name).removeprefix("*").strip(".")
         if not name and "*" in entry:
             return True
         with suppress(ValueError):  # not a network, or the host is a name

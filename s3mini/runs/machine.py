@@ -14,6 +14,7 @@ from typing import Any
 from .. import __version__
 
 _BRACKETS = re.compile(r"\[(.*)\](:\d+)?")
+_NETWORK = re.compile(r"^([0-9a-fA-F.]*:[0-9a-fA-F:.]*)(/\d+)$")  # of IPv6
 LIBRARIES = (
     "torch", "transformers", "trl", "pyserini", "faiss-cpu", "faiss-gpu", "sentence-transformers", "numpy", "pymilvus",
     "milvus-lite",
@@ -92,17 +93,26 @@ def busy(looks: int = 5, seconds: float = 0.01) -> int:
 def keep_local() -> None:
     """Tell other HTTP libraries of this process and of those it starts that this machine needs no proxy.
 
-    They read NO_PROXY, some its one spelling and some the other, and fail on brackets: those are taken off, with the port.
+    They read NO_PROXY, some its one spelling and some the other, and some fail on part of it.
     """
     names = {name.lower() for name, value in os.environ.items() if value}
     if not names & {"http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy"}:
         return
     for variable in ("no_proxy", "NO_PROXY"):
         listed = os.environ.get(variable) or os.environ.get(variable.swapcase()) or ""
-        entries = [_BRACKETS.sub(r"\1", entry) for entry in listed.replace(",", " ").split()]
+        entries = [_as_httpx_reads(entry) for entry in listed.replace(",", " ").split()]
         if "*" not in entries:
             entries += ["localhost", "127.0.0.1", "::1", "0.0.0.0"]
         os.environ[variable] = ",".join(dict.fromkeys(entries))
+
+
+def _as_httpx_reads(entry: str) -> str:
+    """An entry of NO_PROXY on which httpx, and the hub's client with it, does not fail.
+
+    Brackets are taken off, with the port. A network of IPv6, which other libraries do not know either, becomes a URL, as which
+    `http_client` reads it still.
+    """
+    return entry if "://" in entry else _NETWORK.sub(r"http://[\1]\2", _BRACKETS.sub(r"\1", entry))
 
 
 def utf8_locale() -> dict[str, str]:

@@ -110,7 +110,9 @@ def test_a_proxy_that_cannot_be_used_is_told(proxy: str, monkeypatch: pytest.Mon
         assert proxy.startswith("socks5"), "only where the package for it is there"
 
 
-@pytest.mark.parametrize("listed", [None, "corp.net", "[::1]", "[::1]:8000", "*"])
+@pytest.mark.parametrize(
+    "listed", [None, "corp.net", "[::1]", "[::1]:8000", "*", "fe80::/10", "::1/128,FE80::/10", "[fe80::]/10"]
+)
 def test_other_libraries_stay_on_the_machine_too(listed: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(os.environ)
     keep_local()
@@ -125,6 +127,11 @@ def test_other_libraries_stay_on_the_machine_too(listed: str | None, monkeypatch
         assert not settings["proxies"], host
     httpx.Client().close()
     assert "corp.net" in os.environ["no_proxy"] or listed != "corp.net"
+    excepted = listed is not None and ("fe80" in listed.lower() or listed == "*")
+    assert proxy_for(httpx.URL("http://[fe80::1]:8000")) == (None if excepted else PROXY)
+    before = os.environ["no_proxy"]
+    keep_local()
+    assert os.environ["no_proxy"] == before, "a process that it starts does the same again"
 
 
 # Locales, terminals, pipes, homes
@@ -269,6 +276,23 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = run("world", "--out", str(tmp_path / "file" / "below"))
     assert done.returncode == 1 and b"Traceback" not in done.stderr
     assert done.stderr.startswith(b"error: ") and b"Not a directory" in done.stderr and b"file" in done.stderr
+
+
+def test_a_current_folder_that_was_deleted_is_told(results: Path, tmp_path: Path) -> None:
+    """transformers asks for it as it is imported; what needs no folder runs all the same."""
+    gone = tmp_path / "gone"
+
+    def inside(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        gone.mkdir()
+        line = shlex.join([sys.executable, "-m", "s3mini.cli", *arguments])
+        given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        shell = ["bash", "-c", f"cd {shlex.quote(str(gone))} && rmdir ../gone && {line}"]
+        return subprocess.run(shell, env=given, capture_output=True, timeout=300)
+
+    assert inside("table", str(results)).returncode == 0
+    done = inside("ask", "--profile", "smoke", "Who?")
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert b"error: the current folder was deleted: cd to another" in done.stderr
 
 
 def test_a_report_needs_no_link() -> None:

@@ -307,6 +307,9 @@ def test_the_hub_is_asked_whether_it_answers(server: Profile, monkeypatch: pytes
         answering.server_close()
     assert doctor._hub_check(True).state == "missing"
     assert doctor._hub_check(False).state == "ok", "what is here needs no hub"
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "nonsense://[")
+    assert doctor._hub_check(True).state == "missing"
 
 
 BARE = """
@@ -364,6 +367,9 @@ def test_nothing_heavy_is_loaded() -> None:
 
 def test_a_judge_at_a_url_of_its_own_is_served_as_a_generator() -> None:
     """There is no `s3mini serve judge`."""
-    profile = load_profile("paper", **{"judge.url": "http://127.0.0.1:9/v1", "judge.path": "some/judge"})
+    profile = load_profile("paper", **{"judge.url": "http://127.0.0.1:9/v1", "judge.path": "my models/judge"})
     told = next(check for check in doctor._service_checks(profile) if check.what == "judge")
-    assert "s3mini serve generator --profile paper --set generator.path=some/judge --port 9" in told.remedy
+    assert (
+        "s3mini serve generator --profile paper --set 'generator.path=my models/judge' --port 9"
+        in told.remedy
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from hub_toys import COMMIT, ToyHub, benchmark, corpus_lines, filled, flat_index
 from toy_model import toy_model, toy_tokenizer
@@ -225,6 +226,26 @@ def test_refusals_say_what_to_do(hub: ToyHub, status: int, told: str) -> None:
     hub.status = {"PeterJinGo/wiki-18-corpus": status}
     with pytest.raises(DownloadError, match=told):
         download(toy(), ["corpus"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("Using SOCKS proxy, but the 'socksio' package is not installed."),
+        ValueError("Unknown scheme for proxy URL URL('nonsense://%5B')"),
+        httpx.InvalidURL("Invalid port: 'x'"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_told_at_once(error: Exception) -> None:
+    tried = []
+
+    def attempt() -> None:
+        tried.append(1)
+        raise error
+
+    with pytest.raises(DownloadError, match=r"a/b: .*ALL_PROXY.*httpx\[socks\].*HF_ENDPOINT") as caught:
+        Hub()._persist(attempt, "a/b")
+    assert str(error).rstrip(".") in str(caught.value) and len(tried) == 1
 
 
 def test_a_token_goes_to_the_hub_only(hub: ToyHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,13 @@ def test_plain_prompts_are_what_the_template_and_the_tokenizer_make_of_them(name
     assert chat_ids(tokenizer, [TALK]) == [tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
+def test_a_template_that_names_the_day_names_the_same_one_always() -> None:
+    tokenizer = family_tokenizer("llama-3")
+    tokenizer.chat_template = "Today Date: {{ strftime_now('%d %b %Y') }}\n\n" + FAMILIES["llama-3"].template
+    (ids,) = chat_ids(tokenizer, [TALK])
+    assert tokenizer.decode(ids).startswith("Today Date: 26 Jul 2024\n")
+
+
 def test_a_template_that_refuses_everything_is_named() -> None:
     tokenizer = family_tokenizer("gemma")
     with pytest.raises(

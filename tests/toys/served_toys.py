@@ -97,7 +97,7 @@ def serving(answer: Answer, first: Sequence[Reply | float | None] = (), port: in
         server.server_close()
 
 
-def chat_answer(text: str | None, reason: str = "stop") -> dict[str, Any]:
+def chat_answer(text: Any, reason: str = "stop") -> dict[str, Any]:
     return {
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}]
     }

@@ -40,7 +40,7 @@ IMPATIENT = 1.0  # seconds that a client goes on trying where it is to give up
 class WordRetriever:
     """Documents named after the query, ``<query>-0`` first; remembers its batches, and can wait or fail.
 
-    ``gate``: a search waits for it. Queries that begin with "bad" raise.
+    ``gate``: a search waits for it. Queries that begin with "bad" raise; the scores of "nan" are no numbers.
     """
 
     name = "words"
@@ -66,7 +66,8 @@ class WordRetriever:
 
 def word_hit(query: str, rank: int) -> Hit:
     return Hit(
-        Document(f"{query}-{rank}", f'"{query}" ({rank})', f"About {query}.\nRank {rank}."), 1.0 / (1 + rank)
+        Document(f"{query}-{rank}", f'"{query}" ({rank})', f"About {query}.\nRank {rank}."),
+        float("nan") if query == "nan" else 1.0 / (1 + rank),
     )
 
 

@@ -17,7 +17,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -118,14 +118,27 @@ def likeliest(choice: Body, options: Sequence[str]) -> list[float] | None:
     """
     match choice:
         case {"logprobs": {"content": [{"token": str(first), "top_logprobs": [_, *_] as tops}, *_]}}:
-            message = choice.get("message") or {}
             opens = first.strip().startswith(
                 ("<", "[", "◁")
             )  # "<think>" whole or in parts, "[THINK]", "◁think▷"
-            thinks = opens or message.get("reasoning_content") or message.get("reasoning")
-            said = [] if thinks else [(str(top["token"]), float(top["logprob"])) for top in tops]
-            return [summed(logprob for token, logprob in said if spells(token, option)) for option in options]
+            message = choice.get("message")
+            thinks = opens or (
+                isinstance(message, dict) and (message.get("reasoning_content") or message.get("reasoning"))
+            )
+            said = [] if thinks else list(_readable(tops))
+            if said or thinks:
+                return [
+                    summed(logprob for token, logprob in said if spells(token, option)) for option in options
+                ]
     return None
+
+
+def _readable(tops: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    """Tokens with their log-probabilities; some servers have a null or NaN among them, or other names."""
+    for top in tops:
+        match top:
+            case {"token": str(token), "logprob": float(logprob) | int(logprob)} if logprob == logprob:
+                yield token, float(logprob)
 
 
 def chosen(reply: str, options: Sequence[str]) -> str | None:

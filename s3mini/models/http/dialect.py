@@ -30,6 +30,12 @@ COSTS = {
 """Parameters that can be left out, and what that costs."""
 RENAMED = {"max_tokens": "max_completion_tokens"}
 SMALLEST = 0.01  # the temperature sent to servers that take none of 0
+NO_SYSTEM = re.compile(
+    r"(system|developer)\b.{0,20}(role|message|prompt|instruction)|\broles?\b.{0,40}\bsystem\b|\bsystem\b.{0,60}\broles?\b|"
+    r"roles must alternate|only user\b.{0,30}\broles",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What servers say of a template without a system role: Gemma's, Mistral's first, o1's."""
 _REFUSES = re.compile(
     r"un-?support|n[o']t\W+(\w+\W+)?support|not (permitted|allowed|accept|available|compatible|recogni|implemented)|"
     r"unrecogni[sz]ed|unknown|unexpected|extra|forbidden|cannot find field|only the default|deprecated",

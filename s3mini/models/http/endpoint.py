@@ -1,13 +1,14 @@
 """An OpenAI-compatible endpoint: many requests at once, patient with a server that is down, never with a wrong answer.
 
-A connection that fails, a timeout, a busy server and any 5xx are tried again (see `http_client`) until the endpoint has
-answered nothing for ``patience`` seconds. A parameter that it refuses is learnt (see `dialect`). Anything else that is not
-a complete JSON answer is an error at once.
+A connection that fails, a timeout, a busy server, any 5xx but a template's refusal of a role, and a reply that broke off
+are tried again (see `http_client`) until the endpoint has answered nothing for ``patience`` seconds. A parameter that it
+refuses is learnt (see `dialect`). Anything else that is not a complete JSON answer is an error at once.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -25,20 +26,25 @@ from ...runs.http_client import (
     GaveUp,
     NotNow,
     Patience,
+    decoded,
     on_the_way,
     open_client,
     refusal,
     retry_after,
 )
-from .dialect import COSTS, dialect
+from .dialect import COSTS, NO_SYSTEM, dialect
 
 CONNECT = 10.0  # seconds to wait for a connection
 VITAL = {"/completions": frozenset(COSTS) - {"seed", "stream", "n"}}
 """What is never given up, by path: where token ids are sampled, their probabilities are counted on."""
 
 
+BROKE_OFF = {"error", "insufficient_system_resource"}
+"""How a reply ends that the server could not finish (OpenRouter's and Mistral's word, DeepSeek's)."""
+
+
 class Refused(ModelError):
-    """The server does not take a request as it stands: a parameter that it does not know, say (HTTP 400 or 422)."""
+    """The server does not take a request as it stands: a parameter or a role that it does not know, say (HTTP 400 or 422)."""
 
 
 class Endpoint:
@@ -92,7 +98,12 @@ class Endpoint:
             answers[i] = await self._one(client, path, bodies[i])
 
     def _client(self) -> httpx.AsyncClient:
-        key = os.environ.get(self.spec.key_variable)
+        key = os.environ.get(self.spec.key_variable, "").strip()  # a file's last line break is no part of it
+        if not (key.isascii() and key.isprintable()):  # refused here: whoever else does shows it
+            raise ModelError(
+                f"{self.url}: the environment variable {self.spec.key_variable} holds a character that no key has (a line "
+                "break, or one that is not ASCII): set it again"
+            )
         return open_client(
             httpx.AsyncClient,
             self.url,
@@ -116,9 +127,11 @@ class Endpoint:
             problem = f"HTTP {status}: {refusal(response)}"
             if status not in BUSY and self._dialect.learn(response.text, sent, VITAL.get(path, frozenset())):
                 return await once()
-            if status in BUSY or status >= 500:
+            # llama.cpp fails by its template's refusal of a role
+            roles = status == 500 and "role" in problem and NO_SYSTEM.search(problem)
+            if not roles and (status in BUSY or status >= 500):
                 raise NotNow(problem, retry_after(response))
-            error = Refused if status in (400, 422) else ModelError
+            error = Refused if roles or status in (400, 422) else ModelError
             raise error(f"{url}: {problem}{self._remedy(status)}")
 
         try:
@@ -142,13 +155,15 @@ class Endpoint:
 
 
 def _status(response: httpx.Response) -> int:
-    """Its status, or the one in the error object that some gateways send with status 200."""
+    """Its status, or what some gateways send with status 200: one in an error object, a reply that broke off (503)."""
     if response.is_success:
         with suppress(ValueError):
-            found = response.json()
-            if isinstance(found, dict) and found.get("error") and not found.get("choices"):
-                code = found["error"].get("code") if isinstance(found["error"], dict) else None
-                return code if isinstance(code, int) and 400 <= code < 600 else 400
+            match decoded(response):
+                case {"choices": [{"finish_reason": str(reason)}, *_]}:
+                    return 503 if reason.lower() in BROKE_OFF else response.status_code
+                case {"error": said} as found if said and not found.get("choices"):
+                    code = str(said.get("code") if isinstance(said, dict) else None)
+                    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 400
     return response.status_code
 
 
@@ -159,7 +174,7 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _read(url: str, response: httpx.Response) -> dict[str, Any]:
     try:
-        found = response.json()
+        found = decoded(response)
     except ValueError as error:
         raise ModelError(f"{url}: the answer is not JSON: {response.text[:SHOWN]!r}") from error
     if not isinstance(found, dict):

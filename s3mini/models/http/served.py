@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +24,31 @@ from ..base import Conversation, Reply, check_fits
 from ..chat import chat_ids, merged, opening
 from ..spellings import spellings
 from .choosing import LIKELIEST, Chooser, summed
-from .endpoint import Endpoint
+from .dialect import NO_SYSTEM
+from .endpoint import Endpoint, Refused
 from .stateless import PLAIN, PLAIN_VLLM, Ask, StatelessSampler, StatelessSession, Written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_NO_SYSTEM = re.compile(
-    r"HTTP 4\d\d: .*(system.{0,20}(role|message|prompt)|roles must alternate)", re.I | re.S
-)
-ENDINGS = {**dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"), "max_tokens": "length"}
+ENDINGS = {
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    **dict.fromkeys(("max_tokens", "model_length"), "length"),
+}
 """Other words for the two ways in which a reply may end."""
+TEXT = ("text", "output_text")  # types of a message's parts that are said
+
+
+def said(content: Any) -> str:
+    """The text of a message, whole or in parts (Mistral's, Anthropic's), without those that are reasoning; "" of none.
+
+    Half a character, as servers in JavaScript cut one, becomes "?": no tokenizer and no file takes it.
+    """
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") in TEXT]
+        content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return content.encode("utf-8", "replace").decode().strip() if isinstance(content, str) else ""
 
 
 def chat_bodies(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
@@ -117,8 +129,8 @@ class ServedModel(StatelessSampler):
         tops = (choice.get("logprobs") or {}).get("top_logprobs")
         if not isinstance(tops, list) or not tops or not isinstance(tops[0], dict):
             raise self._malformed("no log-probabilities (for servers that give none: `api: chat`)", choice)
-        said = {name: float(logprob) for name, logprob in tops[0].items()}
-        masses = [summed(said.get(f"token_id:{i}", -math.inf) for i in own) for own in ids]
+        given = {name: float(logprob) for name, logprob in tops[0].items()}
+        masses = [summed(given.get(f"token_id:{i}", -math.inf) for i in own) for own in ids]
         if max(masses) == -math.inf:  # it may only say what it was allowed to
             raise self._malformed("none of the allowed tokens, by id (vLLM gives them)", choice)
         return masses
@@ -131,8 +143,8 @@ class ServedModel(StatelessSampler):
             distinct = {key: {**body, "messages": merged(body["messages"])} for key, body in distinct.items()}
         try:
             choices = dict(zip(distinct, self._ask(list(distinct.values())), strict=True))
-        except ModelError as error:
-            if self.spec.api != "chat" or not self._system_role or not _NO_SYSTEM.search(str(error)):
+        except Refused as error:
+            if self.spec.api != "chat" or not self._system_role or not NO_SYSTEM.search(str(error)):
                 raise
             self._system_role = False  # its template has none (Gemma's, Mistral's first)
             return self.ask(bodies)
@@ -177,10 +189,10 @@ class ServedModel(StatelessSampler):
         if self.spec.api == "tokens":
             return Reply(self.stops.reply(self._ids(choice), lead), cut)
         message = choice.get("message")
-        text = message.get("content") if isinstance(message, dict) else None
-        if not cut and (not isinstance(text, str) or not text.strip()):
+        text = said(message.get("content") if isinstance(message, dict) else None)
+        if not cut and not text:
             raise self._malformed("no text", choice)
-        return Reply(text.strip() if isinstance(text, str) else "", cut)
+        return Reply(text, cut)
 
     def _ids(self, choice: Mapping[str, Any]) -> list[int]:
         ids = choice.get("token_ids")

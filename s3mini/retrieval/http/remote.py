@@ -21,7 +21,17 @@ from pydantic import ValidationError
 from ...corpus import split_contents
 from ...errors import RetrievalError
 from ...records import Document, Hit
-from ...runs.http_client import BUSY, GaveUp, NotNow, Patience, on_the_way, open_client, refusal, retry_after
+from ...runs.http_client import (
+    BUSY,
+    GaveUp,
+    NotNow,
+    Patience,
+    decoded,
+    on_the_way,
+    open_client,
+    refusal,
+    retry_after,
+)
 from ...unicode import canonical
 from ..base import check_queries, digest
 from .wire import FINGERPRINT, Health, Passage, Scored, ScoredPassage, first_problem
@@ -221,7 +231,7 @@ class RemoteRetriever:
 def said(response: httpx.Response) -> str:
     """What a server says that answers 200 with an error instead of a result."""
     try:
-        answered = response.json()
+        answered = decoded(response)
     except ValueError:
         return ""
     odd = isinstance(answered, dict) and not isinstance(answered.get("result"), list) and answered

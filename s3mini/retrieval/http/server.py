@@ -125,8 +125,10 @@ def make_app(
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The request's body; refuses one above ``limit`` bytes before it is in memory, and one that is not JSON."""
-    if "json" not in request.headers.get("content-type", ""):
+    if "json" not in request.headers.get("content-type", "").lower():
         raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
+    if (packed := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise HTTPException(415, f"send the request as it is, not packed by {packed}")
     too_long = HTTPException(413, f"the request is longer than {limit} bytes: ask in several requests")
     if int(request.headers.get("content-length", 0)) > limit:  # the HTTP parser takes digits only
         raise too_long
@@ -191,10 +193,14 @@ async def answer(
             failure: Exception | None = None
             for found in piece:
                 position = next(rest)
-                if isinstance(found, Exception):
-                    failure, problems[position] = found, f"failed: {failed(found)}"
-                else:
+                try:
+                    if isinstance(found, Exception):
+                        raise found
                     blocks[position], found_any = render(found, scores), True
+                except (
+                    Exception
+                ) as error:  # the engine's, or a score or text of its hits that JSON cannot hold
+                    failure, problems[position] = error, f"failed: {failed(error)}"
             if failure is not None and not found_any:
                 raise failure
     told = f', "problems": {json.dumps(problems, ensure_ascii=False)}' if problems else ""

@@ -283,7 +283,28 @@ def test_the_first_word_of_a_reply(reply: str, word: str | None) -> None:
     assert chosen(reply, CHOICE) == word
 
 
-@pytest.mark.parametrize("logprobs", [None, {}, {"content": None}, {"content": []}, tops("yes")])
+def named(**top: Any) -> dict[str, Any]:
+    return {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": [top, "yes"]}]}
+
+
+def test_what_cannot_be_read_among_the_likeliest_is_passed_over() -> None:
+    logprobs: dict[str, Any] = {"yes": -0.5, "Yes": None, "no": math.nan, " no": "low"}
+    choice = {"logprobs": tops("yes", **logprobs), "message": "yes", "finish_reason": "length"}
+    assert likeliest(choice, CHOICE) == [-0.5, -math.inf]
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        None,
+        {},
+        {"content": None},
+        {"content": []},
+        tops("yes"),
+        named(token="yes", logprob=None),
+        named(tok_str="yes", prob=0.9),
+    ],
+)
 def test_a_choice_without_likeliest_tokens(logprobs: Any) -> None:
     assert likeliest({"logprobs": logprobs, "finish_reason": "length"}, CHOICE) is None
 

@@ -140,6 +140,7 @@ def test_an_endpoint_is_learnt_once_and_told_once(
         ("EOS", False),
         ("end_turn", False),
         ("MAX_TOKENS", True),
+        ("model_length", True),
         ("Length", True),
     ],
 )

@@ -119,6 +119,19 @@ def test_without_a_key_none_is_sent_and_each_sampled_row_has_its_seed() -> None:
     assert all("Authorization" not in headers for _, _, headers in server.asked)
 
 
+def test_a_key_that_no_header_can_hold_is_told_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", " sesame\r\n")  # as a file or Windows leaves it
+    with serving(echo) as server:
+        assert model(server.url, key_variable="TOY_KEY").reply(TALKS[:1])
+        assert server.asked[0][2]["Authorization"] == "Bearer sesame"
+        for odd in ("ses\name", "sesamé", "ses\x7fame"):
+            monkeypatch.setenv("TOY_KEY", odd)
+            with pytest.raises(ModelError, match="TOY_KEY holds a character that no key has") as caught:
+                model(server.url, key_variable="TOY_KEY").reply(TALKS[:1])
+            assert "ses" not in str(caught.value).replace("s3mini", "")
+    assert len(server.asked) == 1
+
+
 def test_it_works_where_an_event_loop_is_running() -> None:
     async def cell() -> list[str]:
         return model(server.url).reply(TALKS[:1])
@@ -139,8 +152,11 @@ BUSY: Reply = (503, {"Retry-After": "0"}, b"loading")
         [(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, b"{}")],
         [None, None],
         [(500, {}, b"")],
+        [(200, {}, b'{"error": {"message": "slower", "code": "429"}}')],
+        [(200, {}, json.dumps(chat_answer("sa", reason)).encode()) for reason in ("error", "ERROR")],
+        [(200, {}, json.dumps(chat_answer("", "insufficient_system_resource")).encode())],
     ],
-    ids=["503", "429", "hangs up", "500"],
+    ids=["503", "429", "hangs up", "500", "429 in the body", "broke off", "no resources"],
 )
 def test_what_passes_is_tried_again(first: Sequence[Reply | None]) -> None:
     with serving(echo, first) as server:
@@ -207,17 +223,44 @@ def test_a_refusal_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, status: 
     ("answer", "said"),
     [
         (b"<html>", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'data: {"choices": []}', "not JSON"),  # a stream, though none was asked for
         (b"[]", "no JSON object"),
         (b"{}", "not one choice"),
         (json.dumps(chat_answer("x", "content_filter")).encode(), "ended by 'content_filter'"),
         (json.dumps(chat_answer(None)).encode(), "no text"),
         (json.dumps(chat_answer("", "length")).encode(), "raise max_new_tokens"),
         (b'{"choices": [{"finish_reason": "stop"}]}', "no text"),
+        (json.dumps(chat_answer([{"type": "thinking", "thinking": []}])).encode(), "no text"),
+        (b'{"error": {"message": null, "code": "odd"}}', "HTTP 400: .*odd"),
     ],
 )
 def test_what_is_no_answer_is_an_error(answer: bytes, said: str) -> None:
     with serving(echo, [(200, {}, answer)]) as server, pytest.raises(ModelError, match=said):
         model(server.url).reply(TALKS[:1])
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": " so "}], "so"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "so"}], "so"),
+        ([{"type": "reasoning", "text": "hm"}, {"text": "s"}, {"type": "output_text", "text": "o"}, "x", {}], "so"),
+        ("so \ud83d", "so ?"),
+        ([{"type": "text", "text": "so \ud83d"}], "so ?"),
+    ],
+)  # fmt: skip
+def test_a_reply_in_parts_or_with_half_a_character_is_the_text_that_is_said(content: Any, text: str) -> None:
+    with serving(lambda *_: chat_answer(content)) as server:
+        (reply,) = model(server.url).reply(TALKS[:1])
+    assert reply == text and reply.encode()
+
+
+def test_a_redirect_is_told_and_not_followed() -> None:
+    with serving(echo) as other, serving(echo, [(307, {"Location": f"{other.url}/x"}, b"<html>")]) as server:
+        with pytest.raises(ModelError, match=f"HTTP 307: it redirects to {other.url}/x"):
+            model(server.url).reply(TALKS[:1])
+        assert other.asked == []
 
 
 def test_a_reply_that_is_cut_says_so_and_one_without_text_is_empty_while_most_have_some() -> None:
@@ -232,12 +275,21 @@ def test_a_reply_that_is_cut_says_so_and_one_without_text_is_empty_while_most_ha
 
 
 @pytest.mark.parametrize(
-    "refusal",
-    ["System role not supported", "Conversation roles must alternate user/assistant/user/assistant/..."],
+    ("status", "refusal"),
+    [
+        (400, "System role not supported"),
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+        (400, "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
+        (400, "Only user and assistant roles are supported!"),
+        (422, "'system' is not one of ['user', 'assistant'] - 'messages.0.role'"),
+        (500, "While executing CallExpression at line 1: Jinja Exception: System role not supported"),
+        (500, "Conversation roles must alternate user/assistant/user/assistant/... at row 1, column 2"),
+    ],
 )
-def test_a_black_box_without_a_system_role_is_told_in_the_users_message(refusal: str) -> None:
+def test_a_black_box_without_a_system_role_is_told_in_the_users_message(status: int, refusal: str) -> None:
     talk = [{"role": "system", "content": "briefly"}, {"role": "user", "content": "who?"}]
-    no = (400, {}, json.dumps({"error": {"message": refusal}}).encode())
+    no = (status, {}, json.dumps({"error": {"message": refusal}}).encode())
     with serving(echo, [no]) as server:
         served = model(server.url)
         assert served.reply([talk]) == served.reply([talk]) == ["said: briefly\n\nwho?"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import signal
 import threading
@@ -68,6 +69,16 @@ def test_a_client_written_for_the_originals_works(words: WordRetriever) -> None:
         assert len(post(url, queries=["a b"], topk=None).json()["result"][0]) == 3  # the server's own number
         assert post(url, queries=[]).json() == {"result": []}
         assert post(url, queries=["a", "b", "a"]).json()["result"][2][0]["id"] == "a-0"
+
+
+@pytest.mark.parametrize(
+    "header", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"]
+)
+def test_a_content_type_is_read_in_any_case(words: WordRetriever, header: str) -> None:
+    with serving(make_app(words)) as url:
+        headers = {"content-type": header, "content-encoding": "identity"}
+        answer = httpx.post(f"{url}/retrieve", content=b'{"queries": ["a"]}', headers=headers)
+        assert answer.status_code == 200, answer.text
 
 
 def test_half_a_character_is_served(words: WordRetriever) -> None:
@@ -244,6 +255,12 @@ def test_what_is_refused_and_why(words: WordRetriever, body: Any, status: int, t
             pieces = iter([content[:300], content[300:]])
             assert httpx.post(f"{url}/retrieve", content=pieces, headers=headers).status_code == 413
         assert httpx.post(f"{url}/retrieve", content=b'{"queries": ["a"]}').status_code == 415
+        packed = httpx.post(
+            f"{url}/retrieve",
+            content=gzip.compress(b'{"queries": ["a"]}'),
+            headers=headers | {"content-encoding": "gzip"},
+        )
+        assert packed.status_code == 415 and "not packed by gzip" in packed.json()["detail"]
         assert words.batches == []
         assert post(url, queries=["fine"]).status_code == 200
 
@@ -340,6 +357,15 @@ def test_a_trainers_whole_batch_in_one_request(words: WordRetriever) -> None:
         assert max(len(batch) for batch, _ in words.batches) <= 128
         assert "short" in [q for batch, _ in words.batches[:3] for q in batch]
         assert waiting(url) == 0
+
+
+def test_a_score_that_is_no_number_costs_the_others_nothing(words: WordRetriever) -> None:
+    with serving(make_app(words)) as url:
+        answer = post(url, queries=["one", "nan", "two"], topk=1, return_scores=True)
+        assert answer.status_code == 200, answer.text
+        assert [ids(block) for block in answer.json()["result"]] == [["one-0"], [], ["two-0"]]
+        assert "failed: the retriever failed: ValueError" in answer.json()["problems"]["1"]
+        assert post(url, queries=["nan"], return_scores=True).status_code == 500
 
 
 def test_an_engine_that_is_dead_fails_a_long_request_at_once(words: WordRetriever) -> None:
