@@ -170,6 +170,8 @@ def _common(role: str, keys: tuple[str, ...]) -> list[str | None]:
     known: dict[str, list[str | None]] = {}
     for key in keys:
         known.setdefault(str(key).strip().lower(), []).append(key)
+    if "b" in known:  # columns A, B, C … are options, none of which is the answer
+        known.pop("a", None)
     return next((known[name] for name in COMMON[role] if name in known), [None])
 
 

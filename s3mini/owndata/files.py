@@ -6,7 +6,7 @@ Every row knows its place (``file:line``), which leads each error message. What 
 A file is what it holds, where its ending promises something else of its kind: ``.csv`` and ``.tsv`` are divided by the one
 sign of `DELIMITERS` that divides every record alike (``sep=;`` in the first line decides); JSON lines may be called
 ``.json``, and one list ``.jsonl``; JSON may have each ``orient`` of pandas that names its columns. Columns
-without a name (a data frame's index) are left away. Backslashes are text: a quote or a sign behind one is refused. Text is UTF-8; any other encoding is refused, not guessed.
+without a name before the first that has one (a data frame's index) are left away; a cell in a later one is refused. Backslashes are text: a quote or a sign behind one is refused. Text is UTF-8; any other encoding is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
         delimiter, skipped = _delimiter(text, path, promised)
         lines = text.split("\n")
         records = _records("\n" * skipped + text.partition("\n")[2] if skipped else text, delimiter)
-        _, begin, columns = next(records, (0, 0, []))
+        line, begin, columns = next(records, (0, 0, []))
         columns = [column.strip() for column in columns]
         if not columns:
             raise DataError(f"{path}: the file is empty (the first line names the columns)")
@@ -222,11 +222,20 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
         if twice is not None:
             raise DataError(f"{path}:{begin}: two columns are called {twice!r} (rename one)")
         end = begin
+        first = next((i for i, column in enumerate(columns) if column), len(columns))
         for begin, end, row in records:
             place = f"{path}:{begin}"
+            rest = zip(row[first:], columns[first:], strict=False)
+            nameless = [cell for cell, column in rest if cell.strip() and not column]
             if len(row) != len(columns):
                 counts = f"{len(row)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
                 bad(DataError(f"{place}: {counts}: put cells that hold {delimiter!r} in quotes"))
+            elif nameless:
+                bad(
+                    DataError(
+                        f"{place}: {nameless[0]!r} stands in a column without a name (name it in line {line})"
+                    )
+                )
             elif any('\\"' in cell for cell in row) and '\\""' not in "\n".join(lines[begin - 1 : end]):
                 bad(DataError(f'{place}: a quote after a backslash (write it twice, "", in a quoted cell)'))
             elif end > begin and _lines_are_rows(lines[begin - 1 : end], delimiter, len(columns)):
