@@ -213,7 +213,7 @@ def _marked(text: str, options: Sequence[str]) -> str:
     text = "".join([*pieces, text[end:]])
     letters = LETTERS[: len(options)]
     pairs = [set(zip(words, words[1:], strict=False)) for words in map(_words, options)]
-    inside = set().union(*pairs)
+    inside = {pair for its in pairs for pair in its}
     of_texts = {first for first, _ in inside} | {"i"}  # and the pronoun
     shortened = {  # "B. burgdorferi" is no letter where another option is Borrelia burgdorferi
         (one[0], other)
