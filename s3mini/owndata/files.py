@@ -67,8 +67,18 @@ def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) ->
     """
     path = Path(path)
     if path.is_dir():
-        names = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
-        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        found = [p.relative_to(path) for p in sorted(path.rglob("*"))]
+        found = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+        for name in found:
+            if (path / name).is_symlink() and not (
+                path / name
+            ).is_file():  # not followed: it may lead in a circle
+                bad(
+                    DataError(
+                        f"{path / name}: a link to a folder, or to nothing (put the files themselves there)"
+                    )
+                )
+        names = [name for name in found if (path / name).is_file()]
         names = [name for name in names if without is None or (path / name).resolve() != without.resolve()]
         if not names:
             raise DataError(f"{path}: the folder holds no file (put {', '.join(READERS)} there)")

@@ -181,6 +181,18 @@ def test_mistakes_in_documents_are_told_by_place(profile: Profile, tmp_path: Pat
     assert not read_manifest(profile.build / "import").get("complete")
 
 
+def test_a_link_that_is_not_followed_is_told(profile: Profile, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("not read")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("read")
+    (tmp_path / "docs" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"docs/more: a link to a folder, or to nothing"):
+        bring(profile, tmp_path / "docs")
+    assert [d.text for d in bring(profile, tmp_path / "docs", skip_bad=True)] == ["read"]
+    assert "docs/more" in (profile.build / "import" / "skipped.txt").read_text()
+
+
 def test_mistakes_can_be_left_out_and_are_counted(profile: Profile, tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
