@@ -32,6 +32,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from ..unicode import blank
 from .printed import SCALARS, SEQUENCES, NotUnderstood, literal, loads
 
 MISSING = frozenset(
@@ -266,7 +267,7 @@ def _texts(value: Any) -> Iterator[str]:
         inner = read(value, strict=False)
         if not isinstance(inner, str):
             yield from _texts(inner)
-        elif value.strip():
+        elif not blank(value):
             yield instant(value)
     elif isinstance(value, (list, tuple)):
         for part in value:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from s3mini.errors import DataError
 from s3mini.owndata import Fields, cells
 from s3mini.owndata.files import Row
+from s3mini.unicode import blank
 
 
 def accepted(value: Any, printed: bool = True) -> tuple[str, ...]:
@@ -67,6 +68,7 @@ UNDERSTOOD: dict[str, tuple[str, ...]] = {
     "['Sool' None nan NaT <NA>]": ("Sool",),
     '[null, NaN, "Sool"]': ("Sool",),
     "[[], ['Sool', ['a']]]": ("Sool", "a"),
+    "['\u200b', 'Sool']": ("Sool",),
     '"[\\"Sool\\"]"': ("Sool",),
     "[\"['Sool', 'a']\"]": ("Sool", "a"),
     '["it\'s" \'say "x"\']': ("it's", 'say "x"'),
@@ -287,7 +289,7 @@ def test_two_fields_of_one_name_are_not_chosen_from() -> None:
 # ------------------------------------------------------------------------------- for all contents
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
-WORD = TEXT.filter(lambda t: t.strip() and t.strip() not in cells.PRINTED_MISSING)
+WORD = TEXT.filter(lambda t: not blank(t) and t.strip() not in cells.PRINTED_MISSING)
 SAFE = WORD.filter(lambda t: not any(c in t for c in "[]{}()<>#=") and not t.strip().startswith("b"))
 
 

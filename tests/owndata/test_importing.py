@@ -145,6 +145,7 @@ BAD_DOCUMENTS: dict[str, tuple[str, bytes, str]] = {
     "utf16": ("d.txt", "text".encode("utf-16"), r"d\.txt: UTF-16 text .*iconv"),
     "binary": ("d.txt", b"one\ntw\0o", r"d\.txt:2: a binary file"),
     "empty text": ("d.txt", b" \n", r"d\.txt: field 'text' is empty"),
+    "nothing to be seen": ("d.jsonl", b'{"text": "\\u200b\\u00ad"}', r"d\.jsonl:1: field 'text' is empty"),
     "empty table": ("d.csv", b"", r"d\.csv: the file is empty"),
     "no rows": ("d.csv", b"text\n", r"d\.csv: no document to import; the file holds no row"),
     "ragged": ("d.csv", b"id,text\na,one\nb,two,three\n", r"d\.csv:3: 3 cells in a row, 2 columns .*quotes"),
