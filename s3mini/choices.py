@@ -7,11 +7,13 @@ a single option:
 
 1. a field made for the answer: ``\\boxed{B}``, ``<answer>B</answer>``, ``{"answer": "B"}`` (the last one);
 2. "final answer: B";
-3. "the answer is B", "I choose B", "B is correct", on the last line that says so;
-4. "so B", "therefore (B)", likewise;
-5. a last line that is nothing but an option;
-6. an option that opens the reply: "B. Because …", "Yes, …";
-7. the only option that the reply names at all.
+3. "the answer is B", "I choose B", a sentence that ends in "so B", on the last line that says so;
+4. a first line that is nothing but an option, where no other line is one and no second thought follows;
+5. "B is correct", wherever it is said; then "B is best", "B is likely": of one option, for others may be best elsewhere;
+6. "so B", "therefore (B)", on the last line that says so;
+7. a last line that is nothing but an option;
+8. an option that opens the reply: "B. Because …", "Yes, …";
+9. the only option that the reply names at all.
 
 What an option's text holds is no letter ("Hepatitis B"), the text of an option inside a longer one's is that longer
 one, a letter is one only where its neighbours allow it ("a vesol" has none), and options listed in order, as in the
@@ -41,33 +43,39 @@ _FLAGS = regex.IGNORECASE | regex.MULTILINE
 # Every repetition below is bounded or possessive: a model may write anything, and reading it must take no time.
 _BEFORE = (
     "options? choices? answers? letters? alternatives? is are was be as choose chose pick select with for say think so "
-    "and or nor not but both either neither than of over therefore thus hence probably likely definitely clearly "
-    "certainly maybe perhaps eliminate exclude reject out cannot except unlike only"
+    "and or nor not but both either neither than of over between also then therefore thus hence probably likely definitely "
+    "clearly certainly maybe perhaps eliminate exclude reject out cannot except unlike only"
 ).replace(" ", "|")
 _AFTER = (
-    "is isn't are aren't was were would should does doesn't don't and or nor because since but over seems fits matches "
-    "cannot can't"
+    "is isn't are aren't was were would should do does doesn't don't and or nor as with together then because since but over seems "
+    "fits matches cannot can't"
 ).replace(" ", "|") + "|rather than|instead of"
 _LETTER = (  # {0}: the letters there are
     rf"(?=[{{0}}])(?<=(?:^|[^\w\s]|\b(?:{_BEFORE})|'s|n't)\s{{{{0,4}}}})"
-    rf"(?<!\w')(?<!\w\w-)(?<![A-Za-z]\.)(?<!</?)(?<!\w)([{{0}}])"
-    rf"(?=[^\w\s]|[ \t]*(?:$|[])}}}}.,;:!?/&|=>+-])|[ \t]+(?:{_AFTER})\b|(?-i:(?<=[A-Z])[ \t]+\())"
-    rf"(?!\w|\.\w\b|-\w\w)(?:{_GAP}{{{{1,9}}}}+(?:(?:the|an?)[ \t]+)?(?={_M}))?"
+    rf"(?<!\w')(?<!\w-)(?<![A-Za-z]\.)(?<!</?)(?<!\w)([{{0}}])"
+    rf"(?=[^\w\s]|[ \t]*(?:$|[])}}}}.,;:!?/&|=>+-])|[ \t]+(?:{_AFTER})\b|(?-i:(?<=[A-Z])[ \t]+[(\[\p{{{{So}}}}\u2190-\u21ff]))"
+    rf"(?!\w|\.\w\b|-\w|'(?!s\b)\w)(?:{_GAP}{{{{1,9}}}}+(?:(?:the|an?)[ \t]+)?(?={_M}))?"
 )
 _PIECE = rf"({_M}(?>(?!\.\s){_GAP}|\b(?:and|or|nor|vs)\b(?:{_GAP}|\b(?:the|an?|options?)\b){{0,9}}+|{_M}){{0,200}}+)"
 _LIST = rf"{_M}(?>(?:,{_GAP}{{0,9}}+{_M}){{0,30}}(?:,?{_GAP}{{0,9}}+\b(?:and|or|nor)\b|[/&])(?:(?!\.\s){_GAP}|\boption\b){{0,9}}+{_M})?"
-_SMALL = r"\b(?:the|an?|be|is|it|it's|either|both|option|options|choice|choices|answer|letter|correct|likely|also)\b"
+_ALL = rf"{_M}(?>[^\w\n;.(\ue000-\ue019]{{0,6}}(?:[,/&]|\b(?:and|or|nor)\b)(?:(?!\.\s){_GAP}|\b(?:and|or|nor|the|options?)\b){{0,9}}+{_M}){{0,30}}+"
+_SMALL = (
+    r"\b(?:the|an?|be|is|it's|it|either|both|option|options|choice|choices|answer|letter|correct|likely|also|think|believe"
+    r"|say|that|choose|select|pick)\b"
+)
 _BAD = r"(?:wrong|incorrect|false|unlikely|inappropriate|implausible|impossible|excluded|eliminated|contraindicated)\b"
 _DENIED = [
     regex.compile(pattern, _FLAGS)
     for pattern in (
-        r"(?:\b(?:not|neither|never|cannot|over|rather than|instead of|except(?: for)?|exclud\w+|eliminat\w+|reject\w*"
-        rf"|rul\w+ out|unlike|disregard\w*)\b|n't\b)(?>(?![.,;!?]\s){_GAP}|{_SMALL}){{0,40}}+(?:{_LIST})",
-        rf"{_PIECE}(?:are|were|aren't|do|don't)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?(?:not|{_BAD}|ruled out|fit)",
-        rf"({_M})(?:(?![.,]\s){_GAP}){{0,9}}+(?:, (?=which\b))?(?>(?:which|option|seems|is|was|looks|appears|the|clearly|also|to|be|very|most)"
-        rf"\b{_GAP}++){{0,9}}+(?:(?<=\b(?:is|was|seems|looks|which|clearly|also) )not\b|{_BAD}|least|ruled out"
+        r"(?:\b(?:not|neither|never|cannot|over|than|instead of|except(?: for)?|(?:any\w*|every\w*|all) but|exclud\w+|eliminat\w+"
+        rf"|reject\w*|rul\w+ out|unlike|unlikely|doubt\w*|avoid|disregard\w*)\b|n't\b)(?>(?![.,;!?]\s){_GAP}|{_SMALL}){{0,40}}+(?:{_LIST})",
+        rf"{_ALL}{_GAP}{{0,9}}+(?:are|were|aren't|do|don't)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?(?:not|{_BAD}|ruled out|fit)",
+        rf"({_M})(?:(?![.,]\s){_GAP}){{0,9}}+(?:, (?=which\b))?(?>(?:which|option|seems|is|was|looks|appears|the|an?|clearly|also|to|be|very|most|much)"
+        rf"\b{_GAP}++){{0,9}}+(?:(?<=\b(?:is|was|seems|looks|which|clearly|also) )not\b|{_BAD}|(?:least|less|worse|inferior|second)\b|ruled out"
         r"|(?:is|was|does|did|would|could|should|ca)n't|(?:does|did|would|could|should|can) ?not)",
         rf"({_M}){_GAP}{{0,9}}+{_BAD}(?=[ \t]*(?:$|[.;,]))",
+        rf"({_M}){_GAP}{{0,9}}+(?:would|might|could)\b[^.\n]{{0,60}}\b(?:if|unless|were|had)\b",
+        rf"{_LIST}[^\w\s\ue000-\ue019]{{0,3}}\?(?=[^\ue000-\ue019]*{_M})",  # "A? No, B"
     )
 ]
 _LINK = (
@@ -78,6 +86,8 @@ _ANSWER = (
     r"answer|(?:correct|best|right) (?:option|choice|one|response|letter|statement)|my (?:choice|pick|guess)"
 )
 _CHOOSE = r"choose|chose|pick|picked|select|selected|go(?:ing)? with|go for|opt for|vote for|settle on"
+_SO = "so|therefore|thus|hence|consequently|conclusion|overall"
+_BEING = rf"{_PIECE}(?:is|are|must be|would be|seems|appears)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?"
 _LABEL = rf"(?>{_GAP}|\b(?:the|final|correct|option|choice|answer|letter|is)\b){{0,60}}+"
 _FIELDS = regex.compile(
     r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*+)\}|<answer>(.*?)(?:</answer>|\Z)"
@@ -91,18 +101,23 @@ _SAYINGS = [
         [rf"\bfinal (?:answer|choice|decision|option)\b{_LINK}{_PIECE}"],
         [
             rf"\b(?:{_ANSWER}|{_CHOOSE})\b{_LINK}{_PIECE}",
-            rf"{_PIECE}(?:is|are|must be|would be|seems|appears)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?"
-            r"(?:correct|right|true|best|answer|appropriate|likely)\b",
+            rf"{_PIECE}(?:is|are|must be|would be)\b{_GAP}++(?:\w+{_GAP}++){{0,2}}?answer\b",
+            rf"\b(?:{_SO})\b{_LINK}{_PIECE}(?=\.|$)",
             r"\banswer\b\W{1,9}(?:is\W{1,9})?()(?:unknown|none|unclear|uncertain|insufficient)\b",
         ],
-        [rf"\b(?:so|therefore|thus|hence|consequently|conclusion|overall)\b{_LINK}{_PIECE}"],
+        [rf"{_BEING}(?:correct|right|true)\b"],
+        [rf"{_BEING}(?:best|appropriate|likely)\b"],
+        [rf"\b(?:{_SO})\b{_LINK}{_PIECE}"],
     )
 ]
+_OF_ONE = _SAYINGS[2:4]
 _LONE = regex.compile(rf"^{_LABEL}{_PIECE}$", _FLAGS)
-_OPENS = regex.compile(rf"^{_LABEL}{_PIECE}(?:(?<=(?![ \t]){_GAP}[ \t]*)|(?=\.)|$|because\b|since\b)", _FLAGS)
-_SECOND_THOUGHT = regex.compile(
-    r"\b(?:wait|actually|correction|scratch that|on second thought|sorry)\b", _FLAGS
+_OPENS = regex.compile(
+    rf"^{_LABEL}{_PIECE}(?:(?<=(?![ \t:]){_GAP}[ \t]*)(?!\d+ ?%)|(?=\.)|$|because\b|since\b)", _FLAGS
 )
+_SECOND_THOUGHT = regex.compile(r"\b(?:wait|actually|scratch that|on second thought|sorry)\b", _FLAGS)
+_CORRECTED = regex.compile(r"\b(?:correction|wait,? no)\b", _FLAGS)  # what comes next is the answer
+_TWO_BOXES = regex.compile(r"\}[$\s]{0,9}(?:[,/&]|\band\b|\bor\b)[$\s]{0,9}\\boxed\s*\{")
 _NO = r"(?!\s+(?!(?:it|this|that|there|they|he|she|we|because|since|as|is|and|or|not)\b)\w)"
 
 
@@ -158,19 +173,27 @@ def chosen_letter(reply: str, options: Sequence[str]) -> str:
 
 def _read(text: str) -> set[str]:
     """The marks that the most specific reading of a marked text names."""
+    text = _TWO_BOXES.sub(", ", text)
     fields = ["".join(group or "" for group in field.groups()) for field in _FIELDS.finditer(text)]
     if fields:
         return next((marks for field in reversed(fields) if (marks := _marks(field))), set())
-    lines = [line for line in _SECOND_THOUGHT.sub("\n", text).split("\n") if line.strip()]
+    once = _SECOND_THOUGHT.search(text) is None
+    text = _SECOND_THOUGHT.sub("\n", _CORRECTED.sub("\nanswer", text))
+    lines = [line for line in text.split("\n") if line.strip()]
     whole = "\n".join(lines)
+    alone = [lone[1] if (lone := _LONE.search(line)) else "" for line in lines]
     for patterns in _SAYINGS:
+        if patterns is _OF_ONE[0] and once and alone and alone[0] and len(first := _marks(*alone)) == 1:
+            return first
         said = [one for pattern in patterns for one in pattern.finditer(whole)]
+        if said and patterns in _OF_ONE:
+            return _marks(*(one[1] for one in said))
         if said:
             # "the answer is" may stand a line above its answer
             last = max(whole.count("\n", 0, one.start(1)) for one in said)
             return _marks(*(one[1] for one in said if whole.count("\n", 0, one.start(1)) == last))
-    if lines and _LONE.search(lines[-1]):
-        return _marks(*(lone[1] for line in lines if (lone := _LONE.search(line))))
+    if alone and alone[-1]:
+        return _marks(*alone)
     opens = _marks(*(one[1] for one in _OPENS.finditer(whole)))
     return opens if lines and len(opens) == 1 and _OPENS.match(lines[0]) else _marks(whole)
 
@@ -189,13 +212,22 @@ def _marked(text: str, options: Sequence[str]) -> str:
         end = max(end, stop)
     text = "".join([*pieces, text[end:]])
     letters = LETTERS[: len(options)]
-    inside = {pair for words in map(_words, options) for pair in zip(words, words[1:], strict=False)}
+    pairs = [set(zip(words, words[1:], strict=False)) for words in map(_words, options)]
+    inside = {pair for its in pairs for pair in its}
     of_texts = {first for first, _ in inside} | {"i"}  # and the pronoun
+    shortened = {  # "B. burgdorferi" is no letter where another option is Borrelia burgdorferi
+        (one[0], other)
+        for letter, its in zip(letters.lower(), pairs, strict=False)
+        for one, other in its
+        if len(one) > 1 and one[0] != letter
+    }
 
     def mark(found: regex.Match[str]) -> str:
         letter = found[1].lower()
+        rest = found.string[found.end(1) : found.end(1) + 60]
+        if rest.startswith(". ") and any((letter, word) in shortened for word in _words(rest)[:1]):
+            return str(found[0])
         if letter in of_texts:
-            rest = found.string[found.end(1) : found.end(1) + 60]
             for word in _words(rest)[:1]:
                 spoken = letter == "i" and rest[0].isspace()
                 if spoken or ((letter, word) in inside and not regex.fullmatch(_AFTER, word)):
@@ -203,7 +235,7 @@ def _marked(text: str, options: Sequence[str]) -> str:
         return chr(_MARK + letters.index(letter.upper()))
 
     text = regex.sub(_LETTER.format(letters), mark, text, flags=_FLAGS)
-    between = rf"(?>{_REST}|\b(?:the|an?)\b){{0,20}}+"
+    between = rf"(?>(?!\?){_REST}|\b(?:the|an?)\b){{0,20}}+"
     text = regex.sub(rf"({_M})(?:{between}\1)+", r"\1", text)
     text = regex.sub(between.join(chr(_MARK + i) for i in range(len(options))), " ", text)
     for denied in _DENIED:

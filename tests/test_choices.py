@@ -39,6 +39,12 @@ The answer is: \n\n$X|The correct answer is $X.\n\nExplanation: $Y treats, $Z do
 $Y. It is wrong because it does.\n$X. It is right since it does.\nAnswer: $X|$X (the one that treats)
 $Y is not the answer; the answer is $X|I choose $X over $Y|<b>$X</b>|The answer is $X ($tX), not $Y ($tY).|Not $Y. Not $Z. So $X.|($X )
 $X。|$Y. False\n$X. True\n$Z. False|I'm not sure, but $X|$tX, not $tY|Answer: [$X]|My final answer is option $X.|> $X|$Y, which is wrong; $X
+The answer is $X.\n\n**$Y ($tY)** is the best choice in children.|Answer: $X\n\nOption $Y would be appropriate if he were young
+**Answer: $X. $tX**\n\n$Y is wrong. $Z is less likely.|$X. $tX\n\n$tY is best in asthma.|I choose $X. $Y is the correct choice in children.
+Answer: **$X** ($Y is second best)|The answer is $X ($Y and $Z are wrong).|The answer is $X; $Y and $Z are wrong.|$X - $Y and $Z do not fit
+I don't think the answer is $Y. I think it is $X.|It is unlikely that the answer is $Y; it's $X|I doubt option $Y is it; $X
+The answer is $Y. Correction: $X|The answer is $Y. Wait, no. It's $X.|$Y? No, $X.|Is it $Y or $Z? $X.|$X [1][2]|$X ✓|[ANSWER] $X [/ANSWER]
+The answer is $X as $Y is the wrong choice|$tX is more effective than $tY|$Y is true.\n$Z is true.\nTherefore, $X.
 A patient with B-cells took $tX.|Let's see. The answer to this question is $X.|It is a rather rare $tX|Vitamin D and $tX
 """
 CHOOSES_NONE = r"""
@@ -46,6 +52,10 @@ $X and $Y|$X or $Y|$X, $Y|$X/$Y|$X & $Y|Both $X and $Y|$X $Y|$X$Y|$x and $y|The 
 $Y. $tX|($Y) $tX|The answer is $Y, $tX|The correct option is ($Y) $tX|not $X|It is not $X.|$X is wrong|($X) is incorrect
 Neither $X nor $Y|$X isn't right|The answer is not $X|\boxed{$X, $Y}|{"answer": ["$X", "$Y"]}|<answer>$X or $Y</answer>
 unknown||I do not know|Answer: unknown. Perhaps $tX|\boxed{17} or $X|type $X|vitamin $X|group $x strains|A good question
+$x'est la vie|$x'accord|C'est $X|I don't think it's $X|I do not believe the answer is $X|I would not choose $X|anything but $X|$Y to $Z? Not $X
+$X is less likely than $Y|$X is inferior to $Y|$X: 10%, $Y: 70%, $Z: 20%|$X (10%), $Y (70%)|$tX: no. $tY: yes.|Options $X-$Y|between $X and $Y
+\boxed{$X} or \boxed{$Y}|$$\boxed{$X}$$ and $$\boxed{$Y}$$|☐ $Y ☑ $X ☐ $Z|$X as well as $Y|$X together with $Y|$X → $Y
+$X is true.\n$Y is true.\n$Z is false.|$X is likely.\n$Y is most likely.
 $x-rays|e.g. something|The answer is unclear, $tX or $tY|K|Answer: Z|(Q)|$Z$X$Y
 """
 
@@ -132,6 +142,10 @@ def test_no_option_is_chosen_that_is_not_named(template: str) -> None:
             "pulmonary hypertension=B|hypertension=A|Both A and B=C|None of the above=D|A and B="
             "|The answer is none of the above=D|Hypertension, not pulmonary hypertension=A",
         ),
+        (
+            ["Borrelia burgdorferi", "Treponema pallidum", "Candida albicans"],
+            "B. burgdorferi=|The answer is B. burgdorferi.=|T. pallidum=|C. albicans=C|B. pallidum=B|B. Because=B",
+        ),
         (["stable angina", "angina pectoris"], "stable angina pectoris=|stable angina=A"),
         (["B", "A", "AB", "O"], "A=A|type O=D|AB=C|(B)=B"),  # a letter is a label
         (["rest", "rest"], "rest=|A=A|B. rest=B"),  # their texts do not tell them apart
@@ -199,6 +213,13 @@ def test_malformed_options_are_told_by_their_place(tmp_path: Path, golds, option
         "\\boxed{",
         "A or the ",
         "*",
+        "A? ",
+        "A or B? ",
+        "A would be ",
+        "A, B and ",
+        "wait, no ",
+        "} and \\boxed{",
+        "not think it's ",
     ],
 )
 def test_a_reply_that_repeats_itself_is_read_in_no_time(piece: str) -> None:

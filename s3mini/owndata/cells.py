@@ -7,15 +7,17 @@ Data frames and spreadsheets have no place for a list, so they print one. The pr
               | "(" values "," … ")" | "{" values "}"          Python's tuple and set
               | "{" key ":" value, … "}"    JSON, Python; each key once, a text
               | NAME "(" container, keywords ")"               array, list, set, deque, Index, … (`SEQUENCES`)
+              | "c(" "text", … ")" | "list(" "text", … ")"     R's vectors and lists of texts
               | a JSON text that holds a container
     values    = value, value, …  or, in "[ ]", value value …   never both in one pair of brackets
     value     = container | "text" | 'text' | number | None nan NaN NaT NA <NA> null True False true false
               | NAME "(" value ")"          np.str_, np.int64, Decimal, Timestamp, datetime.date, … (`SCALARS`)
 
 Decided: nested lists of answers are one list. Objects are those of `OBJECTS`, with no key beyond theirs. A tuple or a
-set of numbers alone may be a point, an interval or two years: refused. Where an answer stands (``strict``), brackets
+set of numbers alone may be a point, an interval or two years: refused; so is a tuple, or a list within a list, of texts
+and numbers, which may be an answer with its score. Where an answer stands (``strict``), brackets
 around bare words (``[Sool, the Sool]``, as DuckDB and Postgres print lists), brackets that never close or were never
-opened, and objects printed by address are refused as well; ``[sic] Sool``, ``(a) Sool`` and ``(0, 1]`` are plain text.
+opened, texts in quotes without brackets, and objects printed by address are refused as well; ``[sic] Sool``, ``(a) Sool`` and ``(0, 1]`` are plain text.
 A text printed as a missing value (``nan``) is refused in a list, where an author would have written none.
 """
 
@@ -24,12 +26,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from ..unicode import blank
 from .printed import SCALARS, SEQUENCES, NotUnderstood, literal, loads
 
 MISSING = frozenset(
@@ -39,7 +42,7 @@ MISSING = frozenset(
 PRINTED_MISSING = frozenset("nan NaN -nan -NaN <NA> NaT #N/A".split())  # nobody's word, even between quotes
 DAY = 86_400_000  # milliseconds
 
-_CALL = re.compile(r"([A-Za-z_][\w.]*)\(\s*(?=[\[({'\")]|\d)")
+_CALL = re.compile(r"([A-Za-z_][\w.]*)\(\s*(?=[\[({'\")]|(?<!\bc\()\d|(?:c|list)\(|[\w.]+\s*=)")
 _QUOTED = re.compile(r"[\[{(\s]*[bru]?['\"“‘«]")
 _INTERVAL = re.compile(r"\[[^][(){}'\"]*\)")
 _SINGLE = re.compile(r"\(\s*(?:'[^']*'|\"[^\"]*\")\s*\)")  # ("Heroes"): a tuple has a comma
@@ -47,10 +50,13 @@ _OPENING = ("[", "{", "(")
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(?:\.(\d+))?(Z|[+-]\d\d:?\d\d)?")
 _REMAINS: dict[str, re.Pattern[str]] = {
     "an object printed by its address (write its content)": re.compile(
-        r"<[\w.]+[^>]* at 0x[0-9a-fA-F]+.*>|<pyarrow\..*", re.S
+        r"<[\w.]+[^>]* at 0x[0-9a-fA-F]+.*>|<pyarrow\..*|.*\[object Object\].*|System\.\S*\[.*\]", re.S
     ),
     "a printed Series or frame (write its values as a list)": re.compile(
         r".*(?:\bdtype: \w+|\[\d+ rows x \d+ columns\])|shape: \(\d+,.*", re.S
+    ),
+    'texts in quotes without brackets around them: one answer, or several? (write ["…", "…"])': re.compile(
+        r"'[^']*'(?:\s*,\s*'[^']*')+|\"[^\"]*\"(?:\s*,\s*\"[^\"]*\")+"
     ),
     "bytes printed by Python (decode them before you write the table)": re.compile(r"b(?:'.*'|\".*\")", re.S),
     "a spreadsheet's error or formula (write the value)": re.compile(
@@ -97,7 +103,10 @@ def read(cell: str, strict: bool = True) -> Any:
             "numbers in brackets: a tuple or set, or a point or interval? (write [1, 2] for two answers, "
             "without brackets for one)"
         )
-    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else list(value)
+    if isinstance(value, tuple):
+        _refuse_pair(value)
+        return list(value)
+    return sorted(value, key=str)
 
 
 def _plain(cell: str, text: str, strict: bool, known: bool, error: NotUnderstood) -> str:
@@ -126,6 +135,18 @@ def _refuse_remains(text: str) -> None:
     for what, form in _REMAINS.items():
         if form.fullmatch(text):
             raise NotUnderstood(what)
+
+
+def _refuse_pair(items: Sequence[Any]) -> None:
+    """Raise `NotUnderstood` for texts and numbers side by side, which a tuple or an inner list hardly holds as answers."""
+    if {str, float} <= {str if isinstance(i, str) else float if _number(i) else object for i in items}:
+        raise NotUnderstood(
+            "a text beside a number: an answer with its score or place? (write the answers alone)"
+        )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) and not missing(value)
 
 
 def _end(text: str) -> int | None:
@@ -221,18 +242,19 @@ def answers(value: Any, separator: str, printed: bool) -> list[str]:
     """
     if isinstance(value, str):
         value = read(value)
-    if isinstance(value, str) and printed and (typed := _printed(value.strip())):
-        return [typed, value]
     if isinstance(value, str):
         value = [read(part) for part in value.split(separator)]
+        if printed:
+            value = [reading for part in value for reading in _readings(part)]
     return list(_texts(value))
 
 
-def _printed(text: str) -> str | None:
-    """What a printed truth value or float says, None for any other text."""
+def _readings(part: Any) -> list[Any]:
+    """A part of a cell; before it, what it says where it is a printed truth value or float."""
+    text = part.strip() if isinstance(part, str) else ""
     if text in ("True", "true", "TRUE", "False", "false", "FALSE"):
-        return "yes" if text[0] in "Tt" else "no"
-    return text.partition(".")[0] if re.fullmatch(r"-?(0|[1-9]\d*)\.0+", text) else None
+        return ["yes" if text[0] in "Tt" else "no", part]
+    return [text.partition(".")[0], part] if re.fullmatch(r"-?(0|[1-9]\d*)\.0+", text) else [part]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -245,10 +267,12 @@ def _texts(value: Any) -> Iterator[str]:
         inner = read(value, strict=False)
         if not isinstance(inner, str):
             yield from _texts(inner)
-        elif value.strip():
+        elif not blank(value):
             yield instant(value)
     elif isinstance(value, (list, tuple)):
         for part in value:
+            if isinstance(part, (list, tuple)):
+                _refuse_pair(part)
             yield from _texts(part)
     elif isinstance(value, Mapping):
         yield from _texts(_answer_of(value))

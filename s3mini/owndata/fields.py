@@ -11,6 +11,7 @@ from typing import Any
 
 from ..corpus import encodable, split_contents
 from ..errors import DataError
+from ..unicode import blank
 from . import cells
 from .files import COMMON, Row
 from .printed import NotUnderstood
@@ -159,7 +160,7 @@ class Fields:
             value = cells.written(value)
         except NotUnderstood as error:
             raise DataError(f"{row.place}: field {key!r} {error}") from error
-        if not value.strip():
+        if blank(value):
             raise DataError(f"{row.place}: field {key!r} is empty (fill it in, or give --skip-bad)")
         return encodable(value, f"field {str(key)!r}", row.place)
 
@@ -170,6 +171,8 @@ def _common(role: str, keys: tuple[str, ...]) -> list[str | None]:
     known: dict[str, list[str | None]] = {}
     for key in keys:
         known.setdefault(str(key).strip().lower(), []).append(key)
+    if "b" in known:  # columns A, B, C … are options, none of which is the answer
+        known.pop("a", None)
     return next((known[name] for name in COMMON[role] if name in known), [None])
 
 

@@ -6,7 +6,7 @@ Every row knows its place (``file:line``), which leads each error message. What 
 A file is what it holds, where its ending promises something else of its kind: ``.csv`` and ``.tsv`` are divided by the one
 sign of `DELIMITERS` that divides every record alike (``sep=;`` in the first line decides); JSON lines may be called
 ``.json``, and one list ``.jsonl``; JSON may have each ``orient`` of pandas that names its columns. Columns
-without a name (a data frame's index) are left away. Backslashes are text: a quote or a sign behind one is refused. Text is UTF-8; any other encoding is refused, not guessed.
+without a name before the first that has one (a data frame's index) are left away; a cell in a later one is refused. Backslashes are text: a quote or a sign behind one is refused. Text is UTF-8; any other encoding is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -67,8 +67,18 @@ def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) ->
     """
     path = Path(path)
     if path.is_dir():
-        names = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
-        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        found = [p.relative_to(path) for p in sorted(path.rglob("*"))]
+        found = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+        for name in found:
+            if (path / name).is_symlink() and not (
+                path / name
+            ).is_file():  # not followed: it may lead in a circle
+                bad(
+                    DataError(
+                        f"{path / name}: a link to a folder, or to nothing (put the files themselves there)"
+                    )
+                )
+        names = [name for name in found if (path / name).is_file()]
         names = [name for name in names if without is None or (path / name).resolve() != without.resolve()]
         if not names:
             raise DataError(f"{path}: the folder holds no file (put {', '.join(READERS)} there)")
@@ -214,7 +224,7 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
         delimiter, skipped = _delimiter(text, path, promised)
         lines = text.split("\n")
         records = _records("\n" * skipped + text.partition("\n")[2] if skipped else text, delimiter)
-        _, begin, columns = next(records, (0, 0, []))
+        line, begin, columns = next(records, (0, 0, []))
         columns = [column.strip() for column in columns]
         if not columns:
             raise DataError(f"{path}: the file is empty (the first line names the columns)")
@@ -222,11 +232,20 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
         if twice is not None:
             raise DataError(f"{path}:{begin}: two columns are called {twice!r} (rename one)")
         end = begin
+        first = next((i for i, column in enumerate(columns) if column), len(columns))
         for begin, end, row in records:
             place = f"{path}:{begin}"
+            rest = zip(row[first:], columns[first:], strict=False)
+            nameless = [cell for cell, column in rest if cell.strip() and not column]
             if len(row) != len(columns):
                 counts = f"{len(row)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
                 bad(DataError(f"{place}: {counts}: put cells that hold {delimiter!r} in quotes"))
+            elif nameless:
+                bad(
+                    DataError(
+                        f"{place}: {nameless[0]!r} stands in a column without a name (name it in line {line})"
+                    )
+                )
             elif any('\\"' in cell for cell in row) and '\\""' not in "\n".join(lines[begin - 1 : end]):
                 bad(DataError(f'{place}: a quote after a backslash (write it twice, "", in a quoted cell)'))
             elif end > begin and _lines_are_rows(lines[begin - 1 : end], delimiter, len(columns)):

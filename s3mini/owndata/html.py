@@ -10,12 +10,14 @@ though shown: ``<nav>``, which is no document.
 from __future__ import annotations
 
 import codecs
+import html
 import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
 
+_ENTITY = re.compile(r"&#?\w+;?")
 HIDDEN = frozenset(
     "area base datalist head link meta noembed noframes noscript param rp script style template title nav "
     "desc defs metadata annotation annotation-xml".split()
@@ -26,12 +28,12 @@ PARAGRAPHS = frozenset(
     "menu ol p pre section table ul".split()
 )
 LINES = frozenset(
-    "address br caption center dd details dialog dir div dt figcaption frame frameset legend li listing optgroup "
+    "address br caption center dd details dialog dir div dt figcaption frame frameset legend li listing mtr optgroup "
     "option plaintext search summary tbody tfoot thead tr xmp".split()
 )
-CELLS = frozenset("td th".split())
+CELLS = frozenset("mtd td th".split())
 BOXES = frozenset(
-    "audio button canvas embed iframe img input meter object progress rt select svg textarea video".split()
+    "audio button canvas embed iframe img input meter object progress rt select svg text textarea video".split()
 )
 LATIN1 = frozenset(
     "iso-8859-1 iso8859-1 latin-1 latin1 l1 ascii us-ascii".split()
@@ -52,7 +54,9 @@ def page_text(raw: bytes, path: Path) -> tuple[str, str]:
     """
     from bs4 import BeautifulSoup
 
-    page = BeautifulSoup(_STRAY.sub(r"\g<0><br>", _decoded(raw, path)), "html.parser")
+    # Beautiful Soup takes the semicolon off entities it does not know, and leaves those without one as they are.
+    markup = _ENTITY.sub(lambda one: html.escape(html.unescape(one[0])), _decoded(raw, path))
+    page = BeautifulSoup(_STRAY.sub(r"\g<0><br>", markup), "html.parser")
     titles = [title for title in page("title") if not title.find_parent("svg")]
     title = " ".join(_WIDTHLESS.sub("", titles[0].get_text()).split()) if titles else ""
     pieces: list[str] = []
@@ -96,6 +100,8 @@ def _show(root: Any, pieces: list[str]) -> None:
         else:
             style = str(node.get("style") or "")
             gone = node.name in HIDDEN or node.has_attr("hidden") or _GONE.search(style) is not None
+            gone = gone or (node.name == "dialog" and not node.has_attr("open"))
+            gone = gone or (node.name == "input" and str(node.get("type")).lower() == "hidden")
             before, after = ("", "") if gone and node.name != "nav" else _around(node, block)
             inside = list(node.children)
             if gone or node.name in FALLBACKS or _UNSEEN.search(style):
@@ -104,7 +110,9 @@ def _show(root: Any, pieces: list[str]) -> None:
                     child for child in inside if isinstance(child, Tag) and _ends(node.name, child.name)
                 ]
             shown = _DISPLAY.search(style)
-            divided = shown is not None and shown[1].lower().endswith(("flex", "grid"))
+            divided = node.name == "mfrac" or (
+                shown is not None and shown[1].lower().endswith(("flex", "grid"))
+            )
             pre = pre or node.name in ("pre", "listing", "xmp", "plaintext", "textarea")
             pieces.append(before)
             stack.append((after, False, False))

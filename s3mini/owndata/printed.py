@@ -18,7 +18,10 @@ _WORDS = {
     **dict.fromkeys("True true np.True_".split(), True),
     **dict.fromkeys("False false np.False_".split(), False),
 }
-SEQUENCES = frozenset("array list tuple set frozenset deque dict_keys dict_values Index Categorical".split())
+SEQUENCES = frozenset(
+    "array list tuple set frozenset deque dict_keys dict_values Index Categorical c character".split()
+)
+R_VECTORS = frozenset(("c", "list"))  # their values stand in the parentheses themselves, perhaps named
 SCALARS: dict[str, Any] = {
     **dict.fromkeys("str_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_".split(), lambda v: v),
     **dict.fromkeys("float16 float32 float64".split(), lambda v: v),
@@ -180,7 +183,11 @@ class _Reader:
         last = name.rpartition(".")[2]
         values = []
         while self.peek() != ")":
-            if self.peek() == "word" and self.tokens[self.at + 1 : self.at + 2] == [("sign", "=", False)]:
+            if (
+                name not in R_VECTORS
+                and self.peek() == "word"
+                and self.tokens[self.at + 1 : self.at + 2] == [("sign", "=", False)]
+            ):
                 self.at += 2  # a keyword, as dtype=object: nothing that belongs to the content
                 self.take() if self.peek() in ("word", "text") else self.value(depth + 1)
             else:
@@ -192,6 +199,8 @@ class _Reader:
             content = values[0] if values else []
             if isinstance(content, (list, tuple, set)):
                 return list(content)
+        if name in R_VECTORS and values and all(isinstance(item, (str, list)) for item in values):
+            return values
         make = SCALARS.get(name) or SCALARS.get(last)
         if make is not None and values:
             try:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from s3mini.errors import DataError
 from s3mini.owndata import Fields, cells
 from s3mini.owndata.files import Row
+from s3mini.unicode import blank
 
 
 def accepted(value: Any, printed: bool = True) -> tuple[str, ...]:
@@ -67,11 +68,16 @@ UNDERSTOOD: dict[str, tuple[str, ...]] = {
     "['Sool' None nan NaT <NA>]": ("Sool",),
     '[null, NaN, "Sool"]': ("Sool",),
     "[[], ['Sool', ['a']]]": ("Sool", "a"),
+    "['\u200b', 'Sool']": ("Sool",),
     '"[\\"Sool\\"]"': ("Sool",),
     "[\"['Sool', 'a']\"]": ("Sool", "a"),
     '["it\'s" \'say "x"\']': ("it's", 'say "x"'),
     "['a]', '[b']": ("a]", "[b"),
     "['caf\\xe9', 'a\\\\b']": ("café", "a\\b"),
+    # R, where a data frame's list column is printed
+    'c("Sool", "the Sool")': ("Sool", "the Sool"),
+    'list("Sool", c("a", "b"))': ("Sool", "a", "b"),
+    'list(c("Sool"))': ("Sool",),
     # values of typed columns
     "[1922]": ("1922",),
     "[1922 1923]": ("1922", "1923"),
@@ -85,6 +91,8 @@ UNDERSTOOD: dict[str, tuple[str, ...]] = {
     "True": ("yes", "True"),
     "false": ("no", "false"),
     "3.0": ("3", "3.0"),
+    "3.0|4.0": ("3", "3.0", "4", "4.0"),
+    "True|Sool": ("yes", "True", "Sool"),
     # the way out for words that look like nothing
     '["NA"]': ("NA",),
     '["[Sool, a]"]': ("[Sool, a]",),
@@ -94,7 +102,7 @@ PLAIN = [
     "Sool", "[sic] Sool", "[1] Sool", "(500) Days of Summer", "(unknown)", "(a) Sool", "(0, 1]", "[0, 1)",
     "\\boxed{A}", "\\frac{1}{2}", "f(x) = [a]", "Sool [river]", "Berlin (city)", '"Heroes"', '("Heroes")',
     '("Heroes") by Bowie', "print('x')", "x = {1: 'a'}", "He said 'x'", "[Fe(CN)6]4-", "d['key']", "3.50", "007",
-    "1922-05", "Nan", "NAN", "none", "5'", "C:\\new", "a, b; c", "¡[…]!", "{x} y",
+    "1922-05", "Nan", "NAN", "none", "5'", "C:\\new", "a, b; c", "¡[…]!", "{x} y", "c(4)", "'a', or 'b'",
 ]  # fmt: skip
 
 REFUSED: dict[str, str] = {
@@ -129,6 +137,15 @@ REFUSED: dict[str, str] = {
     '{"text": "a", "text": "b", "answer_start": 1}': "twice",
     "{'text': [18], 'answer_start': [1]}": r"answer\.text",
     # numbers where texts belong, or not plain what they are
+    "('Sool', 0.93)": "a text beside a number",
+    "[('Sool', 3), ('a', 4)]": "a text beside a number",
+    "[['Sool', 0.9]]": "a text beside a number",
+    'c(a = "Sool", b = "a")': "where|without quotes|not known",
+    "character(0)": "not known",
+    "'Sool', 'the Sool'": "without brackets around them",
+    '"Sool", "the Sool"': "without brackets around them",
+    "Sool,[object Object]": "printed by its address",
+    "System.Object[]": "printed by its address",
     "(1, 2)": "point or interval",
     "{1, 2}": "point or interval",
     "[007]": "in brackets",
@@ -216,6 +233,7 @@ def test_typed_values_are_what_a_person_would_write(value: Any, read: tuple[str,
         (["<NA>"], "missing value printed"),
         ([float("nan")], "no answer"),
         (["['Sool', 'a"], "never close"),
+        ([["Sool", 0.93]], "a text beside a number"),
     ],
 )
 def test_typed_values_that_no_text_is(value: Any, told: str) -> None:
@@ -271,7 +289,7 @@ def test_two_fields_of_one_name_are_not_chosen_from() -> None:
 # ------------------------------------------------------------------------------- for all contents
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
-WORD = TEXT.filter(lambda t: t.strip() and t.strip() not in cells.PRINTED_MISSING)
+WORD = TEXT.filter(lambda t: not blank(t) and t.strip() not in cells.PRINTED_MISSING)
 SAFE = WORD.filter(lambda t: not any(c in t for c in "[]{}()<>#=") and not t.strip().startswith("b"))
 
 

@@ -92,6 +92,8 @@ REFUSED: dict[str, tuple[str, bytes | str, str]] = {
     "two signs": ("q.csv", "question;answer,x\na?;b,c\nd?;e,f\n", r"q\.csv:1: ',' and ';' both divide the columns"),
     "more cells than columns": ("q.csv", "question,answer\n0,a?,b\n", r"q\.csv:2: 3 cells in a row, 2 columns"),
     "fewer": ("q.csv", "question,answer\na?\n", r"q\.csv:2: 1 cells in a row, 2 columns"),
+    "a column without a name": ("q.csv", ",question,answer,\n0,a?,b,\n1,c?,d,e\n", r"q\.csv:3: 'e' stands in a column without a name"),
+    "options": ("q.csv", "Question,A,B,C\na?,b,c,d\n", r"q\.csv:2: no field that looks like the answer"),
     "twins": ("q.csv", "question,answer,answer\na?,b,c\n", r"q\.csv:1: two columns are called 'answer'"),
     "JSON in .csv": ("q.csv", LINES, r"q\.csv:1: .*quote"),
     "CSV in .jsonl": ("q.jsonl", "question,answer\na?,b\n", r"q\.jsonl:1: malformed JSON"),

@@ -24,6 +24,7 @@ PAGES: list[tuple[str, str]] = [
     ("Ber<script>var x</script>lin", "Berlin"),
     ("Ber<span hidden>x</span>lin", "Berlin"),
     ("Ber<div hidden>x</div>lin", "Berlin"),
+    ("Ber<input type=hidden>lin Ber<dialog>x</dialog>lin", "Berlin Berlin"),
     ('Ber<i style="color:red; display: none">x</i>lin', "Berlin"),
     ('<div style="display:inline">Ber</div>lin', "Berlin"),
     # apart
@@ -44,6 +45,10 @@ PAGES: list[tuple[str, str]] = [
     ("<ruby>one<rp>(</rp><rt>two</rt><rp>)</rp></ruby>", "one two"),
     ("<pre>one\n  two</pre>", "one two"),
     ("<H1>One</H1>two", "One two"),
+    ("<dialog open>one</dialog>two", "one two"),
+    ("<svg><text>10</text><text>2<tspan>0</tspan></text></svg>", "10 20"),
+    ("<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>", "1 2"),
+    ("<math><mtable><mtr><mtd>1<mtd>2<mtr><mtd>3</mtable></math>", "1 2 3"),
     # not shown
     ("<style>p{}</style><template>t</template><noscript>no</noscript><p>one", "one"),
     ("<title>T</title><meta name=x><svg><title>no</title><text>one</text></svg>", "one"),
@@ -56,6 +61,8 @@ PAGES: list[tuple[str, str]] = [
     ("<details><summary>one</summary>two</details><textarea>three</textarea>", "one two three"),
     ("<button>one</button><label>two</label>", "one two"),
     ("&lt;b&gt; &amp; <q>one</q>", "<b> & “one”"),
+    ("&nosuch; AT&T; &copy2020 &notit; &#x96; &amp;amp; 1 &lt 2", "&nosuch; AT&T; ©2020 ¬it; – &amp; 1 < 2"),
+    ('<p title="a &quot; b>c">one<script>if (a &lt b) no()</script>', "one"),
 ]
 
 
@@ -75,7 +82,7 @@ def test_no_inline_element_divides_a_word(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted((PARAGRAPHS | LINES | CELLS) - {"frame", "frameset", "nav", "plaintext"})
+    "name", sorted((PARAGRAPHS | LINES | CELLS) - {"dialog", "frame", "frameset", "nav", "plaintext"})
 )
 def test_every_block_divides_words(name: str) -> None:
     closing = "" if name in ("br", "hr") else f"</{name}>"

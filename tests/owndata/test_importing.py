@@ -145,6 +145,7 @@ BAD_DOCUMENTS: dict[str, tuple[str, bytes, str]] = {
     "utf16": ("d.txt", "text".encode("utf-16"), r"d\.txt: UTF-16 text .*iconv"),
     "binary": ("d.txt", b"one\ntw\0o", r"d\.txt:2: a binary file"),
     "empty text": ("d.txt", b" \n", r"d\.txt: field 'text' is empty"),
+    "nothing to be seen": ("d.jsonl", b'{"text": "\\u200b\\u00ad"}', r"d\.jsonl:1: field 'text' is empty"),
     "empty table": ("d.csv", b"", r"d\.csv: the file is empty"),
     "no rows": ("d.csv", b"text\n", r"d\.csv: no document to import; the file holds no row"),
     "ragged": ("d.csv", b"id,text\na,one\nb,two,three\n", r"d\.csv:3: 3 cells in a row, 2 columns .*quotes"),
@@ -179,6 +180,18 @@ def test_mistakes_in_documents_are_told_by_place(profile: Profile, tmp_path: Pat
     with pytest.raises(DataError, match=told):
         bring(profile, tmp_path / name)
     assert not read_manifest(profile.build / "import").get("complete")
+
+
+def test_a_link_that_is_not_followed_is_told(profile: Profile, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("not read")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("read")
+    (tmp_path / "docs" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"docs/more: a link to a folder, or to nothing"):
+        bring(profile, tmp_path / "docs")
+    assert [d.text for d in bring(profile, tmp_path / "docs", skip_bad=True)] == ["read"]
+    assert "docs/more" in (profile.build / "import" / "skipped.txt").read_text()
 
 
 def test_mistakes_can_be_left_out_and_are_counted(profile: Profile, tmp_path: Path) -> None:
