@@ -1,7 +1,8 @@
-"""How the searcher searches: how often, whether that follows the hops, what a price does, and a world where nothing is found.
+"""How the searcher searches: how often, whether that follows the hops, what a price does, a world where nothing is found;
+and what it learns for generators that are not its own.
 
-Controls, not claims of the paper: what they find is said without a verdict. Read from the studies ``price`` and
-``broken``; what was not recorded is said to be so.
+Controls, not claims of the paper: what they find is said without a verdict. Read from the studies that `CONTROLS` names;
+what was not recorded is said to be so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,12 +49,20 @@ def _paid(arm: Mapping[str, Any]) -> str:
     return f"GenAcc {fraction(arm['average'])}, {arm['searches_per_question']:.2f} searches"
 
 
+def _answers(arm: Mapping[str, Any]) -> str:
+    return f"GenAcc {fraction(arm['average'])}"
+
+
 CONTROLS: Sequence[tuple[str, str, Callable[[Records], list[str]]]] = (
     ("How many searches does it make per question?", "results", _searches),
     ("Do its searches follow the hops of the question, and do they when a search costs reward?",
         "price", _each("price", _follows)),
     ("What does a price on searches cost?", "price", _each("price", _paid)),
     ("Does it stop searching where no search finds anything of use?", "broken", _each("broken", _paid)),
+    ("Which rewards teach it, where the generator answers in sentences?", "reward-sentences", _each("reward-sentences", _answers)),
+    ("What does training for the generator that reads bring, where that answers in sentences?",
+        "trained-for-sentences", _each("trained-for-sentences", _answers)),
+    ("And where it is a weaker reader?", "trained-for-other", _each("trained-for-other", _answers)),
 )  # fmt: skip
 """What is asked, the study that answers, and the answer: a line for each arm, none where it has not been recorded."""
 

@@ -49,7 +49,7 @@ def test_controls_say_what_was_recorded_and_what_was_not() -> None:
     assert "0.1 a search: 1.00, 2.00, 3.00 by 1/2/3 hops, r = +1.00" in text
     assert all(line.endswith("| not measured |") for line in text.splitlines()[2:])
     lines = controls_table(shown).text.splitlines()
-    assert len(lines) == 1 + 1 + 2 + 2 + 1 and sum("not measured" in line for line in lines) == 4
+    assert len(lines) == 1 + 1 + 2 + 2 + 1 + 3 and sum("not measured" in line for line in lines) == 7
 
 
 def test_an_entry_without_searches_by_set_is_not_taken_for_one_with() -> None:
