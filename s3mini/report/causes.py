@@ -129,8 +129,17 @@ LONGER = Control("steps", longer)
 TOO_SHORT = {
     "mini": Cause(
         "s3's training ends before it has learnt all it can, and the opponent's is longer. And searcher and generator start as one small model, so that the"
-        " answer for which Search-R1 is rewarded is nearly the one that the generator gives: its reward tells it nearly what s3's does.",
-        (LONGER, Control("opponents", arms_found("opponents")), Control("results", _own_answer)),
+        " answer for which Search-R1 is rewarded is nearly the one that the generator gives: its reward tells it nearly what s3's does. Where another"
+        " generator reads, the two are closer if that one is weaker, and no closer if it answers in sentences.",
+        (
+            LONGER,
+            Control("opponents", arms_found("opponents")),
+            Control("results", _own_answer),
+            *(
+                Control(f"trained-for-{name}", arms_found(f"trained-for-{name}"))
+                for name in ("other", "sentences")
+            ),
+        ),
     )
 }
 FEWER = {

@@ -73,7 +73,7 @@ def cap_threads(threads: int | None = None) -> int:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(capped)
-    elif capped > 1 and not any(name in os.environ for name in WAITING) and busy() + capped > cores():
+    elif capped > 1 and not any(name in os.environ for name in WAITING) and 0 < busy() > cores() - capped:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when a library begins; alone it costs a tenth
     return capped
 
