@@ -122,8 +122,9 @@ def price_plot(experiments: Mapping[str, Any]) -> Plot | Rich:
     low, high = np.array([arm["average"]["ci95"] for arm in found.values()]).T
     axes.plot(x, y, color=BEFORE, lw=1.5, zorder=1)
     axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=OURS, ms=7, elinewidth=1.5, zorder=2)
-    for name, place in zip(found, zip(x, y, strict=True), strict=True):
-        axes.annotate(name, place, (8, -12), textcoords="offset points", fontsize=9, color=INK)
+    for number, (name, place) in enumerate(zip(found, zip(x, y, strict=True), strict=True)):
+        aside = {"xytext": (-8, 8), "ha": "right"} if number % 2 else {"xytext": (8, -12), "ha": "left"}
+        axes.annotate(name, place, textcoords="offset points", fontsize=9, color=INK, **aside)
     axes.set(xlabel="searches per question", ylabel="GenAcc, average of the sets")
     axes.margins(x=0.2)
     axes.grid()
