@@ -62,18 +62,25 @@ def _around(sentence: str, words: Sequence[str]) -> str:
     return " ".join(parts[first : first + LONGEST]).rstrip(".,;:") + "."
 
 
-def shelves(
-    gold: Sequence[Document], retrieved: Sequence[Document], rng: random.Random, size: int = 4
-) -> list[tuple[Document, ...]]:
-    """Contexts to read a question from: the gold passages alone, and among retrieved ones, in drawn orders."""
+def shelf(
+    gold: Sequence[Document], retrieved: Sequence[Document], rng: random.Random, most: int
+) -> tuple[Document, ...]:
+    """A context to read a question from: its gold passages among retrieved ones, ``most`` together, in a drawn order.
+
+    How many others is drawn, too, down to none: a reader that always saw as many would count on it.
+    """
     others = [d for d in retrieved if d.id not in {g.id for g in gold}]
-    among = [*gold, *others[: max(0, size - len(gold))]]
+    room = min(len(others), max(0, most - len(gold)))
+    among = [*gold, *rng.sample(others, rng.randint(0, room))]
     rng.shuffle(among)
-    return [tuple(gold), tuple(among)]
+    return tuple(among)
 
 
 def reader_sequences(bench: Bench, seed: int = 0) -> list[Sequences]:
     """Prompts as the generator gets them, and what it is to reply.
+
+    A context holds as many passages as s3's loop may hand over, of those that it could meet: what a search for the question
+    finds, and for each gold title.
 
     Raises:
         DataError: the ``reader`` splits are missing (fetch the profile's parts first), or a gold passage is.
@@ -81,17 +88,20 @@ def reader_sequences(bench: Bench, seed: int = 0) -> list[Sequences]:
     profile = bench.profile
     tokenizer = open_tokenizer(source_of(profile.generator))
     rng = random.Random(seed)
+    most = profile.s3.begin_k + profile.s3.turns * profile.s3.select
     questions = reader_questions(bench)
-    found = bench.retriever().search([q.stem for q in questions], profile.rag.k)
+    golds = [gold_documents(bench, question) for question in questions]
+    queries = [[q.stem, *(bare(d.title) for d in gold)] for q, gold in zip(questions, golds, strict=True)]
+    found = iter(bench.retriever().search([query for its in queries for query in its], profile.rag.k))
     sequences = []
-    for question, hits in zip(questions, found, strict=True):
-        gold = gold_documents(bench, question)
-        for context in shelves(gold, [hit.document for hit in hits], rng):
-            messages = context_messages("generator", profile.generator.wordings, question.question, context)
-            (prompt,) = chat_ids(tokenizer, [messages])
-            reply = tokenizer(target(question, gold), add_special_tokens=False)["input_ids"]
-            ids = (*prompt, *reply, tokenizer.eos_token_id)
-            sequences.append(Sequences(ids, (*(0 for _ in prompt), *(1 for _ in reply), 1)))
+    for question, gold, its in zip(questions, golds, queries, strict=True):
+        hits = {hit.document.id: hit.document for _ in its for hit in next(found)}
+        context = shelf(gold, list(hits.values()), rng, most)
+        messages = context_messages("generator", profile.generator.wordings, question.question, context)
+        (prompt,) = chat_ids(tokenizer, [messages])
+        reply = tokenizer(target(question, gold), add_special_tokens=False)["input_ids"]
+        ids = (*prompt, *reply, tokenizer.eos_token_id)
+        sequences.append(Sequences(ids, (*(0 for _ in prompt), *(1 for _ in reply), 1)))
     return sequences
 
 

@@ -23,7 +23,7 @@ from s3mini.wiki import teach as teaching
 from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
 from s3mini.wiki.exam import examine_searcher
 from s3mini.wiki.make import SHIPPED, parts
-from s3mini.wiki.reader import evidence, shelves, target
+from s3mini.wiki.reader import evidence, shelf, target
 from s3mini.wiki.teach import CURVE, Sequences, merge, teach
 
 LEADS = [
@@ -106,9 +106,12 @@ def test_the_reader_says_the_evidence_of_each_passage_then_the_answer() -> None:
     assert evidence(LEADS[0], ["nowhere"]) == "Lake X lies in Land Y."
 
 
-def test_shelves_hold_the_gold_passages_alone_and_among_others() -> None:
-    alone, among = shelves(LEADS[:1], LEADS, random.Random(1), size=3)
-    assert alone == (LEADS[0],) and sorted(d.id for d in among) == ["0", "1", "2"]
+def test_a_shelf_holds_every_gold_passage_among_a_drawn_number_of_others() -> None:
+    rng = random.Random(1)
+    drawn = [[d.id for d in shelf(LEADS[:1], LEADS, rng, most=3)] for _ in range(60)]
+    assert all("0" in ids and len(set(ids)) == len(ids) for ids in drawn)
+    assert {len(ids) for ids in drawn} == {1, 2, 3} and {ids.index("0") for ids in drawn} == {0, 1, 2}
+    assert len(shelf(LEADS, LEADS, rng, most=2)) == 3, "no gold passage is left out for want of room"
 
 
 def test_taught_adapters_lower_the_loss_and_merge_into_a_whole_model(tmp_path: Path) -> None:
