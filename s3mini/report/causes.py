@@ -128,9 +128,9 @@ def _questions(records: Records) -> str | None:
 LONGER = Control("steps", longer)
 TOO_SHORT = {
     "mini": Cause(
-        "s3's training ends before it has learnt all it can, and the opponent's is longer. And searcher and generator start as one small model, so that the"
-        " answer for which Search-R1 is rewarded is nearly the one that the generator gives: its reward tells it nearly what s3's does. Where another"
-        " generator reads, the two are closer if that one is weaker, and no closer if it answers in sentences.",
+        "s3's training ends before it has learnt all it can, and the opponent's is longer; with as many steps, over three seeds, the two are alike."
+        " And searcher and generator start as one small model, so that the answer for which Search-R1 is rewarded is nearly the one that the"
+        " generator gives: its reward tells it nearly what s3's does. Where another generator reads, the two are closer if that one is weaker, and no closer if it answers in sentences.",
         (
             LONGER,
             Control("opponents", arms_found("opponents")),

@@ -53,11 +53,18 @@ def _answers(arm: Mapping[str, Any]) -> str:
     return f"GenAcc {fraction(arm['average'])}"
 
 
+def _seeded(arm: Mapping[str, Any]) -> str:
+    seeds = ", ".join(f"{value:.3f}" for value in arm["by_seed"])
+    return f"GenAcc {fraction(arm['average'])}, by seed {seeds}"
+
+
 CONTROLS: Sequence[tuple[str, str, Callable[[Records], list[str]]]] = (
     ("How many searches does it make per question?", "results", _searches),
     ("Do its searches follow the hops of the question, and do they when a search costs reward?",
         "price", _each("price", _follows)),
     ("What does a price on searches cost?", "price", _each("price", _paid)),
+    ("Does s3 lead where its opponents get as many steps, and where they get twice as many, over several seeds?",
+        "opponents", _each("opponents", _seeded)),
     ("Does it stop searching where no search finds anything of use?", "broken", _each("broken", _paid)),
     ("Which rewards teach it, where the generator answers in sentences?", "reward-sentences", _each("reward-sentences", _answers)),
     ("What does training for the generator that reads bring, where that answers in sentences?",
@@ -130,6 +137,31 @@ def price_plot(experiments: Mapping[str, Any]) -> Plot | Rich:
     axes.grid()
     said = ", ".join(f"{name} {searches:.2f}" for name, searches in zip(found, x, strict=True))
     return Plot(f"GenAcc against searches per question, by the price of a search ({said})", figure)
+
+
+@styled
+def seeds_plot(experiments: Mapping[str, Any], study: str = "opponents", near: float = 0.15) -> Plot | Rich:
+    """GenAcc of s3 (the first arm) and of opponents ``near`` it: every seed's, and the mean's 95 % interval; others are told."""
+    if not (found := experiments.get(study, {}).get("arms", {})):
+        return not_recorded(study)
+    means = {name: arm["average"]["gen_acc"] for name, arm in found.items()}
+    first, *_ = means.values()
+    drawn = [name for name, mean in means.items() if abs(mean - first) <= near]
+    figure = Figure(figsize=(7.2, 0.9 + 0.55 * len(drawn)), layout="constrained")
+    axes = figure.subplots()
+    for place, name in enumerate(drawn):
+        colour = BEFORE if place else OURS
+        ends, seeds = found[name]["average"]["ci95"], found[name]["by_seed"]
+        axes.plot(ends, [place, place], color=colour, lw=7, alpha=0.35, solid_capstyle="butt")
+        axes.plot(seeds, [place] * len(seeds), "o", color=colour, ms=7)
+    axes.set(xlabel="GenAcc, average of the sets", yticks=range(len(drawn)), ylim=(len(drawn) - 0.5, -0.5))
+    axes.set_yticklabels(drawn)
+    axes.grid(axis="x")
+    said = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+    return Plot(
+        f"GenAcc by method and steps (a point a seed; bar: 95 % interval over seeds and questions): {said}",
+        figure,
+    )
 
 
 @styled

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from s3mini.report.controls import controls_table, hops_plot, markdown_controls, price_plot, searches_table
+from s3mini.report.controls import (
+    controls_table,
+    hops_plot,
+    markdown_controls,
+    price_plot,
+    searches_table,
+    seeds_plot,
+)
 from s3mini.report.html import Rich
 from s3mini.report.plots import Plot
 from s3mini.report.shipped import Records
@@ -49,7 +56,7 @@ def test_controls_say_what_was_recorded_and_what_was_not() -> None:
     assert "0.1 a search: 1.00, 2.00, 3.00 by 1/2/3 hops, r = +1.00" in text
     assert all(line.endswith("| not measured |") for line in text.splitlines()[2:])
     lines = controls_table(shown).text.splitlines()
-    assert len(lines) == 1 + 1 + 2 + 2 + 1 + 3 and sum("not measured" in line for line in lines) == 7
+    assert len(lines) == 1 + 1 + 2 + 2 + 1 + 1 + 3 and sum("not measured" in line for line in lines) == 8
 
 
 def test_an_entry_without_searches_by_set_is_not_taken_for_one_with() -> None:
@@ -84,3 +91,17 @@ def test_the_hops_plot_has_a_panel_for_each_arm_and_a_point_for_each_set() -> No
     every, single, chains = paid.get_lines()
     assert list(every.get_ydata()) == [1.0, 2.0, 3.0]
     assert list(single.get_ydata()) == [1.0] and list(chains.get_ydata()) == [2.0, 3.0]
+
+
+def test_the_seeds_plot_has_every_seed_beside_its_interval() -> None:
+    means = {"s3, 20 steps": 0.8, "rival, 20 steps": 0.8, "lost, 20 steps": 0.3}
+    entry = {name: {**arm(mean, 1, 1, 1, 1), "by_seed": [0.7, 0.8, 0.9]} for name, mean in means.items()}
+    plot = seeds_plot({"opponents": {"arms": entry}})
+    assert isinstance(plot, Plot) and plot.caption.endswith("rival, 20 steps 0.800, lost, 20 steps 0.300")
+    bar, seeds, *others = plot.figure.axes[0].get_lines()
+    assert len(others) == 2, "what is far off is told, not drawn"
+    assert list(bar.get_xdata()) == pytest.approx([0.7, 0.9])
+    assert list(seeds.get_xdata()) == [0.7, 0.8, 0.9]
+    said = markdown_controls([Records("mini", None, {"opponents": {"arms": entry}})])
+    assert "rival, 20 steps: GenAcc 0.800 [0.700, 0.900], by seed 0.700, 0.800, 0.900" in said
+    assert "opponents: not recorded" in seeds_plot({}).text  # type: ignore[union-attr]
