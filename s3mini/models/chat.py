@@ -10,6 +10,8 @@ Families differ in chat template and control tokens. What holds for all of them:
 - It is applied once, to open an episode; all later tokens are appended as ids. What a template does to earlier
   turns (DeepSeek-R1's and Qwen3's drop their reasoning) therefore never happens.
 - A template may say what day it is (Llama 3.2's, SmolLM3's): always the same, or a prompt would change overnight, see `DAY`.
+- A template may leave what is said out unless it comes in parts (those of models that see pictures too), or leave the reply's
+  turn unopened though it is asked to open it: see `_habits`.
 - A template may open the reply's reasoning itself (DeepSeek-R1's): that ``<think>`` is the reply's, see `opening`.
 - Where a model is to choose a word at once (`ChatModel.preference`), its reasoning is left out: see `without_thinking`.
 """
@@ -18,8 +20,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
@@ -142,27 +145,72 @@ def rendered(
     """Conversations under the chat template, as text; ``variables`` of the template that are not to be as usual.
 
     Raises:
-        ModelError: the template refuses one.
+        ModelError: the template refuses one, or leaves out what the user says.
     """
-    from jinja2 import TemplateError
-
     # Qwen3, SmolLM3 and GLM have such a switch; a template without one does not look at it.
     switch: dict[str, Any] = {} if thinking else {"enable_thinking": False}
+    in_parts, unopened = _habits(tokenizer, str(tokenizer.chat_template))
+    texts = _applied(tokenizer, talks, open_turn, in_parts, **switch, **variables)
+    if open_turn:
+        texts = [text + unopened for text in texts]
+    return texts if thinking else [without_thinking(t, str(tokenizer.chat_template)) for t in texts]
+
+
+@lru_cache(maxsize=32)
+def _habits(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[bool, str]:
+    """Whether ``template``, the tokenizer's, wants what is said in parts; and what it writes before an assistant's message
+    and not where it is asked to open one.
+
+    Raises:
+        ModelError: it leaves out what the user says, in either form.
+    """
+    asked = [{"role": "user", "content": _ASKED}]
+    said = [*asked, {"role": "assistant", "content": _SAID}]
+    shown: dict[bool, str] = {}
+    for in_parts in (False, True):
+        with suppress(ModelError):  # whatever it refuses is told of the conversation that is meant
+            (shown[in_parts],) = _applied(tokenizer, [asked], True, in_parts)
+    in_parts = next((form for form, text in shown.items() if _ASKED in text), False)
+    if _ASKED not in shown.get(in_parts, _ASKED):
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its chat template leaves out what the user says; choose an instruct model that "
+            "reads text, or mend its chat_template"
+        )
+    try:
+        (closed,) = _applied(tokenizer, [asked], False, in_parts)
+        (whole,) = _applied(tokenizer, [said], False, in_parts)
+    except ModelError:
+        return in_parts, ""
+    before = whole.partition(_SAID)[0]
+    if closed != shown.get(in_parts) or not before.startswith(closed) or not before[len(closed) :].strip():
+        return in_parts, ""
+    return in_parts, before[len(closed) :]
+
+
+def _applied(
+    tokenizer: PreTrainedTokenizerBase,
+    talks: Sequence[Conversation],
+    open_turn: bool,
+    in_parts: bool,
+    **variables: Any,
+) -> list[str]:
+    def laid_out(text: str) -> Any:
+        return [{"type": "text", "text": text}] if in_parts else text
+
     try:
         texts: Any = tokenizer.apply_chat_template(
-            [list(map(dict, talk)) for talk in talks],
+            [[{**m, "content": laid_out(m["content"])} for m in talk] for talk in talks],
             tokenize=False,
             add_generation_prompt=open_turn,
             strftime_now=DAY.strftime,
-            **switch,
             **variables,
         )
-    except TemplateError as error:
+    except Exception as error:  # a template is a program: it may fail by any
         roles = "; ".join(sorted({", ".join(message["role"] for message in talk) for talk in talks}))
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template refuses a conversation of {roles}: {error}"
         ) from error
-    return list(texts) if thinking else [without_thinking(t, str(tokenizer.chat_template)) for t in texts]
+    return list(texts)
 
 
 def without_thinking(prompt: str, template: str) -> str:

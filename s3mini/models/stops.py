@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..protocols.parsing import THOUGHT
 from ..protocols.wordings import TAGS
 from .spellings import pieces
 
@@ -20,7 +21,10 @@ class Stops:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
         self.tokenizer, self.end_ids = tokenizer, end_ids
         added = tokenizer.added_tokens_decoder.items()
-        self._dropped = end_ids | {i for i, token in added if token.special and token.content not in TAGS}
+        kept = " ".join(
+            (*TAGS, *(mark for pair in THOUGHT for mark in pair))
+        )  # some marks are of several tokens
+        self._dropped = end_ids | {i for i, token in added if token.special and token.content not in kept}
         self._finders: dict[tuple[str, ...], Finder] = {}
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -14,7 +14,25 @@ from dataclasses import dataclass
 
 from ..unicode import blank
 
-_THINK = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+THOUGHT = (
+    ("<think>", "</think>"),  # DeepSeek's, Qwen's, most
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),  # EXAONE's, Gemini's
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),  # Mistral's
+    ("◁think▷", "◁/think▷"),  # Kimi's
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere's
+    ("<|channel>thought", "<channel|>"),  # Gemma's
+    ("<|channel|>", "<|channel|>final<|message|>"),  # gpt-oss'
+)
+"""How models mark what they think, where it is not kept apart from what they say."""
+_OPEN, _CLOSE = ("|".join(map(re.escape, marks)) for marks in zip(*THOUGHT, strict=True))
+_THINK = re.compile(f"(?:{_OPEN}).*?(?:{_CLOSE})", re.DOTALL | re.IGNORECASE)
+_OPENS = re.compile(_OPEN, re.IGNORECASE)
+# gpt-oss' again, as servers show it that drop all special tokens
+_ANSWERS = re.compile(rf"(?s:.*)(?:{_CLOSE})|(?s:\Aanalysis.*)assistantfinal", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z_]+>", re.IGNORECASE)
 _FORGED = re.compile(r"</?\s*information\b", re.IGNORECASE)
 _QUERY_KEY = re.compile(r"""^\{?\s*["']?query["']?\s*:\s*(.*?)\s*\}?$""", re.DOTALL | re.IGNORECASE)
@@ -150,14 +168,14 @@ def parse_ids(text: str, count: int) -> Selection:
 
 
 def strip_reasoning(text: str) -> str:
-    """The answer proper: what follows the last ``</think>``, stripped.
+    """The answer proper: what follows the last ``</think>`` (or its like: `THOUGHT`), stripped.
 
     An opened but never closed ``<think>`` leaves no answer: the empty string.
 
-    >>> strip_reasoning("<think> Paris is in France. </think> Paris")
-    'Paris'
+    >>> strip_reasoning("<think> Paris is in France. </think> Paris"), strip_reasoning("[THINK] Well[/THINK]Paris")
+    ('Paris', 'Paris')
     """
-    head, closed, tail = text.rpartition("</think>")
-    if not closed and tail.lstrip().startswith("<think>"):
+    thought = _ANSWERS.match(text)
+    if thought is None and _OPENS.match(text.lstrip()):
         return ""
-    return tail.strip()
+    return text[thought.end() if thought else 0 :].strip()

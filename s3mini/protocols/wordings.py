@@ -27,8 +27,8 @@ TAGS = (
 )  # fmt: skip
 """The protocols' own: all begin as `neutralise` breaks them, so that none comes from outside."""
 
-# <tag>, <|im_end|>, <<SYS>>, DeepSeek's <｜User｜>
-_MARKUP = re.compile(r"<(?=[/|｜A-Za-z])")
+# <tag>, <|im_end|>, <<SYS>>, DeepSeek's <｜User｜>, Kimi's ◁think▷
+_MARKUP = re.compile(r"<(?=[/|｜A-Za-z])|◁(?=/?think▷)")
 # Llama 2's and Mistral's; a closed list, since text from outside has brackets of its own
 _BRACKETED = re.compile(
     r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|THINK|ARGS|CALL_ID|IMG(?:_BREAK|_END)?"

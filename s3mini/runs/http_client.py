@@ -117,7 +117,7 @@ def on_the_way() -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         raise NotNow(f"{type(error).__name__}: nothing came in time (the profile's timeout)") from error
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:  # of transport, or an answer that is not packed as its header says
         raise NotNow(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 
 

@@ -6,7 +6,7 @@ import copy
 from functools import cache
 
 import pytest
-from family_toys import FAMILIES, GEMMA, family_tokenizer
+from family_toys import CHATML, FAMILIES, GEMMA, family_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy_model import toy_local, toy_model, toy_tokenizer
@@ -17,9 +17,11 @@ from s3mini.errors import ModelError
 from s3mini.models.base import Reply, chat_ids, is_cut
 from s3mini.models.chat import block_ids, control_tokens, merged, opening, turn_end
 from s3mini.models.local import LocalModel
+from s3mini.models.stops import Stops
 from s3mini.models.tokenizer import end_ids, settle_end
 from s3mini.profile import ModelSpec
 from s3mini.protocols import S3Protocol
+from s3mini.protocols.parsing import strip_reasoning
 from s3mini.protocols.wordings import TAGS, context_messages, judge_messages, neutralise, render_information
 from s3mini.records import Document
 
@@ -93,6 +95,41 @@ def test_a_template_that_names_the_day_names_the_same_one_always() -> None:
     tokenizer.chat_template = "Today Date: {{ strftime_now('%d %b %Y') }}\n\n" + FAMILIES["llama-3"].template
     (ids,) = chat_ids(tokenizer, [TALK])
     assert tokenizer.decode(ids).startswith("Today Date: 26 Jul 2024\n")
+
+
+PARTS = (  # of models that see pictures, too: what is not in parts is passed over without a word
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+FIRST = CHATML.replace("m.content", "m['content'][0]['text']")
+UNOPENED = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [PARTS, FIRST, UNOPENED])
+def test_what_is_said_is_shown_and_the_reply_opened_as_by_a_plain_template(template: str) -> None:
+    plain, odd = family_tokenizer("smollm"), family_tokenizer("smollm")
+    odd.chat_template = template
+    assert chat_ids(odd, [TALK, [TALK[1]]]) == chat_ids(plain, [TALK, [TALK[1]]])
+    assert turn_end(odd) == turn_end(plain) and opening(odd) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for m in messages %}<|im_start|>{{ m.text }}{% endfor %}", "leaves out what the user says"),
+        (
+            "{{ messages[0].content + 3 }}",
+            "refuses a conversation of system, user|refuses a conversation of user",
+        ),
+        ({"rag": UNOPENED, "tool_use": UNOPENED}, "no default"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_told(template: str, told: str) -> None:
+    tokenizer = family_tokenizer("smollm")
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=told):
+        chat_ids(tokenizer, [TALK])
 
 
 def test_a_template_that_refuses_everything_is_named() -> None:
@@ -228,8 +265,13 @@ def test_only_control_tokens_are_taken_apart() -> None:
 
 def test_bare_brackets_of_llama_2_and_mistral_are_broken_in_words_alone() -> None:
     """Llama 2's markers are no tokens; a served black box has a tokenizer that is not known."""
-    text = neutralise("[INST] x [/INST] <<SYS>>y<</SYS>> [TOOL_CALLS] <｜User｜> [1, 2] [NASA] a < b [sic]")
-    assert text == "⟦INST] x ⟦/INST] <‹SYS>>y<‹/SYS>> ⟦TOOL_CALLS] ‹｜User｜> [1, 2] [NASA] a < b [sic]"
+    text = neutralise(
+        "[INST] x [/INST] <<SYS>>y<</SYS>> [TOOL_CALLS] <｜User｜> [1, 2] [NASA] a < b [sic] ◁/think▷ ◁"
+    )
+    assert (
+        text
+        == "⟦INST] x ⟦/INST] <‹SYS>>y<‹/SYS>> ⟦TOOL_CALLS] ‹｜User｜> [1, 2] [NASA] a < b [sic] ‹/think▷ ◁"
+    )
     assert neutralise(text) == text
 
 
@@ -252,6 +294,23 @@ def test_reasoning_that_the_template_opens_belongs_to_the_reply() -> None:
     )
     (reply,) = local.reply([TALK])
     assert reply.startswith("<think>\n") and is_cut(reply)
+
+
+def test_marks_of_reasoning_that_are_special_tokens_stay_in_a_reply() -> None:
+    """Magistral's, gpt-oss': dropped, what is thought and what is said would be one text."""
+    tokenizer = family_tokenizer("smollm")
+    marks = ["[THINK]", "[/THINK]", "<|channel|>", "<|message|>", "<|start|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    stops = Stops(tokenizer, frozenset({tokenizer.eos_token_id}))
+    for text, shown in (
+        ("[THINK]Rome[/THINK]Paris<|im_end|>", "[THINK]Rome[/THINK]Paris"),
+        (
+            "<|channel|>a<|message|>Rome<|start|>a<|channel|>final<|message|>Paris",
+            "<|channel|>a<|message|>Romea<|channel|>final<|message|>Paris",
+        ),
+    ):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert stops.reply(ids) == shown and strip_reasoning(stops.reply(ids)) == "Paris"
 
 
 def test_earlier_turns_are_never_rendered_again() -> None:

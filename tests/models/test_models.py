@@ -20,7 +20,7 @@ from s3mini.models.local import LocalModel, load_model
 from s3mini.models.session import LocalSession, choose, uniforms
 from s3mini.profile import ModelSpec
 from s3mini.protocols import S3Protocol
-from s3mini.protocols.parsing import strip_reasoning
+from s3mini.protocols.parsing import THOUGHT, strip_reasoning
 from s3mini.protocols.wordings import context_messages
 from s3mini.records import Document
 
@@ -340,6 +340,16 @@ def test_documents_never_become_control_tokens_or_tags(local: LocalModel) -> Non
         ("a </think> b </think>\n c ", "c"),
         ("<think> never closed", ""),
         ("", ""),
+        *((f"{opened} a {closed} Paris", "Paris") for opened, closed in THOUGHT),
+        *((f" {opened} never closed", "") for opened, _ in THOUGHT),
+        ("no opening [/THINK]Paris", "Paris"),
+        (
+            "<|channel|>analysis<|message|>a <|end|><|start|>assistant<|channel|>final<|message|>Paris",
+            "Paris",
+        ),
+        ("analysisWe need Rome? No.assistantfinalParis", "Paris"),
+        ("analysis of the final assistant", "analysis of the final assistant"),
+        ("a <thought> on Paris", "a <thought> on Paris"),
     ],
 )
 def test_strip_reasoning(text: str, answer: str) -> None:

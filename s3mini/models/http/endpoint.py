@@ -48,7 +48,7 @@ class Refused(ModelError):
 
 
 class Endpoint:
-    """``spec.url``, asked at most ``spec.batch_size`` things at a time.
+    """``spec.url``, asked at most ``spec.batch_size`` things at a time; with its query (Azure's ``?api-version=``), if any.
 
     The key, where one is needed, is read from the environment variable that ``spec.key_variable`` names.
     """
@@ -56,7 +56,9 @@ class Endpoint:
     def __init__(self, spec: ModelSpec) -> None:
         assert spec.url is not None  # a profile without one is refused
         self.spec = spec
-        self.url = spec.url.rstrip("/")
+        base, mark, query = spec.url.strip().partition("?")
+        self.url = base.rstrip("/").removesuffix("/completions").removesuffix("/chat")
+        self._query = mark + query  # never shown: some carry a key in it
         self._patience = Patience(self.url, spec.patience)
         self._dialect = dialect(self.url, spec.path)
 
@@ -119,7 +121,7 @@ class Endpoint:
         async def once() -> httpx.Response:
             sent = self._dialect.say(body)
             with on_the_way():
-                response = await client.post(url, json=sent)
+                response = await client.post(url + self._query, json=sent)
             status = _status(response)
             if status < 300:
                 self._dialect.answered = True

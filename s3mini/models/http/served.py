@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from .choosing import LIKELIEST, Chooser, summed
 from .dialect import NO_SYSTEM
 from .endpoint import Endpoint, Refused
 from .stateless import PLAIN, PLAIN_VLLM, Ask, StatelessSampler, StatelessSession, Written
+from .telltales import Telltales
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,17 +40,25 @@ ENDINGS = {
 }
 """Other words for the two ways in which a reply may end."""
 TEXT = ("text", "output_text")  # types of a message's parts that are said
+ENDED = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|return|call)\|>|<\|end\|>(?!\s*<\|start\|>)|</s>|<end_of_turn>|<eos>"
+    r"|<｜end▁of▁sentence｜>"
+)
+"""The ends of a turn, of which no text is made but by servers that do not know them for the model's."""
 
 
 def said(content: Any) -> str:
     """The text of a message, whole or in parts (Mistral's, Anthropic's), without those that are reasoning; "" of none.
 
-    Half a character, as servers in JavaScript cut one, becomes "?": no tokenizer and no file takes it.
+    It ends where the model ended its turn, though the server went on or shows how. Half a character, as servers in JavaScript
+    cut one, becomes "?": no tokenizer and no file takes it.
     """
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") in TEXT]
         content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    return content.encode("utf-8", "replace").decode().strip() if isinstance(content, str) else ""
+    if not isinstance(content, str):
+        return ""
+    return ENDED.split(content, maxsplit=1)[0].encode("utf-8", "replace").decode().strip()
 
 
 def chat_bodies(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
@@ -76,6 +86,7 @@ class ServedModel(StatelessSampler):
         self._system_role = True  # until a black box refuses it
         self.name = self.endpoint.url
         self.path = "/chat/completions" if spec.api == "chat" else "/completions"
+        self._telltales = Telltales(self.name, spec.path)
         self.chooser = Chooser(self.ask, self.replies, spec)
         if spec.api == "tokens":
             from ..stops import Stops
@@ -152,7 +163,10 @@ class ServedModel(StatelessSampler):
 
     def _ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         choices = []
-        for answer in self.endpoint.ask(self.path, [{"model": self.spec.path, **body} for body in bodies]):
+        answers = self.endpoint.ask(self.path, [{"model": self.spec.path, **body} for body in bodies])
+        if self.spec.api == "chat":
+            self._telltales.heed(bodies, answers)
+        for answer in answers:
             given = answer.get("choices")
             for choice in given if isinstance(given, list) else ():
                 if isinstance(choice, dict) and isinstance(reason := choice.get("finish_reason"), str):

@@ -155,8 +155,18 @@ BUSY: Reply = (503, {"Retry-After": "0"}, b"loading")
         [(200, {}, b'{"error": {"message": "slower", "code": "429"}}')],
         [(200, {}, json.dumps(chat_answer("sa", reason)).encode()) for reason in ("error", "ERROR")],
         [(200, {}, json.dumps(chat_answer("", "insufficient_system_resource")).encode())],
+        [(200, {"Content-Encoding": "gzip"}, b"{}")],
     ],
-    ids=["503", "429", "hangs up", "500", "429 in the body", "broke off", "no resources"],
+    ids=[
+        "503",
+        "429",
+        "hangs up",
+        "500",
+        "429 in the body",
+        "broke off",
+        "no resources",
+        "not packed as it says",
+    ],
 )
 def test_what_passes_is_tried_again(first: Sequence[Reply | None]) -> None:
     with serving(echo, first) as server:
@@ -248,12 +258,36 @@ def test_what_is_no_answer_is_an_error(answer: bytes, said: str) -> None:
         ([{"type": "reasoning", "text": "hm"}, {"text": "s"}, {"type": "output_text", "text": "o"}, "x", {}], "so"),
         ("so \ud83d", "so ?"),
         ([{"type": "text", "text": "so \ud83d"}], "so ?"),
+        ("so<|im_end|>", "so"),
+        ("so <|eot_id|><|start_header_id|>user<|end_header_id|>\n\nand now?", "so"),
+        ("so</s>\n<s>[INST] more [/INST]", "so"),
+        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>so<|return|>",
+         "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>so"),
+        ("so <|end|>", "so"),
     ],
 )  # fmt: skip
 def test_a_reply_in_parts_or_with_half_a_character_is_the_text_that_is_said(content: Any, text: str) -> None:
     with serving(lambda *_: chat_answer(content)) as server:
         (reply,) = model(server.url).reply(TALKS[:1])
     assert reply == text and reply.encode()
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ("/", ""),
+        ("/chat/completions", ""),
+        ("/chat/completions/?api-version=1&key=sesame", "?api-version=1&key=sesame"),
+        ("/?api-version=1", "?api-version=1"),
+    ],
+)
+def test_the_url_may_be_that_of_the_endpoint_and_have_a_query(more: str, asked: str) -> None:
+    with serving(echo, [None, (400, {}, b"odd")]) as server:
+        served = model(server.url + more, batch_size=1)
+        with pytest.raises(ModelError, match="odd") as caught:
+            served.reply(TALKS[:1])
+        assert served.reply(TALKS[:1]) and "sesame" not in str(caught.value)
+    assert {path for path, _, _ in server.asked} == {"/v1/chat/completions" + asked}
 
 
 def test_a_redirect_is_told_and_not_followed() -> None:
