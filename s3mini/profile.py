@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -102,6 +103,10 @@ class ModelSpec(_Spec):
     def _served_somewhere(self) -> ModelSpec:
         if self.engine == "served" and self.url is None:
             raise ValueError("engine: served needs the server's url, e.g. http://127.0.0.1:8000/v1")
+        if self.url and "@" in urlsplit(self.url).netloc:  # it stands in records and messages
+            raise ValueError(
+                "a url with a name or password in it would be shown: put the key into the variable that key_variable names"
+            )
         return self
 
     def trained(self, folder: Path) -> ModelSpec:

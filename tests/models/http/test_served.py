@@ -416,6 +416,9 @@ def test_profiles_that_cannot_work_are_refused() -> None:
         load_profile("mini", **{"generator.engine": "served"})
     with pytest.raises(ProfileError, match="generator.url"):
         load_profile("mini", **{"generator.url": "file:///etc/passwd"})
+    with pytest.raises(ProfileError, match="key_variable") as refused:
+        load_profile("mini", **{**served, "generator.url": "http://me:s3cr3t@127.0.0.1:8000/v1"})
+    assert "s3cr3t" not in str(refused.value), "nor is it shown by what refuses it"
     with pytest.raises(ProfileError, match="searcher is read token by token"):
         load_profile("mini", **{k.replace("generator", "searcher"): v for k, v in served.items()})
     with pytest.raises(ProfileError, match=r"protocols\.ircot\.model: a searcher"):
