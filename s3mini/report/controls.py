@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from .causes import NOT_MEASURED, arms
 from .html import Cell, Rich, Row, table
-from .plots import BEFORE, GRID, INK, MUTED, OURS, Plot, styled
+from .plots import BEFORE, GRID, MUTED, OURS, Plot, styled, write_beside
 from .shipped import Records
 from .tables import NONE, fraction, markdown
 
@@ -105,9 +105,10 @@ def searches_table(experiments: Mapping[str, Any], study: str = "price") -> Rich
     rows = []
     for name, arm in found.items():
         figures = {**arm["searches"]["sets"], "all": arm["searches"]["all"]}
-        rows.append(Row(name, [Cell(f"{of['mean']:.2f}", f"r = {_r(of)}") for of in figures.values()]))
+        told = {key: "" if of["correlation"] is None else f"r = {_r(of)}" for key, of in figures.items()}
+        rows.append(Row(name, [Cell(f"{of['mean']:.2f}", told[key]) for key, of in figures.items()]))
     sets = [f"{name} ({'/'.join(of['hops'])})" for name, of in figures.items()]
-    note = f"r: correlation of searches and hops over the questions; {NONE} where one of them is always the same. Brackets: hops."
+    note = "r: correlation of searches and hops over the questions; none where one of them is always the same. Brackets: hops."
     return table([study, *sets], rows, note)
 
 
@@ -129,12 +130,12 @@ def price_plot(experiments: Mapping[str, Any]) -> Plot | Rich:
     low, high = np.array([arm["average"]["ci95"] for arm in found.values()]).T
     axes.plot(x, y, color=BEFORE, lw=1.5, zorder=1)
     axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=OURS, ms=7, elinewidth=1.5, zorder=2)
-    for number, (name, place) in enumerate(zip(found, zip(x, y, strict=True), strict=True)):
-        aside = {"xytext": (-8, 8), "ha": "right"} if number % 2 else {"xytext": (8, -12), "ha": "left"}
-        axes.annotate(name, place, textcoords="offset points", fontsize=9, color=INK, **aside)
     axes.set(xlabel="searches per question", ylabel="GenAcc, average of the sets")
     axes.margins(x=0.2)
     axes.grid()
+    means, tops = (list(zip(x, values, strict=True)) for values in (y, high))
+    bars = [[*bar] for bar in zip(zip(x, low, strict=True), tops, strict=True)]
+    write_beside(axes, zip(found, tops, strict=True), means, [means, *bars])
     said = ", ".join(f"{name} {searches:.2f}" for name, searches in zip(found, x, strict=True))
     return Plot(f"GenAcc against searches per question, by the price of a search ({said})", figure)
 

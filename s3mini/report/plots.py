@@ -2,14 +2,17 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
 
 from ..results import Results, main_rivals
 
@@ -35,7 +38,14 @@ CURVES = {
 }  # fmt: skip
 SHARES = {"gen_acc", "valid_format", "zero_variance", "wasted"}
 GROUPS = ("average", "trained", "transfer")  # of sets, in the order in which differences are shown
+BESIDE = [
+    ((8, 0), "left", "center"), ((-8, 0), "right", "center"), ((8, -5), "left", "top"), ((8, 5), "left", "bottom"),
+    ((-8, -5), "right", "top"), ((-8, 5), "right", "bottom"), ((0, -8), "center", "top"), ((0, 8), "center", "bottom"),
+]  # fmt: skip
+"""Where a label may stand, in points from its place, best first."""
 WINDOW = 5  # steps in the running mean of a learning curve
+
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,9 @@ def accuracy_plot(results: Results) -> Plot:
     axes.set_xticks(range(len(columns)), columns)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.02, 1.02), ylabel="GenAcc")
     axes.grid(axis="y")
-    figure.legend(loc="outside upper left", ncols=len(methods), handletextpad=0.3, columnspacing=1.4)
+    rows = -(-len(methods) // 8)  # more names in a row are wider than the figure
+    columns_of_names = -(-len(methods) // rows)
+    figure.legend(loc="outside upper left", ncols=columns_of_names, handletextpad=0.3, columnspacing=1.4)
     return Plot("GenAcc of every method on every question set, with 95 % bootstrap intervals", figure)
 
 
@@ -127,19 +139,18 @@ def tokens_plot(results: Results) -> Plot:
         axes.plot(*unselected, "o", mfc="white", color=OURS, ms=8)
     for name, point in points.items():
         axes.plot(*point, "o", color=COLOURS.get(name, MUTED), ms=9 if name.startswith("s3") else 7)
-    for names, point in _labels(labels):
-        below = -16 if selection and point == points["s3"] else -3  # clear of the arrow
-        axes.annotate(names, point, (8, below), textcoords="offset points", fontsize=9, color=INK)
     axes.set(xlabel="tokens the generator reads per question", ylabel="average GenAcc", ylim=(-0.03, 1.05))
     axes.margins(x=0.18)
     axes.grid()
+    named = _labels(labels)
+    write_beside(axes, named, points.values(), [(points["s3"], unselected)] if selection else [])
     return Plot("Average GenAcc against the length of the generator's context", figure)
 
 
-def _labels(points: Mapping[str, tuple[float, float]]) -> list[tuple[str, tuple[float, float]]]:
+def _labels(points: Mapping[str, Place]) -> list[tuple[str, Place]]:
     """One label per place: points too close for two lines of text share one, at the first of them."""
     width = max(tokens for tokens, _ in points.values()) or 1.0
-    placed: list[tuple[str, tuple[float, float]]] = []
+    placed: list[tuple[str, Place]] = []
     for name, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
         for i, (names, (left, top)) in enumerate(placed):
             if abs(left - x) < 0.15 * width and abs(top - y) < 0.05:
@@ -148,6 +159,31 @@ def _labels(points: Mapping[str, tuple[float, float]]) -> list[tuple[str, tuple[
         else:
             placed.append((name, (x, y)))
     return placed
+
+
+def write_beside(
+    axes: Axes, labels: Iterable[tuple[str, Place]], points: Iterable[Place], lines: Iterable[Sequence[Place]]
+) -> None:
+    """Writes each label beside its place, clear of points, lines and earlier labels, and inside the axes, where that can be.
+
+    Called last, when limits and axis labels are set.
+    """
+    axes.figure.draw_without_rendering()  # the layout, without which nothing has a place
+    drawn = [Path(axes.transData.transform(line)) for line in lines]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in map(axes.transData.transform, points)]
+    for name, place in labels:
+        text = axes.annotate(name, place, (0, 0), textcoords="offset points", fontsize=9, color=INK)
+        tried: list[tuple[int, bool, int, Bbox]] = []
+        for number, (offset, across, up) in enumerate(BESIDE):
+            text.set(position=offset, ha=across, va=up)
+            box = text.get_window_extent()
+            crossed = sum(path.intersects_bbox(box, filled=False) for path in drawn)
+            outside = box.x0 < axes.bbox.x0 or box.x1 > axes.bbox.x1
+            tried.append((crossed + box.count_overlaps(taken), outside, number, box))
+        *_, number, box = min(tried, key=lambda one: one[:3])
+        offset, across, up = BESIDE[number]
+        text.set(position=offset, ha=across, va=up)
+        taken.append(box)
 
 
 @styled

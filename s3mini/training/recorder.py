@@ -34,7 +34,7 @@ CHECKPOINTS, KEPT, LORA, MODEL = "checkpoints", "kept", "adapters", "model"
 COMPLETE = "complete"
 FROM_TRL = {name: name for name in ("loss", "grad_norm", "learning_rate", "kl")}
 FROM_TRL["clip_ratio/region_mean"] = "clipped"
-BESIDE_THE_BAR = ("reward", "gen_acc", "searches", "valid_format")
+BESIDE_THE_BAR = ("reward", "searches", "valid_format")  # more is cut off by the width of a notebook's bar
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pytest
+from matplotlib.path import Path
 
 from s3mini.report.controls import (
     controls_table,
@@ -70,7 +72,7 @@ def test_an_entry_without_searches_by_set_is_not_taken_for_one_with() -> None:
 def test_searches_are_told_by_set_with_their_correlation() -> None:
     text = searches_table(PRICE).text
     assert text.splitlines()[0].split() == ["price", "single", "(1)", "chains", "(2/3)", "all", "(1/2/3)"]
-    assert "2.50 r = +1.00" in text and "3.00 r = –" in text
+    assert "2.50 r = +1.00" in text and "r = –" not in text
 
 
 def test_the_price_plot_shows_accuracy_against_searches() -> None:
@@ -78,6 +80,25 @@ def test_the_price_plot_shows_accuracy_against_searches() -> None:
     assert isinstance(plot, Plot) and "free 3.00, 0.1 a search 1.75" in plot.caption
     line, *_ = plot.figure.axes[0].get_lines()
     assert list(line.get_xdata()) == [3.0, 1.75] and list(line.get_ydata()) == [0.9, 0.8]
+
+
+def test_the_prices_stand_clear_of_the_intervals() -> None:
+    found = {"free": (2.99, 0.884), "0.02 a search": (2.08, 0.874), "0.05 a search": (1.34, 0.868)}
+    found |= {"0.1 a search": (1.20, 0.870), "0.2 a search": (0.92, 0.858)}
+    arms = {
+        name: arm(gen_acc, 3, 3, 3, 3) | {"searches_per_question": x} for name, (x, gen_acc) in found.items()
+    }
+    for one in arms.values():
+        one["average"]["ci95"] = [one["average"]["gen_acc"] - 0.015, one["average"]["gen_acc"] + 0.015]
+    plot = price_plot({"price": {"arms": arms}})
+    assert isinstance(plot, Plot)
+    (axes,) = plot.figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 5
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    (bars,) = axes.collections
+    for bar in map(axes.transData.transform, bars.get_segments()):
+        assert not any(Path(bar).intersects_bbox(box, filled=False) for box in boxes)
 
 
 def test_the_hops_plot_has_a_panel_for_each_arm_and_a_point_for_each_set() -> None:

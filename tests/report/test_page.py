@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rag_toys import ToyGenerator
 
 from s3mini.errors import DataError
 from s3mini.evaluation import evaluate
+from s3mini.methods import METHODS
 from s3mini.profile import Profile
 from s3mini.records import Document, Episode, Hit, Question, Score, Turn
 from s3mini.report.html import Cell, Row, episode_html, side_by_side, table
@@ -311,6 +313,28 @@ def test_accuracy_plot_shows_the_figures(results: dict[str, Any]) -> None:
     drawn = [container.lines[0].get_ydata().tolist() for container in axes.containers]
     methods = results["methods"].values()
     assert drawn == [[*(s["gen_acc"] for s in m["sets"].values()), m["average"]["gen_acc"]] for m in methods]
+
+
+def test_the_names_in_the_accuracy_plot_are_no_wider_than_it(results: dict[str, Any]) -> None:
+    method = results["methods"]["s3"]
+    figure = accuracy_plot({**results, "methods": dict.fromkeys(METHODS, method)}).figure  # type: ignore[typeddict-item]
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(METHODS) and legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_labels_in_the_tokens_plot_stay_apart(results: dict[str, Any]) -> None:
+    places = {
+        "oracle": (47, 1.0),
+        "search-r1, twice": (146, 0.908),
+        "ircot": (181, 0.814),
+        "s3": (116, 0.884),
+    }
+    methods = {n: {"context_tokens": x, "average": {"gen_acc": y}} for n, (x, y) in places.items()}
+    selection = {"all": {"context_tokens": 197, "gen_acc": 0.887}}
+    (axes,) = tokens_plot({**results, "methods": methods, "selection": selection}).figure.axes  # type: ignore[typeddict-item]
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 5 and not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_learning_curves_draw_what_was_recorded_and_leave_out_what_was_not() -> None:

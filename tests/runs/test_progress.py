@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from s3mini.runs.progress import in_notebook, tqdm, without_bars
+from s3mini.training.recorder import BESIDE_THE_BAR
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_a_finished_bar_says_so(shown: list[list[str]]) -> None:
     assert texts[0].startswith("encoding:   0%") and "0/3" in texts[0]
     assert texts[-1].startswith("encoding: 100%") and "3/3" in texts[-1]
     assert not any(sign in text for text in texts for sign in "\r\n\x1b")
+
+
+def test_the_bar_of_a_training_is_whole(shown: list[list[str]]) -> None:
+    with tqdm(total=100, desc="GRPO", unit="step") as bar:
+        bar.start_t -= 100 * 59.0  # hours at a minute a step
+        bar.set_postfix(dict.fromkeys(BESIDE_THE_BAR, "-0.95"), refresh=False)
+        bar.update(100)
+    assert shown[0][-1].endswith(f"{BESIDE_THE_BAR[-1]}=-0.95]")
 
 
 def test_bars_of_their_own_lines(shown: list[list[str]]) -> None:
