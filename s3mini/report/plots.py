@@ -168,7 +168,9 @@ def write_beside(
 
     Called last, when limits and axis labels are set.
     """
-    axes.figure.draw_without_rendering()  # the layout, without which nothing has a place
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes that were not removed
+    figure.draw_without_rendering()  # the layout, without which nothing has a place
     drawn = [Path(axes.transData.transform(line)) for line in lines]
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in map(axes.transData.transform, points)]
     for name, place in labels:
