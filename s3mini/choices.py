@@ -44,11 +44,12 @@ _FLAGS = regex.IGNORECASE | regex.MULTILINE
 _BEFORE = (
     "options? choices? answers? letters? alternatives? is are was be as choose chose pick select with for say think so "
     "and or nor not but both either neither than of over between also then therefore thus hence probably likely definitely "
+    "possibly presumably surely simply just its leaves leaving excluding eliminating get "
     "clearly certainly maybe perhaps eliminate exclude reject out cannot except unlike only"
 ).replace(" ", "|")
 _AFTER = (
     "is isn't are aren't was were would should do does doesn't don't and or nor as with together then because since but over seems "
-    "fits matches cannot can't"
+    "fits matches cannot can't only leaves leaving"
 ).replace(" ", "|") + "|rather than|instead of"
 _LETTER = (  # {0}: the letters there are
     rf"(?=[{{0}}])(?<=(?:^|[^\w\s]|\b(?:{_BEFORE})|'s|n't)\s{{{{0,4}}}})"
@@ -57,7 +58,8 @@ _LETTER = (  # {0}: the letters there are
     rf"(?!\w|\.\w\b|-\w|'(?!s\b)\w)(?:{_GAP}{{{{1,9}}}}+(?:(?:the|an?)[ \t]+)?(?={_M}))?"
 )
 _PIECE = rf"({_M}(?>(?!\.\s){_GAP}|\b(?:and|or|nor|vs)\b(?:{_GAP}|\b(?:the|an?|options?)\b){{0,9}}+|{_M}){{0,200}}+)"
-_LIST = rf"{_M}(?>(?:,{_GAP}{{0,9}}+{_M}){{0,30}}(?:,?{_GAP}{{0,9}}+\b(?:and|or|nor)\b|[/&])(?:(?!\.\s){_GAP}|\boption\b){{0,9}}+{_M})?"
+_COMMAS = rf"(?:,{_GAP}{{0,9}}+{_M}){{2,30}}+"  # of two, the second may be the choice: "not A, B"
+_LIST = rf"{_M}(?>(?:,{_GAP}{{0,9}}+{_M}){{0,30}}(?:,?{_GAP}{{0,9}}+\b(?:and|or|nor)\b|[/&])(?:(?!\.\s){_GAP}|\boption\b){{0,9}}+{_M}|{_COMMAS})?"
 _ALL = rf"{_M}(?>[^\w\n;.(\ue000-\ue019]{{0,6}}(?:[,/&]|\b(?:and|or|nor)\b)(?:(?!\.\s){_GAP}|\b(?:and|or|nor|the|options?)\b){{0,9}}+{_M}){{0,30}}+"
 _SMALL = (
     r"\b(?:the|an?|be|is|it's|it|either|both|option|options|choice|choices|answer|letter|correct|likely|also|think|believe"
@@ -117,6 +119,7 @@ _OPENS = regex.compile(
 )
 _SECOND_THOUGHT = regex.compile(r"\b(?:wait|actually|scratch that|on second thought|sorry)\b", _FLAGS)
 _CORRECTED = regex.compile(r"\b(?:correction|wait,? no)\b", _FLAGS)  # what comes next is the answer
+_UNDERSCORED = r"(?<!\w)_{{1,3}}([{0}])(?=_{{1,3}}(?!\w)|[^\w])|(?<=(?<!\w)_{{0,3}}[{0}])_{{1,3}}(?!\w)"  # __B__, __B. text__
 _TWO_BOXES = regex.compile(r"\}[$\s]{0,9}(?:[,/&]|\band\b|\bor\b)[$\s]{0,9}\\boxed\s*\{")
 _NO = r"(?!\s+(?!(?:it|this|that|there|they|he|she|we|because|since|as|is|and|or|not)\b)\w)"
 
@@ -143,6 +146,12 @@ def options_of(question: Question, where: str = "") -> list[str]:
             f"{place}: the accepted answer {answers!r} is none of them (give its letter, or its text)"
         )
     return list(options)
+
+
+def with_options(stem: str, options: Sequence[str]) -> str:
+    """A question as the generator is asked it, its options listed by letter."""
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return f"{stem} Options: {listed}"
 
 
 def right_options(question: Question) -> dict[str, str]:
@@ -234,6 +243,7 @@ def _marked(text: str, options: Sequence[str]) -> str:
                     return str(found[0])
         return chr(_MARK + letters.index(letter.upper()))
 
+    text = regex.sub(_UNDERSCORED.format(letters), r"\1", text, flags=_FLAGS)
     text = regex.sub(_LETTER.format(letters), mark, text, flags=_FLAGS)
     between = rf"(?>(?!\?){_REST}|\b(?:the|an?)\b){{0,20}}+"
     text = regex.sub(rf"({_M})(?:{between}\1)+", r"\1", text)

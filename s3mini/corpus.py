@@ -36,7 +36,7 @@ _FALLBACK = {"test": ("test", "dev", "train")}  # FlashRAG sets do not all have 
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
+    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb"))
 
 
 def stop(error: DataError) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3mini.choices import LETTERS, chosen_letter, options_of, right_options
+from s3mini.choices import LETTERS, chosen_letter, options_of, right_options, with_options
 from s3mini.corpus import read_questions
 from s3mini.errors import DataError
 from s3mini.records import Question
@@ -45,6 +45,7 @@ Answer: **$X** ($Y is second best)|The answer is $X ($Y and $Z are wrong).|The a
 I don't think the answer is $Y. I think it is $X.|It is unlikely that the answer is $Y; it's $X|I doubt option $Y is it; $X
 The answer is $Y. Correction: $X|The answer is $Y. Wait, no. It's $X.|$Y? No, $X.|Is it $Y or $Z? $X.|$X [1][2]|$X ✓|[ANSWER] $X [/ANSWER]
 The answer is $X as $Y is the wrong choice|$tX is more effective than $tY|$Y is true.\n$Z is true.\nTherefore, $X.
+__${X}__|_${X}_|__$X. ${tX}__|Answer: ___${X}___|The answer is __${X}__.|Possibly $X|$X only|Its $X.|That leaves $X|We get $X
 A patient with B-cells took $tX.|Let's see. The answer to this question is $X.|It is a rather rare $tX|Vitamin D and $tX
 """
 CHOOSES_NONE = r"""
@@ -56,6 +57,7 @@ $x'est la vie|$x'accord|C'est $X|I don't think it's $X|I do not believe the answ
 $X is less likely than $Y|$X is inferior to $Y|$X: 10%, $Y: 70%, $Z: 20%|$X (10%), $Y (70%)|$tX: no. $tY: yes.|Options $X-$Y|between $X and $Y
 \boxed{$X} or \boxed{$Y}|$$\boxed{$X}$$ and $$\boxed{$Y}$$|☐ $Y ☑ $X ☐ $Z|$X as well as $Y|$X together with $Y|$X → $Y
 $X is true.\n$Y is true.\n$Z is false.|$X is likely.\n$Y is most likely.
+_${X}_ and _${Y}_|vitamin_${X}_c|${X}_1|not $X, $Y, $Z|I reject $X, $Y, $Z
 $x-rays|e.g. something|The answer is unclear, $tX or $tY|K|Answer: Z|(Q)|$Z$X$Y
 """
 
@@ -154,7 +156,8 @@ def test_no_option_is_chosen_that_is_not_named(template: str) -> None:
         (
             NAMES[:4],
             "A. tirvene\nB. vesol\nC. cestine\nD. grorone=|A. tirvene\nB. vesol\nC. cestine\nD. grorone\n\nB=B"
-            "|Options: (A) tirvene (B) vesol (C) cestine (D) grorone. Answer: vesol=B|E=|E. vesol=B",
+            "|Excluding A, C, D leaves B.=B|Excluding A, C and D leaves B=B|Eliminating A, C, D, we get B=B|I reject A, C, D; B=B"
+            "|Not A, B=B|Options: (A) tirvene (B) vesol (C) cestine (D) grorone. Answer: vesol=B|E=|E. vesol=B",
         ),
     ],
 )
@@ -171,6 +174,7 @@ def test_accepted_options_are_given_by_letter_or_by_text() -> None:
     assert right_options(question(("b",), ["ulnar", "median"])) == {"B": "median"}
     assert right_options(question(("Median", "MEDIAN nerve"), ["ulnar", "median"])) == {"B": "median"}
     assert options_of(question(("A",), {"B": "median", "A": "ulnar"})) == ["ulnar", "median"]
+    assert with_options("Which?", ["ulnar", "median"]) == "Which? Options: (A) ulnar (B) median"
     assert (
         options_of(Question("q", "Who?", ("Ann",))) == []
         and right_options(Question("q", "Who?", ("Ann",))) == {}

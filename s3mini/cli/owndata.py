@@ -37,6 +37,7 @@ def own(
     question_field: Annotated[str | None, _field("question")] = None,
     answer_field: Annotated[str | None, _field("answers")] = None,
     split_field: Annotated[str | None, _field("split (train, dev, test)")] = None,
+    options_field: Annotated[str | None, _field("options of multiple choice")] = None,
     separator: Annotated[str, Option(help="Between several answers in one text.")] = "|",
     words: Annotated[int, Option(min=10, help="Longer documents are cut into passages.")] = 100,
     split_seed: Annotated[int, Option(help="Of the split into train, dev and test.")] = 0,
@@ -59,7 +60,8 @@ def own(
     from ..owndata import Fields
     from ..owndata import own as run
 
-    fields = Fields(id_field, text_field, title_field, question_field, answer_field, split_field, separator)
+    named = (id_field, text_field, title_field, question_field, answer_field, split_field, options_field)
+    fields = Fields(*named, separator)
     made = run(
         documents,
         questions,

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..choices import with_options
 from ..corpus import iter_corpus, json_lines, read_questions, write_questions
 from ..errors import DataError
 from ..records import Document, Question
@@ -124,9 +125,8 @@ def _choice(name: str, key: str, row: Mapping[str, Any], source: Path) -> Questi
             raise ValueError(f"answer {answer!r} of options {', '.join(options)}")
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{source}: {name}/{key}: not a multiple-choice question ({error})") from error
-    listed = " ".join(f"({letter}) {option}" for letter, option in options.items())
     about = {"set": name, "split": "test", "type": "choice", "options": [*options.values()], "stem": stem}
-    return Question(f"{name}-{key}", f"{stem} Options: {listed}", (answer,), about)
+    return Question(f"{name}-{key}", with_options(stem, [*options.values()]), (answer,), about)
 
 
 def processed(sources: Sequence[Path], target: Path) -> Facts:

@@ -18,7 +18,8 @@ set of numbers alone may be a point, an interval or two years: refused; so is a 
 and numbers, which may be an answer with its score. Where an answer stands (``strict``), brackets
 around bare words (``[Sool, the Sool]``, as DuckDB and Postgres print lists), brackets that never close or were never
 opened, texts in quotes without brackets, and objects printed by address are refused as well; ``[sic] Sool``, ``(a) Sool`` and ``(0, 1]`` are plain text.
-A text printed as a missing value (``nan``) is refused in a list, where an author would have written none.
+A text printed as a missing value (``nan``) is refused in a list, where an author would have written none; so are a
+separator within brackets (``P(A|B)``), a number that a spreadsheet shortened (``1.23E+12``), and a set's sign for no answer.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ MISSING = frozenset(
 ) | {"", "#N/A N/A"}
 """What a table without types writes where nothing is: what pandas reads so, and NaT, and MySQL's ``\\N``."""
 PRINTED_MISSING = frozenset("nan NaN -nan -NaN <NA> NaT #N/A".split())  # nobody's word, even between quotes
+NO_ANSWER = frozenset(("no answer present.", "cannotanswer"))  # MS MARCO's and QuAC's sign
 DAY = 86_400_000  # milliseconds
 
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(\s*(?=[\[({'\")]|(?<!\bc\()\d|(?:c|list)\(|[\w.]+\s*=)")
@@ -183,7 +185,7 @@ OBJECTS = {
 
 
 def written(value: Any) -> str:
-    """A value of a typed column as a person writes it: 3 for 3.0, yes for true, 1922-05-01 for that day's midnight.
+    """A value of a typed column as a person writes it: 3 for 3.0, 0.00001 for 1e-05, yes for true, 1922-05-01 for its midnight.
 
     Raises:
         NotUnderstood: no text is that value (a list, a duration, infinity, bytes that are not UTF-8).
@@ -195,7 +197,7 @@ def written(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, (float, Decimal)) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else str(value)
+        return str(int(value)) if value == int(value) else format(Decimal(str(value)), "f")
     if isinstance(value, datetime):
         return instant(value.isoformat())
     if isinstance(value, (date, time)):
@@ -234,8 +236,8 @@ def answers(value: Any, separator: str, printed: bool) -> list[str]:
 
     Args:
         separator: divides several answers in plain text.
-        printed: from a table without types, where ``True`` and ``3.0`` may be a word or a typed column's print: both
-            readings are accepted (``yes`` and ``True``, ``3`` and ``3.0``).
+        printed: from a table without types, where ``True``, ``3.0`` and ``1e+05`` may be a word or a typed column's
+            print: both readings are accepted (``yes`` and ``True``, ``3`` and ``3.0``, ``100000`` and ``1e+05``).
 
     Raises:
         NotUnderstood: it holds something else.
@@ -243,7 +245,12 @@ def answers(value: Any, separator: str, printed: bool) -> list[str]:
     if isinstance(value, str):
         value = read(value)
     if isinstance(value, str):
-        value = [read(part) for part in value.split(separator)]
+        parts = value.split(separator)
+        if _closed(value) and not all(map(_closed, parts)):
+            raise NotUnderstood(
+                f"{separator!r} within brackets: one answer, or several? (write a list of texts)"
+            )
+        value = [read(part) for part in parts]
         if printed:
             value = [reading for part in value for reading in _readings(part)]
     return list(_texts(value))
@@ -254,7 +261,15 @@ def _readings(part: Any) -> list[Any]:
     text = part.strip() if isinstance(part, str) else ""
     if text in ("True", "true", "TRUE", "False", "false", "FALSE"):
         return ["yes" if text[0] in "Tt" else "no", part]
+    if re.fullmatch(r"-?\d(?:\.\d+)?e[+-]\d\d", text):
+        return [written(float(text)), part]
+    if re.fullmatch(r"-?\d(?:\.\d+)?E[+-]\d\d", text):
+        raise NotUnderstood(f"{text}: a number as spreadsheets shorten it (format the column as text)")
     return [text.partition(".")[0], part] if re.fullmatch(r"-?(0|[1-9]\d*)\.0+", text) else [part]
+
+
+def _closed(text: str) -> bool:
+    return all(text.count(opening) == text.count(closing) for opening, closing in ("()", "[]", "{}"))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -263,6 +278,8 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if value.strip() in PRINTED_MISSING:
             raise NotUnderstood(f"{value.strip()!r}: a missing value printed as text (leave it out)")
+        if value.strip().lower() in NO_ANSWER:
+            raise NotUnderstood(f"{value.strip()!r}: a set's sign for no answer (give --skip-bad)")
         _refuse_remains(value.strip())
         inner = read(value, strict=False)
         if not isinstance(inner, str):

@@ -7,20 +7,31 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
+from ..choices import LETTERS
 from ..corpus import encodable, split_contents
 from ..errors import DataError
 from ..unicode import blank
 from . import cells
-from .files import COMMON, Row
+from .files import Row
 from .printed import NotUnderstood
+from .shapes import COMMON
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("dev", "val", "valid", "validation"), "dev"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+UNREAD = "not read"
+ROLES = {"documents": ("id", "text", "title"), "questions": ("id", "question", "answer", "split", "options")}
+DECIDING = ("text", "answer")  # of two common names for one of these the first is not the likelier
+MORE_ANSWERS = ("answer_aliases", "aliases")  # beside the answer, as MuSiQue keeps them
+NO_ANSWER = {
+    "is_impossible": ("true", "1"),
+    "answerable": ("false", "0"),
+}  # SQuAD 2, MuSiQue: a question without
 WIKI18 = "contents"  # its first line, in quotes, is the title
 _MISSING = object()
 
@@ -29,7 +40,7 @@ _MISSING = object()
 class Fields:
     """Names of fields where they are not to be guessed; dots lead into nested objects (``answer.aliases``).
 
-    ``separator`` divides several answers in one text. ``used`` counts what was taken for what.
+    ``separator`` divides several answers in one text. ``used`` counts what was taken for what, and what was not read.
     """
 
     id: str | None = None
@@ -38,6 +49,7 @@ class Fields:
     question: str | None = None
     answer: str | None = None
     split: str | None = None
+    options: str | None = None
     separator: str = "|"
     used: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
 
@@ -49,7 +61,7 @@ class Fields:
         """The field of a row that plays ``role``: the one named, else the first common name that it has.
 
         Raises:
-            DataError: that name stands twice, in capitals and not.
+            DataError: that name stands twice, in capitals and not, or a name of `DECIDING` beside another.
         """
         named: str | None = getattr(self, role)
         if named is not None:
@@ -119,15 +131,22 @@ class Fields:
         return None if value is None else one_line(self._text(row, role, value))
 
     def answers(self, row: Row) -> tuple[str, ...]:
-        """The accepted answers, each once, as `cells.answers` reads them.
+        """The accepted answers, each once, as `cells.answers` reads them; those of `MORE_ANSWERS` come last.
 
         Raises:
             DataError: none, or something that is not understood.
         """
+        for name, said in NO_ANSWER.items():
+            if (told := str(row.values.get(name)).strip()).lower() in said:
+                raise DataError(f"{row.place}: a question without answer: {name} is {told} (give --skip-bad)")
         value = self.value(row, "answer", needed=True)
         key = self.key(row, "answer")
         try:
             texts = cells.answers(value, self.separator, row.printed)
+            for name in self._more(row):
+                key, value = name, row.values[name]
+                texts += cells.answers(value, self.separator, row.printed)
+                self.used[f"answer: {name}"] += 1
         except NotUnderstood as error:
             parts = value
             if isinstance(value, str):
@@ -140,6 +159,37 @@ class Fields:
             raise DataError(f"{row.place}: no answer (fill it in, or give --skip-bad)")
         return tuple(dict.fromkeys(one_line(self._text(row, "answer", text)) for text in texts))
 
+    def _more(self, row: Row) -> list[str]:
+        """The fields of a row that hold further answers; none where the caller named the one with the answers."""
+        there = [name for name in MORE_ANSWERS if row.values.get(name) and self.answer is None]
+        return [name for name in there if str(row.values[name]).strip() not in cells.MISSING]
+
+    def options_of(self, row: Row) -> list[str]:
+        """The options of multiple choice in the order of their letters, from one field or from columns A, B, C …
+
+        Empty where the row has none; gaps at the end, as a table has them after the shorter lists, are left away.
+
+        Raises:
+            DataError: neither a list of texts, nor an object whose keys are the letters.
+        """
+        columns = _columns(tuple(row.values)) if self.options is None else []
+        values = [row.values[column] for column in columns] or self.value(row, "options")
+        if values is None:
+            return []
+        if columns:
+            self.used[f"options: {', '.join(columns)}"] += 1
+        if isinstance(values, Mapping) and sorted(values) == [*LETTERS[: len(values)]]:
+            values = [values[letter] for letter in sorted(values)]
+        if not isinstance(values, (list, tuple)):
+            self._text(row, "options", values)
+            raise DataError(f'{row.place}: the options are no list (write ["…", "…"])')
+        while values and (cells.missing(values[-1]) or values[-1] == ""):
+            values = values[:-1]
+        try:
+            return [one_line(cells.written("" if cells.missing(value) else value)) for value in values]
+        except NotUnderstood as error:
+            raise DataError(f"{row.place}: an option {error}") from error
+
     def split_of(self, row: Row) -> str | None:
         """train, dev or test, None where the row does not say.
 
@@ -150,6 +200,17 @@ class Fields:
         if word is not None and word.lower() not in SPLITS:
             raise DataError(f"{row.place}: split {word!r} is not one of train, dev, test (correct it)")
         return word and SPLITS[word.lower()]
+
+    def unread(self, row: Row, what: str) -> None:
+        """Count, in ``used``, the fields of a row that play no role of ``what``, documents or questions."""
+        more = self._more(row) if what == "questions" else []
+        keys = tuple(self.key(row, role) for role in ROLES[what])
+        for name in _others(tuple(row.values), (*keys, *more)):
+            names, inner = [name], row.values.get(name)
+            if name == "metadata" and isinstance(inner, Mapping):
+                read = ("options", "stem") if what == "questions" else ()
+                names = [f"{name}.{part}" for part in inner if part not in read]
+            self.used.update(f"{what}, {UNREAD}: {name}" for name in names)
 
     def _text(self, row: Row, role: str, value: Any) -> str:
         key = self.key(row, role)
@@ -173,7 +234,25 @@ def _common(role: str, keys: tuple[str, ...]) -> list[str | None]:
         known.setdefault(str(key).strip().lower(), []).append(key)
     if "b" in known:  # columns A, B, C … are options, none of which is the answer
         known.pop("a", None)
-    return next((known[name] for name in COMMON[role] if name in known), [None])
+    found = [known[name] for name in COMMON[role] if name in known] or [[None]]
+    return sum(found, []) if role in DECIDING else found[0]
+
+
+@lru_cache(maxsize=256)
+def _columns(keys: tuple[str, ...]) -> list[str]:
+    """Columns A, B, C …, in any case, as far as they go; none where B is missing."""
+    known = {str(key).strip().upper(): key for key in keys}
+    letters = takewhile(lambda letter: letter in known, LETTERS)
+    columns = [known[letter] for letter in letters]
+    return columns if len(columns) > 1 else []
+
+
+@lru_cache(maxsize=256)
+def _others(keys: tuple[str, ...], read: tuple[str | None, ...]) -> list[str]:
+    """The keys that are not read, nor is a part of them."""
+    used = {name for key in read if key is not None for name in (key, key.split(".")[0])}
+    options = [] if "options" in used or "choices" in used else _columns(keys)
+    return [str(key) for key in keys if key not in used and key not in options]
 
 
 def _lookup(values: Mapping[str, Any], key: str) -> Any:

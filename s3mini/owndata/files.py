@@ -26,17 +26,8 @@ from ..corpus import Bad, json_lines, stop
 from ..errors import DataError
 from .html import page_text
 from .printed import NotUnderstood, loads
+from .shapes import rows_in
 
-# The first that a row has is taken, in lower case.
-COMMON = {
-    "id": "id _id doc_id docid document_id passage_id question_id qid uid uuid".split(),
-    "text": "text contents content body passage document article page_content chunk".split(),
-    "title": "title headline heading name subject".split(),
-    "question": "question query q prompt input".split(),
-    "answer": "golden_answers answers answer gold_answers expected_answer expected ground_truth target a".split(),
-    "split": ["split"],
-}
-ROW_NAMES = frozenset(COMMON["text"] + COMMON["question"])  # what a row of ours has under one of its names
 DELIMITERS = ",;\t|"
 LONGEST_CELL = 1 << 30  # characters; the csv module refuses more than 131,072 unless told
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -60,7 +51,7 @@ def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) ->
 
     Args:
         bad: told of each row or file that cannot be read.
-        without: a file below the folder that is something else (the questions).
+        without: a file or folder below the folder that is something else (the questions).
 
     Raises:
         DataError: no such file, nothing in it, a damaged file; and whatever ``bad`` raises.
@@ -79,7 +70,8 @@ def read_rows(path: str | Path, bad: Bad = stop, without: Path | None = None) ->
                     )
                 )
         names = [name for name in found if (path / name).is_file()]
-        names = [name for name in names if without is None or (path / name).resolve() != without.resolve()]
+        if without is not None:
+            names = [name for name in names if not (path / name).resolve().is_relative_to(without.resolve())]
         if not names:
             raise DataError(f"{path}: the folder holds no file (put {', '.join(READERS)} there)")
         for name in names:
@@ -240,6 +232,12 @@ def _csv(path: Path, name: str, bad: Bad, promised: str = ",") -> Iterator[Row]:
             if len(row) != len(columns):
                 counts = f"{len(row)} cells in a row, {len(columns)} columns ({', '.join(columns)})"
                 bad(DataError(f"{place}: {counts}: put cells that hold {delimiter!r} in quotes"))
+            elif [cell.strip("\ufeff \t") for cell in row] == columns:
+                bad(
+                    DataError(
+                        f"{place}: the columns' names again, as in line {line}: files joined? (remove it)"
+                    )
+                )
             elif nameless:
                 bad(
                     DataError(
@@ -322,7 +320,7 @@ def _shortest(value: Any, kind: Any) -> Any:
 
 
 def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
-    """A list of objects, in one of the forms of `_items`; JSON lines, where that is what it holds."""
+    """A list of objects, in one of the forms of `rows_in`; JSON lines, where that is what it holds."""
     try:
         text = _decoded(path.read_bytes(), path)
         content = loads(text)
@@ -336,7 +334,7 @@ def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
         raise DataError(f"{path}: {error}") from error
     except RecursionError as error:
         raise DataError(f"{path}: JSON nested too deeply (give a list of flat objects)") from error
-    items = content if isinstance(content, list) else _items(content)
+    items = content if isinstance(content, list) else rows_in(content)
     if items is None:
         raise DataError(f"{path}: no list of objects (write [{{…}}, {{…}}], or one object a line as .jsonl)")
     for number, values in enumerate(items, 1):
@@ -345,40 +343,6 @@ def _json(path: Path, name: str, bad: Bad) -> Iterator[Row]:
             yield Row(place, f"{name}:{number}", values)
         else:
             bad(DataError(f"{place}: a {type(values).__name__}, not an object (write {{…}} for each item)"))
-
-
-def _items(content: Any) -> list[Any] | None:
-    """The rows in one object, None where it is not plain what they are.
-
-    Itself, where a text stands under a common name (``{"question": "…"}``); pandas' ``split``, ``index`` and
-    ``columns``, and columns as lists (``to_dict("list")``); the only list of objects in it (``{"data": […]}``, ``table``).
-    """
-    if not isinstance(content, dict) or not content:
-        return None
-    values = list(content.values())
-    if any(isinstance(content[key], str) for key in content if key.strip().lower() in ROW_NAMES):
-        return [content]
-    names, rows = content.get("columns"), content.get("data")
-    if isinstance(names, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
-        if len(set(map(str, names))) < len(names) or any(len(row) != len(names) for row in rows):
-            return None
-        return [dict(zip(map(str, names), row, strict=True)) for row in rows]
-    if all(isinstance(value, dict) for value in values):
-        inner = list(dict.fromkeys(key for value in values for key in value))
-        as_rows, as_columns = _named(inner), _named(content)
-        if as_rows == as_columns:
-            return None
-        return values if as_rows else [{key: value.get(i) for key, value in content.items()} for i in inner]
-    if _named(content) and all(isinstance(value, list) for value in values):
-        if len(set(map(len, values))) > 1:
-            return None
-        return [dict(zip(content, row, strict=True)) for row in zip(*values, strict=True)]
-    lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
-    return lists[0] if len(lists) == 1 else None
-
-
-def _named(keys: Any) -> bool:
-    return any(str(key).strip().lower() in ROW_NAMES for key in keys)
 
 
 READERS: dict[str, Callable[[Path, str, Bad], Iterator[Row]]] = {

@@ -5,18 +5,23 @@
     sources.jsonl                   where each passage comes from: file and line, first and last character
     skipped.txt                     what was left out, when that was asked for
 
-A question's split hangs on its own words and the seed: rows that are added move none of the others.
+A question's split is the one its row names, else, of a folder of questions, the one its file is called by (``train.jsonl``), else
+it hangs on its own words and the seed: rows that are added move none of the others. Options (a field ``options`` or ``choices``,
+columns A, B, C …, or ``metadata.options``) make a question multiple choice (`choices`); their numbers are refused as answers,
+for some count from 0, some from 1.
 """
 
 import hashlib
 import json
+import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..choices import LETTERS, options_of, with_options
 from ..corpus import FirstUses, fingerprint, write_corpus, write_questions
 from ..errors import DataError
 from ..profile import Profile
@@ -24,7 +29,7 @@ from ..records import Document, Question
 from ..runs.progress import tqdm
 from ..runs.stages import Stage, atomic_file, atomic_write
 from ..unicode import folded
-from .fields import Fields, one_line
+from .fields import SPLITS, UNREAD, Fields, one_line
 from .files import Row, read_rows
 from .passages import WORDS, Cutter, Measured, word_pattern
 
@@ -65,9 +70,10 @@ class Imported:
     def __str__(self) -> str:
         questions = ", ".join(f"{count} {split}" for split, count in self.splits.items()) or "none"
         left = f"; {self.skipped} left out, see {SKIPPED}" if self.skipped else ""
+        unread = "".join(f"; {name}" for name in self.fields if UNREAD in name)
         return (
             f"{self.documents} documents, {self.cut} of them cut, make {self.passages} passages; "
-            f"questions: {questions}{left}"
+            f"questions: {questions}{left}{unread}"
         )
 
 
@@ -171,6 +177,7 @@ def _documents(rows: Iterable[Row], fields: Fields, skips: Skips, seen: FirstUse
         try:
             identifier = fields.one(row, "id") or row.name
             title, text = fields.title_and_text(row)
+            fields.unread(row, "documents")
             if word_pattern(text).search(text) is None:
                 raise DataError(f"{row.place}: the document has no text (fill it in, or give --skip-bad)")
             if first := seen.of(identifier, row.place):
@@ -250,7 +257,10 @@ def _read_questions(path: Path, fields: Fields, skips: Skips) -> list[tuple[Ques
         try:
             text = fields.one(row, "question")
             assert text is not None  # it is needed, so its absence is a DataError
-            answers, split = fields.answers(row), fields.split_of(row)
+            answers = fields.answers(row)
+            split = fields.split_of(row) or (_split_named(row.name) if path.is_dir() else None)
+            text, about = _with_options(text, answers, fields.options_of(row), row)
+            fields.unread(row, "questions")
             identifier = fields.one(row, "id") or hashlib.sha256(_same(text).encode()).hexdigest()[:12]
             if identifier in seen:
                 raise DataError(
@@ -261,10 +271,45 @@ def _read_questions(path: Path, fields: Fields, skips: Skips) -> list[tuple[Ques
             skips(error)
             continue
         seen[identifier] = row.place
-        questions.append((Question(identifier, text, answers, {"source": row.place}), split))
+        questions.append((Question(identifier, text, answers, {"source": row.place, **about}), split))
     if not questions:
         raise DataError(f"{path}: no question to import; {skips}")
     return questions
+
+
+def _with_options(
+    text: str, answers: Sequence[str], options: list[str], row: Row
+) -> tuple[str, dict[str, Any]]:
+    """The question as it is asked, and what its metadata says of its options.
+
+    Raises:
+        DataError: no answer is an option's letter or text, or one is an option's text and another's letter or number.
+    """
+    about: dict[str, Any] = {"options": options, "stem": text} if options else {}
+    metadata = row.values.get("metadata")
+    if not options and isinstance(metadata, Mapping) and metadata.get("options"):
+        about = {key: metadata[key] for key in ("options", "stem") if key in metadata}
+    elif options:
+        text = with_options(text, options)
+    texts = [folded(option) for option in options_of(Question("", text, tuple(answers), about), row.place)]
+    for answer in answers:
+        said = {i for i, option in enumerate(texts) if option == folded(answer)}
+        places = {i for i, letter in enumerate(LETTERS) if answer.upper() == letter}
+        if re.fullmatch("[0-9]{1,2}", answer):
+            places = {int(answer) - 1, int(answer)}
+        meant = places & {*range(len(texts))}
+        if said and meant and meant != said:
+            remedy = "give its letter; options that are letters themselves want more words"
+            raise DataError(
+                f"{row.place}: the answer {answer!r} is an option, and may be another's place ({remedy})"
+            )
+    return text, about
+
+
+def _split_named(name: str) -> str | None:
+    """The split that a file is named for: ``nq/train.jsonl:7``, ``validation-00000-of-00001.parquet:7``."""
+    word = re.match("[a-z]*", name.rpartition("/")[2].lower())
+    return SPLITS.get(word[0]) if word else None
 
 
 def _same(text: str) -> str:

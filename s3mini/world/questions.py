@@ -8,6 +8,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..choices import LETTERS
+from ..choices import with_options as listed
 from .build import Entity, Fact, World
 from .relations import Relation, the
 
@@ -102,8 +104,7 @@ def with_options(asked: Asked, values: Sequence[str], rng: random.Random) -> Ask
     pool = [value for value in values if value != asked.answer]
     options = [asked.answer, *rng.sample(pool, 3)]
     rng.shuffle(options)
-    listed = " ".join(f"({letter}) {value}" for letter, value in zip("ABCD", options, strict=True))
-    letter, text = "ABCD"[options.index(asked.answer)], f"{asked.text.rstrip('?')}? Options: {listed}"
+    letter, text = LETTERS[options.index(asked.answer)], listed(f"{asked.text.rstrip('?')}?", options)
     return Asked("choice", text, letter, asked.proof, asked.needs, tuple(options))
 
 

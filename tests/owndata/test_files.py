@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -53,6 +54,7 @@ READ: dict[str, tuple[str, bytes | str]] = {
     "a list in .jsonl": ("q.jsonl", json.dumps(JSON)),
     "a marked list in .jsonl": ("q.jsonl", "\ufeff\n" + json.dumps(JSON, indent=1)),
     "columns as lists": ("q.json", json.dumps({key: [row[key] for row in JSON] for key in JSON[0]})),
+    "gzip, in capitals": ("Q.JSONL.GZ", gzip.compress(LINES.encode())),
     "CRLF lines": ("q.jsonl", LINES.replace("\n", "\r\n")),
 }  # fmt: skip
 
@@ -65,7 +67,8 @@ def test_a_table_is_what_it_holds(tmp_path: Path, case: str) -> None:
 
 
 def test_one_object_is_one_row(tmp_path: Path) -> None:
-    for text in (json.dumps(JSON[0]), json.dumps(JSON[0]) + "\n"):
+    dpr = {**JSON[0], "ctxs": [{"title": "Sool", "text": "A river."}]}
+    for text in (json.dumps(JSON[0]), json.dumps(JSON[0]) + "\n", json.dumps(dpr)):
         (tmp_path / "q.json").write_text(text)
         assert pairs(tmp_path / "q.json") == GOOD[:1]
 
@@ -102,6 +105,8 @@ REFUSED: dict[str, tuple[str, bytes | str, str]] = {
     "a key twice": ("q.jsonl", '{"question": "a?", "answer": "b", "answer": "c"}\n', r"q\.jsonl:1: .*'answer' twice"),
     "a key twice in .json": ("q.json", '[{"question": "a?", "question": "b"}]', r"q\.json: .*'question' twice"),
     "a number without end": ("q.jsonl", '{"question": "a?", "answer": 1' + "0" * 5000 + "}\n", r"q\.jsonl:1: .*digits"),
+    "two tables joined": ("q.csv", "question,answer\na?,b\n\ufeffquestion,answer\nc?,d\n", r"q\.csv:3: the columns' names again, as in line 1"),
+    "a text above the rows": ("q.json", json.dumps({"question": "an example?", "answer": "x", "data": JSON}), r"q\.json: no list of objects"),
     "lists of two lengths": ("q.json", '{"question": ["a?"], "answer": ["b", "c"]}', r"q\.json: no list of objects"),
     "neither rows nor columns": ("q.json", '{"a": {"x": 1}, "b": {"x": 2}}', r"q\.json: no list of objects"),
     "no Arrow": ("q.feather", b"ARROW1\0\0 no", r"q\.feather:row 1: no Arrow file"),

@@ -242,6 +242,32 @@ def test_a_missing_file_and_an_empty_folder(profile: Profile, tmp_path: Path) ->
 # ----------------------------------------------------------------------------------------- splits
 
 
+def test_files_named_for_splits_keep_them(profile: Profile, tmp_path: Path) -> None:
+    folder = tmp_path / "given" / "asked"
+    folder.mkdir(parents=True)
+    for name in ("train-00000-of-00001", "validation", "test", "trains"):
+        lines(folder / f"{name}.jsonl", [{"question": f"{name}?", "answer": "x"}])
+    lines(tmp_path / "given" / "d.jsonl", ROWS)
+    done = import_data(profile, tmp_path / "given", folder, progress=False)
+    assert (done.documents, done.splits) == (2, {"train": 1, "dev": 1, "test": 2}), (
+        "no question is a document"
+    )
+
+
+def test_what_is_not_read_is_told(profile: Profile, tmp_path: Path) -> None:
+    documents = lines(tmp_path / "d.jsonl", [{"text": "Old.", "url": "u"}])
+    row = {"question": "a?", "answer": {"x": "b"}, "level": 3, "metadata": {"hops": 2}}
+    asked = lines(tmp_path / "q.jsonl", [row, {**row, "question": "c?"}])
+    done = import_data(profile, documents, asked, fields=Fields(answer="answer.x"), progress=False)
+    unread = {key: count for key, count in done.fields.items() if "not read" in key}
+    assert unread == {
+        "documents, not read: url": 1,
+        "questions, not read: level": 2,
+        "questions, not read: metadata.hops": 2,
+    }
+    assert all(key in str(done) for key in unread)
+
+
 def test_splits_hang_on_the_question_alone() -> None:
     asked = [f"Where does river {i} end?" for i in range(2000)]
     drawn = [drawn_split(question, 0) for question in asked]
