@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase as LETTERS
+from typing import Any
 
 import regex
 
@@ -133,8 +134,7 @@ def options_of(question: Question, where: str = "") -> list[str]:
     options = question.metadata.get("options")
     if options is None:
         return []
-    if isinstance(options, Mapping) and sorted(options) == list(LETTERS[: len(options)]):
-        options = [options[letter] for letter in sorted(options)]
+    options = by_letter(options)
     place = f"{where or f'question {question.id!r}'}: metadata.options"
     if not isinstance(options, list | tuple) or not 2 <= len(options) <= len(LETTERS):
         raise DataError(f"{place} must be a list of 2 to {len(LETTERS)} texts, in the order of their letters")
@@ -146,6 +146,13 @@ def options_of(question: Question, where: str = "") -> list[str]:
             f"{place}: the accepted answer {answers!r} is none of them (give its letter, or its text)"
         )
     return list(options)
+
+
+def by_letter(options: Any) -> Any:
+    """Options kept by their letters (``{"B": …, "A": …}``) as a list in the letters' order; anything else as it is."""
+    if isinstance(options, Mapping) and sorted(options) == list(LETTERS[: len(options)]):
+        return [options[letter] for letter in sorted(options)]
+    return options
 
 
 def with_options(stem: str, options: Sequence[str]) -> str:

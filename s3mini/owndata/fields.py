@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
-from ..choices import LETTERS
+from ..choices import LETTERS, by_letter
 from ..corpus import encodable, split_contents
 from ..errors import DataError
 from ..unicode import blank
@@ -178,8 +178,7 @@ class Fields:
             return []
         if columns:
             self.used[f"options: {', '.join(columns)}"] += 1
-        if isinstance(values, Mapping) and sorted(values) == [*LETTERS[: len(values)]]:
-            values = [values[letter] for letter in sorted(values)]
+        values = by_letter(values)
         if not isinstance(values, (list, tuple)):
             self._text(row, "options", values)
             raise DataError(f'{row.place}: the options are no list (write ["…", "…"])')
