@@ -28,7 +28,7 @@ UNREAD = "not read"
 ROLES = {"documents": ("id", "text", "title"), "questions": ("id", "question", "answer", "split", "options")}
 DECIDING = ("text", "answer")  # of two common names for one of these the first is not the likelier
 MORE_ANSWERS = ("answer_aliases", "aliases")  # beside the answer, as MuSiQue keeps them
-NO_ANSWER = {
+UNANSWERABLE = {
     "is_impossible": ("true", "1"),
     "answerable": ("false", "0"),
 }  # SQuAD 2, MuSiQue: a question without
@@ -136,7 +136,7 @@ class Fields:
         Raises:
             DataError: none, or something that is not understood.
         """
-        for name, said in NO_ANSWER.items():
+        for name, said in UNANSWERABLE.items():
             if (told := str(row.values.get(name)).strip()).lower() in said:
                 raise DataError(f"{row.place}: a question without answer: {name} is {told} (give --skip-bad)")
         value = self.value(row, "answer", needed=True)
@@ -202,9 +202,8 @@ class Fields:
 
     def unread(self, row: Row, what: str) -> None:
         """Count, in ``used``, the fields of a row that play no role of ``what``, documents or questions."""
-        more = self._more(row) if what == "questions" else []
-        keys = tuple(self.key(row, role) for role in ROLES[what])
-        for name in _others(tuple(row.values), (*keys, *more)):
+        more = tuple(self._more(row)) if what == "questions" else ()
+        for name in _others(self, what, tuple(row.values), more):
             names, inner = [name], row.values.get(name)
             if name == "metadata" and isinstance(inner, Mapping):
                 read = ("options", "stem") if what == "questions" else ()
@@ -247,8 +246,11 @@ def _columns(keys: tuple[str, ...]) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _others(keys: tuple[str, ...], read: tuple[str | None, ...]) -> list[str]:
-    """The keys that are not read, nor is a part of them."""
+def _others(fields: Fields, what: str, keys: tuple[str, ...], more: tuple[str, ...]) -> list[str]:
+    """The keys that play no role of ``what``, nor does a part of them; ``more`` are read besides."""
+    named = [getattr(fields, role) for role in ROLES[what]]
+    guessed = [_common(role, keys)[0] for role in ROLES[what]]
+    read = [*(guess if name is None else name for name, guess in zip(named, guessed, strict=True)), *more]
     used = {name for key in read if key is not None for name in (key, key.split(".")[0])}
     options = [] if "options" in used or "choices" in used else _columns(keys)
     return [str(key) for key in keys if key not in used and key not in options]

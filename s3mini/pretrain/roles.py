@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..protocols import wordings
 from ..world.build import YEARS, Entity, World, distractors
 from ..world.names import NAME_PATTERN, NAMES
-from ..world.questions import COMPARED, Asked, ask, with_options, word_question
+from ..world.questions import COMPARED, Asked, ask, lettered, word_question
 from ..world.write import SETS
 from .drills import lookups
 from .examples import END, UNKNOWN, Example, Segment, asked_within, chat, documents, shelf, solved, thought
@@ -93,7 +93,7 @@ def multiple_choice(world: World, rng: random.Random, count: int, branches: int 
         subject = rng.choice(shown if rng.random() < 0.85 else world.entities)
         fact = rng.choice(list(subject.facts.values()))
         asked = word_question("nq", [fact], rng)
-        choice = with_options(asked, NAMES[fact.relation.object], rng)
+        choice = lettered(asked, NAMES[fact.relation.object], rng)
         chosen, weight = (asked.answer, 1.0) if subject in shown else (rng.choice(choice.options), DICE)
         reply = [(thought(asked, shown), 1.0), (f" {chosen}", weight), (END, 1.0)]
         example.add("choice", _asks(choice.text), *reply)

@@ -30,6 +30,7 @@ THOUGHT = (
 """How models mark what they think, where it is not kept apart from what they say."""
 _OPEN, _CLOSE = ("|".join(map(re.escape, marks)) for marks in zip(*THOUGHT, strict=True))
 _THINK = re.compile(f"(?:{_OPEN}).*?(?:{_CLOSE})", re.DOTALL | re.IGNORECASE)
+_THOUGHTS = re.compile(f"(?:{_OPEN})(.*?)(?:{_CLOSE}|$)", re.DOTALL | re.IGNORECASE)
 _OPENS = re.compile(_OPEN, re.IGNORECASE)
 # gpt-oss' again, as servers show it that drop all special tokens
 _ANSWERS = re.compile(rf"(?s:.*)(?:{_CLOSE})|(?s:\Aanalysis.*)assistantfinal", re.IGNORECASE)
@@ -55,6 +56,15 @@ def split_forged(text: str) -> tuple[str, bool]:
 def without_thoughts(text: str) -> str:
     """Text without its closed ``<think>`` parts; an unclosed one stays, since nothing says where it ends."""
     return _THINK.sub("", text)
+
+
+def thoughts(text: str) -> list[str]:
+    """What stands between marks of `THOUGHT`, to be shown; an unclosed one reaches to the end.
+
+    >>> thoughts("<think> Who? </think> Paris [THINK]Or")
+    ['Who?', 'Or']
+    """
+    return [thought.strip() for thought in _THOUGHTS.findall(text) if thought.strip()]
 
 
 def tagged(text: str, tag: str) -> list[str]:

@@ -6,7 +6,6 @@ GitHub drop style sheets, scripts and SVG. So the templates say all they say by 
 punctuation; the style sheet decorates. What has to be drawn is a PNG (`plots.Plot`).
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..protocols.parsing import thoughts
 from ..records import Episode, Score
 
 TEMPLATES = Path(__file__).parent / "templates"
-_THINK = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 
 
 _templates = Environment(
@@ -96,11 +95,6 @@ def table(heads: Cells, rows: Sequence[Row], note: str = "") -> Rich:
         for line in lines
     )
     return Rich(text, Markup(render("table.html.j2", heads=heads, rows=shown, note=note)))
-
-
-def thoughts(output: str) -> list[str]:
-    """What stands between think tags, for display."""
-    return [thought.strip() for thought in _THINK.findall(output) if thought.strip()]
 
 
 def verdict(score: Score) -> str:

@@ -14,7 +14,7 @@ import random
 from dataclasses import replace
 
 from .build import Fact, World, build_world
-from .questions import Asked, with_options, word_question
+from .questions import Asked, lettered, word_question
 from .relations import BY_SUBJECT, HERBAL, Relation
 
 SIZES = {"herb": 100, "prize": 100, "city": 80, "person": 60, "river": 40}
@@ -73,4 +73,4 @@ def _choice(world: World, asked: Asked, rng: random.Random) -> Asked:
     alike = [e.facts[name].value for e in world.by_type[last.subject.type] if name in e.facts]
     rng.shuffle(alike)
     wrong = [value for value in dict.fromkeys(elsewhere + alike) if value != asked.answer]
-    return with_options(asked, wrong[:3], rng)
+    return lettered(asked, wrong[:3], rng)

@@ -8,8 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..choices import LETTERS
-from ..choices import with_options as listed
+from ..choices import LETTERS, with_options
 from .build import Entity, Fact, World
 from .relations import Relation, the
 
@@ -99,12 +98,12 @@ def word_question(kind: str, proof: list[Fact], rng: random.Random) -> Asked:
     return Asked(kind, text, answer, proof, needs)
 
 
-def with_options(asked: Asked, values: Sequence[str], rng: random.Random) -> Asked:
+def lettered(asked: Asked, values: Sequence[str], rng: random.Random) -> Asked:
     """The question with four lettered options, three of ``values`` among them; its answer is the right one's letter."""
     pool = [value for value in values if value != asked.answer]
     options = [asked.answer, *rng.sample(pool, 3)]
     rng.shuffle(options)
-    letter, text = LETTERS[options.index(asked.answer)], listed(f"{asked.text.rstrip('?')}?", options)
+    letter, text = LETTERS[options.index(asked.answer)], with_options(f"{asked.text.rstrip('?')}?", options)
     return Asked("choice", text, letter, asked.proof, asked.needs, tuple(options))
 
 

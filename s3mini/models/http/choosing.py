@@ -24,13 +24,15 @@ from typing import Any
 import numpy as np
 
 from ...profile import ModelSpec
-from ...protocols.parsing import strip_reasoning
+from ...protocols.parsing import THOUGHT, strip_reasoning
 from ..base import Reply
 from ..spellings import spells
 from .endpoint import Refused
 
 LIKELIEST = 20  # the most log-probabilities that OpenAI's interface gives for a place, and vLLM by default
 CHOICE = 32  # tokens that a choice in JSON takes at most, where the model does not think first
+
+OPENING = tuple({mark[0] for mark, _ in THOUGHT})  # a first token may be a mark whole or in parts
 
 log = logging.getLogger("s3mini")
 Body = Mapping[str, Any]  # a request, or the choice in an answer
@@ -118,9 +120,7 @@ def likeliest(choice: Body, options: Sequence[str]) -> list[float] | None:
     """
     match choice:
         case {"logprobs": {"content": [{"token": str(first), "top_logprobs": [_, *_] as tops}, *_]}}:
-            opens = first.strip().startswith(
-                ("<", "[", "◁")
-            )  # "<think>" whole or in parts, "[THINK]", "◁think▷"
+            opens = first.strip().startswith(OPENING)
             message = choice.get("message")
             thinks = opens or (
                 isinstance(message, dict) and (message.get("reasoning_content") or message.get("reasoning"))
