@@ -24,6 +24,10 @@ def ask(
     """Answer a question with the trained searcher, and show its search."""
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
+    if question != question.encode("utf-8", "replace").decode():
+        raise typer.BadParameter(
+            "the question is not UTF-8 (set the terminal's encoding to it)", param_hint="QUESTION"
+        )
     profile = opened(profile_name, settings)
     with in_haste():
         _ask(profile, question, seed, searcher, untrained)

@@ -25,6 +25,7 @@ from datetime import date
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from ..corpus import encodable
 from ..errors import ModelError
 from ..protocols.wordings import TAGS
 
@@ -135,6 +136,13 @@ def merged(talk: Conversation) -> Conversation:
     return [{**talk[1], "content": f"{talk[0]['content']}\n\n{talk[1]['content']}"}, *talk[2:]]
 
 
+def check_encodable(talks: Sequence[Conversation]) -> None:
+    """Raise `DataError` where a conversation holds a lone surrogate, which no tokenizer and no server takes."""
+    for number, talk in enumerate(talks, 1):
+        for message in talk:
+            encodable(message["content"], f"what the {message['role']} says", f"conversation {number}")
+
+
 def rendered(
     tokenizer: PreTrainedTokenizerBase,
     talks: Sequence[Conversation],
@@ -146,7 +154,9 @@ def rendered(
 
     Raises:
         ModelError: the template refuses one, or leaves out what the user says.
+        DataError: one holds what UTF-8 cannot.
     """
+    check_encodable(talks)
     # Qwen3, SmolLM3 and GLM have such a switch; a template without one does not look at it.
     switch: dict[str, Any] = {} if thinking else {"enable_thinking": False}
     in_parts, unopened = _habits(tokenizer, str(tokenizer.chat_template))

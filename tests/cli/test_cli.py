@@ -84,6 +84,7 @@ def test_expected_failures_are_told_in_short_and_exit_1(run: Run, arguments: lis
         ["nonsense"],
         ["ask"],
         ["ask", "  "],
+        ["ask", "Who? \udcff"],
         ["train", "--seed", "one"],
         ["train", "--set", "grpo.steps"],
         ["train", "--set", "grpo.steps=[1"],

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ModelError
 from ...profile import ModelSpec
 from ..base import Conversation, Reply, check_fits
-from ..chat import chat_ids, merged, opening
+from ..chat import chat_ids, check_encodable, merged, opening
 from ..spellings import spellings
 from .choosing import LIKELIEST, Chooser, summed
 from .dialect import NO_SYSTEM
@@ -62,7 +62,12 @@ def said(content: Any) -> str:
 
 
 def chat_bodies(conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
-    """What a black box is asked: the messages, and the parameters of plain sampling."""
+    """What a black box is asked: the messages, and the parameters of plain sampling.
+
+    Raises:
+        DataError: a message holds what UTF-8 cannot.
+    """
+    check_encodable(conversations)
     return [{"messages": list(map(dict, talk)), **PLAIN} for talk in conversations]
 
 

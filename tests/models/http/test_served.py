@@ -14,7 +14,7 @@ from served_toys import Reply, Server, chat_answer, free_port, serving
 from toy_model import toy_local
 
 from s3mini.bench import Bench
-from s3mini.errors import ModelError, ProfileError
+from s3mini.errors import DataError, ModelError, ProfileError
 from s3mini.models.http.served import ServedModel
 from s3mini.models.local import LocalModel
 from s3mini.profile import ModelSpec, load_profile
@@ -349,6 +349,19 @@ def test_a_turn_that_is_not_whole_is_an_error(local: LocalModel, change: dict[st
         with pytest.raises(ModelError, match=said):
             session.sample([0], 3)
     assert session.ids[0] == [30, 31]
+
+
+def test_half_a_character_in_a_prompt_is_told_by_every_engine_before_anything_is_sent(
+    local: LocalModel,
+) -> None:
+    talks = [TALKS[0], [{"role": "user", "content": "Who? \udcff"}]]
+    with serving(echo) as server:
+        for asked in (local, model(server.url), model(server.url, local)):
+            with pytest.raises(DataError, match="conversation 2: what the user says holds a lone surrogate"):
+                asked.reply(talks)
+            with pytest.raises(DataError, match="lone surrogate"):
+                asked.preference(talks, ["yes", "no"])
+    assert not server.asked
 
 
 def test_conversations_that_do_not_fit_are_refused_before_they_are_sent(local: LocalModel) -> None:
