@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,7 +33,10 @@ UNANSWERABLE = {
     "is_impossible": ("true", "1"),
     "answerable": ("false", "0"),
 }  # SQuAD 2, MuSiQue: a question without
+OPTION = ("OPTION", "CHOICE", "OPT", "OP")  # option_a, Choice 1, opa (MedMCQA)
+NUMBERS = "123456789"
 WIKI18 = "contents"  # its first line, in quotes, is the title
+_BETWEEN = re.compile(r"[\W_]")
 _MISSING = object()
 
 
@@ -165,18 +169,19 @@ class Fields:
         return [name for name in there if str(row.values[name]).strip() not in cells.MISSING]
 
     def options_of(self, row: Row) -> list[str]:
-        """The options of multiple choice in the order of their letters, from one field or from columns A, B, C …
+        """The options of multiple choice in the order of their letters, from one field or from columns A, B, C … (`_columns`)
 
         Empty where the row has none; gaps at the end, as a table has them after the shorter lists, are left away.
 
         Raises:
             DataError: neither a list of texts, nor an object whose keys are the letters.
         """
-        columns = _columns(tuple(row.values)) if self.options is None else []
-        values = [row.values[column] for column in columns] or self.value(row, "options")
+        values = self.value(row, "options")
         if values is None:
-            return []
-        if columns:
+            columns = _columns(tuple(row.values)) if self.options is None else []
+            if not columns:
+                return []
+            values = [row.values[column] for column in columns]
             self.used[f"options: {', '.join(columns)}"] += 1
         values = by_letter(values)
         if not isinstance(values, (list, tuple)):
@@ -238,11 +243,14 @@ def _common(role: str, keys: tuple[str, ...]) -> list[str | None]:
 
 @lru_cache(maxsize=256)
 def _columns(keys: tuple[str, ...]) -> list[str]:
-    """Columns A, B, C …, in any case, as far as they go; none where B is missing."""
-    known = {str(key).strip().upper(): key for key in keys}
-    letters = takewhile(lambda letter: letter in known, LETTERS)
-    columns = [known[letter] for letter in letters]
-    return columns if len(columns) > 1 else []
+    """Columns A, B, C …, or with a word of `OPTION` before the letter or number, in any case, as far as they go.
+
+    None where there is but one.
+    """
+    known = {_BETWEEN.sub("", str(key)).upper(): key for key in keys}
+    series = [LETTERS, *([word + mark for mark in marks] for word in OPTION for marks in (LETTERS, NUMBERS))]
+    found = ([known[name] for name in takewhile(known.__contains__, names)] for names in series)
+    return next((columns for columns in found if len(columns) > 1), [])
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,7 @@
 
 A question's split is the one its row names, else, of a folder of questions, the one its file is called by (``train.jsonl``), else
 it hangs on its own words and the seed: rows that are added move none of the others. Options (a field ``options`` or ``choices``,
-columns A, B, C …, or ``metadata.options``) make a question multiple choice (`choices`); their numbers are refused as answers,
+columns A, B, C … or option_a …, or ``metadata.options``) make a question multiple choice (`choices`); their numbers are refused as answers,
 for some count from 0, some from 1.
 """
 

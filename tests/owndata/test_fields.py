@@ -68,6 +68,11 @@ CHOICES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
     "by letter, with a gap": ({"options": {"A": "w", "B": "x", "C": None}, "answer": "B"}, ["w", "x"], ["x"]),
     "columns": ({"A": "w", "B": "x", "C": "y", "answer": "b"}, ["w", "x", "y"], ["x"]),
     "columns, fewer": ({"a": "w", "b": "None", "c": "", "answer": "b"}, ["w", "None"], ["None"]),
+    "columns, MedMCQA's": ({"opa": "w", "opb": "x", "opc": "y", "opd": "z", "answer": "C"}, WXYZ, ["y"]),
+    "columns, with a word": ({"Option_A": "w", "Option_B": "x", "answer": "B"}, ["w", "x"], ["x"]),
+    "columns, by number": ({"choice 1": "w", "choice 2": "x", "answer": "x"}, ["w", "x"], ["x"]),
+    "a list beside columns": ({"options": WXYZ, "A": "v", "B": "u", "answer": "C"}, WXYZ, ["y"]),
+    "one column": ({"options": WXYZ, "option_a": "v", "answer": "C"}, WXYZ, ["y"]),
     "numbers": ({"options": [2, 4, 8], "answer": 8}, ["2", "4", "8"], ["8"]),
     "this package's": ({"answer": "C", "metadata": {"options": WXYZ, "stem": "Which?"}}, WXYZ, ["y"]),
 }
@@ -96,6 +101,7 @@ def test_multiple_choice_stays_multiple_choice(profile: Profile, tmp_path: Path,
         ({"options": ["w", None, "y"], "answer": "A"}, "holds ''"),
         ({"options": ["w", ["x"]], "answer": "A"}, "an option is a list, not text"),
         ({"A": "w", "B": "x", "answer": "v"}, "'v' is none of them"),
+        ({"opa": "w", "opb": "x", "opc": "y", "answer": 1}, r"'1' is none of them \(give its letter"),
     ],
 )
 def test_options_that_cannot_be_scored_are_told(
