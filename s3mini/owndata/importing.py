@@ -43,7 +43,8 @@ FEWEST_TO_SPLIT = 40  # with fewer, every question goes to the test
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came in. ``splits`` counts questions, ``fields`` says what was taken for what, and how often."""
+    """What came in. ``splits`` counts questions, ``leaked`` those of dev and test that are in train too, in the same words;
+    ``fields`` says what was taken for what, and how often."""
 
     path: Path
     documents: int
@@ -53,6 +54,7 @@ class Imported:
     splits: dict[str, int]
     fields: dict[str, int]
     skipped: int
+    leaked: int = 0
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -63,6 +65,7 @@ class Imported:
             "passages": self.passages,
             "words a passage, on average": round(self.words / self.passages, 1),
             **{f"questions, {split}": count for split, count in self.splits.items()},
+            **({"… to test on, and in train too": self.leaked} if self.leaked else {}),
             "left out": self.skipped,
         }
         return [{"what": what, "count": count} for what, count in counts.items()]
@@ -70,10 +73,11 @@ class Imported:
     def __str__(self) -> str:
         questions = ", ".join(f"{count} {split}" for split, count in self.splits.items()) or "none"
         left = f"; {self.skipped} left out, see {SKIPPED}" if self.skipped else ""
+        leaked = f" ({self.leaked} to test on are in train too)" if self.leaked else ""
         unread = "".join(f"; {name}" for name in self.fields if UNREAD in name)
         return (
             f"{self.documents} documents, {self.cut} of them cut, make {self.passages} passages; "
-            f"questions: {questions}{left}{unread}"
+            f"questions: {questions}{leaked}{left}{unread}"
         )
 
 
@@ -144,15 +148,18 @@ def import_data(
                 write_corpus(stage.dir / CORPUS, _passages(usable, cutter, count, sources))
                 if not count["documents"]:
                     raise DataError(f"{documents}: no document to import; {skips}")
-            splits = {}
+            splits, leaked = {}, 0
             if questions is not None:
                 by_split = _split(_read_questions(questions, fields, skips), questions, split_seed)
                 for split, part in by_split.items():
                     write_questions(stage.dir / QUESTIONS / profile.name / f"{split}.jsonl", part)
                 splits = {split: len(part) for split, part in by_split.items()}
+                leaked = _leaked(by_split)
             if skips.reasons:
                 atomic_write(stage.dir / SKIPPED, "\n".join(skips.reasons) + "\n")
-            stage.finish(**count, splits=splits, fields=dict(fields.used), skipped=len(skips.reasons))
+            stage.finish(
+                **count, splits=splits, leaked=leaked, fields=dict(fields.used), skipped=len(skips.reasons)
+            )
     facts = stage.manifest["facts"]
     splits = {split: facts["splits"][split] for split in SHARES if split in facts["splits"]}
     return Imported(stage.path, **{**facts, "splits": splits})
@@ -332,6 +339,13 @@ def _split(questions: list[tuple[Question, str | None]], path: Path, seed: int) 
             "split test, or leave the split away: it is drawn then)"
         )
     return {split: part for split, part in parts.items() if part}
+
+
+def _leaked(by_split: Mapping[str, Sequence[Question]]) -> int:
+    """How many questions outside train stand in it as well, in the same words."""
+    trained = {_same(question.question) for question in by_split.get("train", ())}
+    others = (part for split, part in by_split.items() if split != "train")
+    return sum(_same(question.question) in trained for part in others for question in part)
 
 
 def drawn_split(question: str, seed: int) -> str:

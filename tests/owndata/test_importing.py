@@ -254,6 +254,17 @@ def test_files_named_for_splits_keep_them(profile: Profile, tmp_path: Path) -> N
     )
 
 
+def test_a_question_to_test_on_that_is_in_train_too_is_told(profile: Profile, tmp_path: Path) -> None:
+    named = [("train", "Who?"), ("dev", "who? "), ("test", "Who?"), ("test", "When?"), ("train", "Where?")]
+    rows = [{"id": str(i), "question": q, "answer": "x", "split": s} for i, (s, q) in enumerate(named)]
+    asked = lines(tmp_path / "q.jsonl", rows)
+    done = import_data(profile, lines(tmp_path / "d.jsonl", ROWS), asked, progress=False)
+    assert done.leaked == 2 and "2 train, 1 dev, 2 test (2 to test on are in train too)" in str(done)
+    rows = [row for row in rows if row["split"] != "train"]
+    done = import_data(profile, tmp_path / "d.jsonl", lines(tmp_path / "q.jsonl", rows), progress=False)
+    assert done.leaked == 0 and "too" not in str(done)
+
+
 def test_what_is_not_read_is_told(profile: Profile, tmp_path: Path) -> None:
     documents = lines(tmp_path / "d.jsonl", [{"text": "Old.", "url": "u"}])
     row = {"question": "a?", "answer": {"x": "b"}, "level": 3, "metadata": {"hops": 2}}
