@@ -81,7 +81,7 @@ def recall_rows(
     """`measure_recall`'s result as rows for a table: one per set and retriever."""
     places = [result["ks"].index(k) for k in ks]
     return [
-        {"set": f"{name}, {retriever}", "gold": measured["gold"]}
+        {"set": f"{name}, {retriever}", "gold": f"{measured['gold']:.3g}"}
         | {f"@{k}": measured[retriever][kind][place] for k, place in zip(ks, places, strict=True)}
         for name, measured in result["sets"].items()
         for retriever in result["retrievers"]

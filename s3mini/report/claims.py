@@ -51,7 +51,9 @@ class Claim(Measured):
     @property
     def about(self) -> str:
         """What a reader of the verdict wants to know besides."""
-        return " ".join(filter(None, [self.cause.text if self.cause else "", self.why]))
+        return " ".join(
+            filter(None, [self.cause.text if self.cause else "", self.why[:1].upper() + self.why[1:]])
+        )
 
 
 Boards = Mapping[str, Sequence[Claim]]
