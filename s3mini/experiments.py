@@ -51,7 +51,7 @@ class Arm:
     @property
     def run(self) -> str:
         """Name of its training run and of its answers: the main ones where nothing is changed."""
-        return "s3-" + self.name.replace(" ", "-") if self.settings else "s3"
+        return "s3-" + self.name.replace(",", "").replace(" ", "-") if self.settings else "s3"
 
 
 Evaluated = tuple[Arm, dict[str, list[Answer]], float | None]
@@ -89,6 +89,11 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     "filter": lambda _: [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})],
     # A price for every search: accuracy against searches.
     "price": lambda _: [Arm("free"), *(Arm(f"{cost} a search", priced(cost)) for cost in (0.02, 0.05, 0.1, 0.2))],
+    # What a search is worth is learnt after what finds the answer: the same in a longer training.
+    "price-longer": lambda profile: [
+        Arm(f"{name}, {FACTOR * profile.grpo.steps} steps", {"grpo.steps": FACTOR * profile.grpo.steps} | paid)
+        for name, paid in [("free", {}), *((f"{cost} a search", priced(cost)) for cost in (0.02, 0.05))]
+    ],
     # A control: trained and tested where no query finds anything of use, does it still search? Without a price no episode
     # fares otherwise than another there, and nothing is learnt.
     "broken": lambda _: [

@@ -21,8 +21,8 @@ Workers = Annotated[
 ]
 _ITEMS = "corpus, index, questions, mirage, medcorp, s3-data or models; repeatable. Default: what the profile needs."
 _STUDIES = (
-    "turns, loop, reward, filter, price, broken, steps, generator, efficiency, trained-for-other, "
-    "trained-for-sentences, reward-sentences, opponents. Default: all."
+    "turns, loop, reward, filter, price, price-longer, broken, steps, generator, efficiency, "
+    "trained-for-other, trained-for-sentences, reward-sentences, opponents. Default: all."
 )
 
 

@@ -19,6 +19,8 @@ from .plots import BEFORE, GRID, MUTED, OURS, Plot, styled, write_beside
 from .shipped import Records
 from .tables import NONE, fraction, markdown
 
+PRICES = ("price", "price-longer")
+LONGER_COLOUR = "#c2702b"
 SET_COLOURS = ("#0b69c7", "#c2702b", "#6a994e", "#9d7cc4", "#c86b98", "#52606d", "#d9a441")
 
 
@@ -63,6 +65,7 @@ CONTROLS: Sequence[tuple[str, str, Callable[[Records], list[str]]]] = (
     ("Do its searches follow the hops of the question, and do they when a search costs reward?",
         "price", _each("price", _follows)),
     ("What does a price on searches cost?", "price", _each("price", _paid)),
+    ("And in a training twice as long?", "price-longer", _each("price-longer", _paid)),
     ("Does s3 lead where its opponents get as many steps, and where they get twice as many, over several seeds?",
         "opponents", _each("opponents", _seeded)),
     ("Does it stop searching where no search finds anything of use?", "broken", _each("broken", _paid)),
@@ -120,23 +123,31 @@ def _with_searches(experiments: Mapping[str, Any], study: str) -> dict[str, Any]
 
 @styled
 def price_plot(experiments: Mapping[str, Any]) -> Plot | Rich:
-    """GenAcc against searches per question, an arm of the study ``price`` each, with 95 % intervals."""
-    if not (found := experiments.get("price", {}).get("arms", {})):
-        return not_recorded("price")
-    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    """GenAcc against searches per question, with 95 % intervals: a line for each of `PRICES`, a point for each of its arms."""
+    studies = [found for study in PRICES if (found := experiments.get(study, {}).get("arms", {}))]
+    if not studies:
+        return not_recorded(PRICES[0])
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    x = [arm["searches_per_question"] for arm in found.values()]
-    y = np.array([arm["average"]["gen_acc"] for arm in found.values()])
-    low, high = np.array([arm["average"]["ci95"] for arm in found.values()]).T
-    axes.plot(x, y, color=BEFORE, lw=1.5, zorder=1)
-    axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=OURS, ms=7, elinewidth=1.5, zorder=2)
+    lines: list[list[tuple[float, float]]] = []
+    bars: list[list[tuple[float, float]]] = []
+    labels: list[tuple[str, tuple[float, float]]] = []
+    for found, colour in zip(studies, (OURS, LONGER_COLOUR), strict=False):
+        x = [arm["searches_per_question"] for arm in found.values()]
+        y = np.array([arm["average"]["gen_acc"] for arm in found.values()])
+        low, high = np.array([arm["average"]["ci95"] for arm in found.values()]).T
+        axes.plot(x, y, color=colour, lw=1.5, alpha=0.5, zorder=1)
+        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="o", color=colour, ms=7, elinewidth=1.5, zorder=2)
+        means, tops = (list(zip(x, values, strict=True)) for values in (y, high))
+        lines.append(means)
+        bars += [[*bar] for bar in zip(zip(x, low, strict=True), tops, strict=True)]
+        labels += zip(found, tops, strict=True)
     axes.set(xlabel="searches per question", ylabel="GenAcc, average of the sets")
     axes.margins(x=0.2)
     axes.grid()
-    means, tops = (list(zip(x, values, strict=True)) for values in (y, high))
-    bars = [[*bar] for bar in zip(zip(x, low, strict=True), tops, strict=True)]
-    write_beside(axes, zip(found, tops, strict=True), means, [means, *bars])
-    said = ", ".join(f"{name} {searches:.2f}" for name, searches in zip(found, x, strict=True))
+    write_beside(axes, labels, sum(lines, []), [*lines, *bars])
+    arms_shown = [item for found in studies for item in found.items()]
+    said = ", ".join(f"{name} {arm['searches_per_question']:.2f}" for name, arm in arms_shown)
     return Plot(f"GenAcc against searches per question, by the price of a search ({said})", figure)
 
 

@@ -58,7 +58,7 @@ def test_controls_say_what_was_recorded_and_what_was_not() -> None:
     assert "0.1 a search: 1.00, 2.00, 3.00 by 1/2/3 hops, r = +1.00" in text
     assert all(line.endswith("| not measured |") for line in text.splitlines()[2:])
     lines = controls_table(shown).text.splitlines()
-    assert len(lines) == 1 + 1 + 2 + 2 + 1 + 1 + 3 and sum("not measured" in line for line in lines) == 8
+    assert len(lines) == 1 + 1 + 2 + 2 + 1 + 1 + 1 + 3 and sum("not measured" in line for line in lines) == 9
 
 
 def test_an_entry_without_searches_by_set_is_not_taken_for_one_with() -> None:
@@ -80,6 +80,19 @@ def test_the_price_plot_shows_accuracy_against_searches() -> None:
     assert isinstance(plot, Plot) and "free 3.00, 0.1 a search 1.75" in plot.caption
     line, *_ = plot.figure.axes[0].get_lines()
     assert list(line.get_xdata()) == [3.0, 1.75] and list(line.get_ydata()) == [0.9, 0.8]
+
+
+def test_a_longer_training_is_a_line_of_its_own() -> None:
+    longer = {"free, 40 steps": arm(0.95, 3, 3, 3, 3), "0.1 a search, 40 steps": arm(0.94, 1, 1, 1, 2)}
+    plot = price_plot(PRICE | {"price-longer": {"arms": longer}})
+    assert isinstance(plot, Plot) and plot.caption.endswith(
+        "free, 40 steps 3.00, 0.1 a search, 40 steps 1.25)"
+    )
+    lines = [line for line in plot.figure.axes[0].get_lines() if len(line.get_xdata()) == 2]
+    assert [list(line.get_ydata()) for line in lines if line.get_linestyle() == "-"] == [
+        [0.9, 0.8],
+        [0.95, 0.94],
+    ]
 
 
 def test_the_prices_stand_clear_of_the_intervals() -> None:
