@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 class Outcome:
     """How one episode fared: its reward, the answer's score, and what the generator had to read (tokens).
 
-    ``gbr`` is None where naive RAG's accuracy is not known. ``earned`` is the reward before searches were paid for, None
+    ``score`` is None where nobody answered; ``gbr`` there as well, and where naive RAG's accuracy is not known. ``earned`` is the reward before searches were paid for, None
     where they cost nothing.
     """
 
     reward: float
-    score: Score
+    score: Score | None
     gbr: float | None
     context_tokens: int
     earned: float | None = None
@@ -87,15 +87,24 @@ class AnswerScorer:
 
 @dataclass
 class DocumentScorer(AnswerScorer):
-    """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside."""
+    """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside.
+
+    ``every``: of so many episodes the first is answered; the others' score is None.
+    """
 
     value: Callable[[Question, Sequence[Document]], float] = recall
+    every: int = 1
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
         """One outcome per episode, its reward the value of its context."""
+        rewards = [self.value(episode.question, episode.context) for episode in episodes]
+        places = range(0, len(episodes), self.every)
+        answered = dict(zip(places, super().__call__([episodes[i] for i in places]), strict=True))
         return [
-            replace(outcome, reward=self.value(episode.question, episode.context))
-            for episode, outcome in zip(episodes, super().__call__(episodes), strict=True)
+            replace(answered[i], reward=reward)
+            if i in answered
+            else Outcome(reward, None, None, self.bench.count_tokens(episode.context))
+            for i, (episode, reward) in enumerate(zip(episodes, rewards, strict=True))
         ]
 
 
@@ -149,8 +158,10 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     policy = LocalModel(spec, trained, loaded.tokenizer)
     retriever = CachedRetriever(bench.retriever(method.retriever))
     engine = bench.engine(protocol, policy, policy.tokenizer, retriever, reader=loaded)
+    # Where whole groups may be replaced, most answers would be thrown away.
+    every = profile.grpo.num_generations if profile.grpo.resample else 1
     scorer = (
-        DocumentScorer(bench, Reward("gen_acc"), cache, value=DOCUMENT_REWARDS[reward])
+        DocumentScorer(bench, Reward("gen_acc"), cache, value=DOCUMENT_REWARDS[reward], every=every)
         if reward in DOCUMENT_REWARDS
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )

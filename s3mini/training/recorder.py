@@ -42,7 +42,7 @@ class Played:
     """What is recorded of one episode: small enough to be sent to the process that writes."""
 
     reward: float
-    gen_acc: float
+    gen_acc: float | None
     gbr: float | None
     valid_format: float
     searches: int
@@ -58,7 +58,7 @@ class Played:
         """An episode and how it fared."""
         return Played(
             outcome.reward,
-            outcome.score.gen_acc,
+            None if outcome.score is None else outcome.score.gen_acc,
             outcome.gbr,
             episode.valid_format,
             episode.searches,
@@ -173,8 +173,8 @@ def shown_episodes(
             "golden_answers": list(episode.question.golden_answers),
             "context": [d.id for d in episode.context],
             "titles": [d.title for d in episode.context],
-            "answer": outcome.score.answer,
-            "gen_acc": outcome.score.gen_acc,
+            "answer": outcome.score and outcome.score.answer,
+            "gen_acc": outcome.score and outcome.score.gen_acc,
             "reward": outcome.reward,
             "episode": episode_as_json(episode),
         }

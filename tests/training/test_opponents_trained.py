@@ -17,6 +17,7 @@ from s3mini.records import Collected, Document, Episode, Question
 from s3mini.reward import DOCUMENT_REWARDS, Judge, Reward, recall
 from s3mini.runs.stages import read_manifest
 from s3mini.training.parts import AnswerScorer, DocumentScorer
+from s3mini.training.recorder import Played, shown_episodes, step_record
 
 GOLD = Question("q", "Where?", ("Tarn",), {"gold_ids": ["a", "b"]})
 DOCUMENTS = [Document(i, i.upper(), f"It is in {i}.") for i in ("a", "b", "c")]
@@ -65,9 +66,32 @@ def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
     episodes = [episode(context=tuple(DOCUMENTS[:1])), episode(), episode(context=tuple(DOCUMENTS))]
     outcomes = scorer(episodes)
     assert [o.reward for o in outcomes] == [0.5, 0.0, 1.0]
-    assert [o.score.gen_acc for o in outcomes] == [1.0, 1.0, 1.0]
+    assert [o.score and o.score.gen_acc for o in outcomes] == [1.0, 1.0, 1.0]
     scorer = replace(scorer, value=DOCUMENT_REWARDS["all_gold"])
     assert [o.reward for o in scorer(episodes)] == [0.0, 0.0, 1.0], "half of the documents earns nothing"
+
+
+def test_of_groups_that_may_be_replaced_one_episode_is_answered() -> None:
+    counting = Counting()
+    answered: list[Collected] = []
+
+    def answer(questions: list[Question], collected: list[Collected]) -> list[str]:
+        answered.extend(collected)
+        return ["Tarn"] * len(questions)
+
+    counting.answer = answer  # type: ignore[method-assign]
+    scorer = DocumentScorer(counting, Reward("gen_acc"), Cache(), every=2)  # type: ignore[arg-type]
+    episodes = [episode(context=tuple(DOCUMENTS[:n])) for n in (1, 3, 3, 0)]
+    outcomes = scorer(episodes)
+    assert [found.context for found in answered] == [episodes[0].context, episodes[2].context]
+    assert [o.reward for o in outcomes] == [0.5, 1.0, 1.0, 0.0]
+    assert [o.context_tokens for o in outcomes] == [1, 3, 3, 0], "counted for all"
+    assert [o.score and o.score.gen_acc for o in outcomes] == [1.0, None, 1.0, None]
+    assert [o.gbr for o in outcomes] == [1.0, None, 1.0, None]
+    record = step_record([Played.of(*pair) for pair in zip(episodes, outcomes, strict=True)], 2)
+    assert (record["reward"], record["gen_acc"]) == (0.625, 1.0)
+    (best, worst) = shown_episodes(episodes, outcomes, 2)
+    assert (best["answer"], worst["answer"]) == (None, "Tarn")
 
 
 def test_numbers_and_retrievers_come_from_the_profile() -> None:
