@@ -331,6 +331,7 @@ def test_a_view_marks_gold_documents_and_escapes() -> None:
     html = view._repr_html_()
     assert "<script>" not in html and "1 gold not found" in html and html.count("tag gold") == 1
     assert '<b class="right">Ann</b> (✓ right)' in html
+    assert "<i>thinks:</i> x</li>" in html and "&lt;think" not in html.split("<details")[0]
 
 
 def test_the_plot_is_drawn() -> None:

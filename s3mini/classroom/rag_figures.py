@@ -8,7 +8,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..errors import DataError
-from ..protocols.parsing import strip_reasoning
+from ..protocols.parsing import strip_reasoning, thoughts
 from ..rag import RagCache
 from ..records import Hit, Question, Score
 from ..report.html import Rich, render, verdict
@@ -123,7 +123,7 @@ def rag_view(question: Question, hits: Sequence[Hit], reply: str = "", score: Sc
     told = verdict(score) if score else ""
     html = render(
         "rag.html.j2", question=question, hits=hits, gold=gold, answer=answer, score=score, told=told, reply=reply,
-        thought=reply.removesuffix(answer).strip(), missed=len(gold - {hit.document.id for hit in hits}),
+        thought=" ".join(thoughts(reply)), missed=len(gold - {hit.document.id for hit in hits}),
     )  # fmt: skip
     lines = [f"question: {question.question}"]
     for rank, hit in enumerate(hits, 1):

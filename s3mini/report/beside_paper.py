@@ -64,8 +64,9 @@ def paper_table(results: Results) -> Rich:
 
 
 def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
-    """An experiment's arms, the paper's average beside ours."""
+    """An experiment's arms, the paper's average beside ours where it has the study."""
     rows = []
+    theirs = any(ablation(study, number) is not None for number in range(len(entry["arms"])))
     for number, (name, arm) in enumerate(entry["arms"].items()):
         cells = [
             accuracy(arm["average"]),
@@ -73,7 +74,7 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
             f"{arm['context_tokens']:.0f}",
             # another generator reads contexts that were searched for before
             NONE if study == "generator" else f"{arm['searches_per_question']:.2f}",
-            percent(ablation(study, number)),
+            *([percent(ablation(study, number))] if theirs else []),
         ]
         rows.append(Row(name, cells, kind="" if number else "ours"))
     heads = [study, ("GenAcc", "95 % interval"), (f"− {rows[0].name}", "points"), ("context", "tokens")]
@@ -84,7 +85,7 @@ def ablation_table(study: str, entry: Mapping[str, Any]) -> Rich:
     else:
         seen = f"seed {entry['seed']}, {how}; paired differences"
     note = f"n = {entry['n']}, {seen}."
-    return table([*heads, "searches", ("paper", "average")], rows, note)
+    return table([*heads, "searches", *([("paper", "average")] if theirs else [])], rows, note)
 
 
 def markdown_ablation(experiments: Mapping[str, Any]) -> str:

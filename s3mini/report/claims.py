@@ -51,9 +51,8 @@ class Claim(Measured):
     @property
     def about(self) -> str:
         """What a reader of the verdict wants to know besides."""
-        return " ".join(
-            filter(None, [self.cause.text if self.cause else "", self.why[:1].upper() + self.why[1:]])
-        )
+        why = f"{self.why[0].upper()}{self.why[1:]}." if self.why else ""
+        return " ".join(filter(None, [self.cause.text if self.cause else "", why]))
 
 
 Boards = Mapping[str, Sequence[Claim]]
@@ -136,6 +135,8 @@ def _to_the_best(results: Results | None, seeds: Mapping[str, Any] | None = None
         best, estimate = best_opponent(seeds)
         best += f"; over {len(seeds['seeds'])} seeds"
     measured = _beside_zero(estimate)
+    if not estimate:
+        return measured
     return replace(measured, ours=f"{measured.ours} (to {best})")
 
 
@@ -208,15 +209,18 @@ def _people(people: Mapping[str, Any] | None) -> Measured:
 
 def claims_table(shown: Boards) -> Rich:
     """The claims boards, side by side."""
+    unmeasured = [name for name, board in shown.items() if all(c.verdict == "not measured" for c in board)]
+    kept = {name: board for name, board in shown.items() if name not in unmeasured} or shown
     rows = []
-    for same in zip(*shown.values(), strict=True):
+    for same in zip(*kept.values(), strict=True):
         cells: list[Cell] = []
         for claim in same:
             n = f"n = {claim.n}" if claim.n else ""
             cells += [Cell(claim.ours, n), Cell(f"{MARKS[claim.verdict]} {claim.verdict}")]
-        rows.append(Row(same[0].text, [Cell(same[0].theirs), *cells], _about(shown, same)))
-    measured = [head for name in shown for head in (Cell(name, "95 % interval"), Cell("verdict"))]
+        rows.append(Row(same[0].text, [Cell(same[0].theirs), *cells], _about(kept, same)))
+    measured = [head for name in kept for head in (Cell(name, "95 % interval"), Cell("verdict"))]
     note = "Points are percentage points of GenAcc. Verdicts are computed: see the text above."
+    note += "".join(f" At {name} no claim is measured yet." for name in unmeasured if name not in kept)
     return table([Cell("claim"), Cell("paper"), *measured], rows, note)
 
 

@@ -166,7 +166,11 @@ def seeds_plot(experiments: Mapping[str, Any], study: str = "opponents", near: f
         ends, seeds = found[name]["average"]["ci95"], found[name]["by_seed"]
         axes.plot(ends, [place, place], color=colour, lw=7, alpha=0.35, solid_capstyle="butt")
         axes.plot(seeds, [place] * len(seeds), "o", color=colour, ms=7)
-    axes.set(xlabel="GenAcc, average of the sets", yticks=range(len(drawn)), ylim=(len(drawn) - 0.5, -0.5))
+    far = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items() if name not in drawn)
+    told = f"\nnot drawn: {far}" if far else ""
+    axes.set(
+        xlabel=f"GenAcc, average of the sets{told}", yticks=range(len(drawn)), ylim=(len(drawn) - 0.5, -0.5)
+    )
     axes.set_yticklabels(drawn)
     axes.grid(axis="x")
     said = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
@@ -188,13 +192,13 @@ def hops_plot(experiments: Mapping[str, Any], study: str = "price") -> Plot | Ri
     panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (name, arm) in zip(panels, found.items(), strict=True):
         every, sets = arm["searches"]["all"], arm["searches"]["sets"]
-        axes.plot(*_line(every), color=GRID, lw=6, solid_capstyle="round", zorder=1)
+        axes.plot(*_line(every), color=GRID, lw=6, solid_capstyle="round", zorder=1, label="all questions")
         for place, (set_name, figures) in enumerate(sets.items()):
             hops, means = _line(figures)
             shift = 0.3 * (place / max(1, len(sets) - 1) - 0.5)  # equal points stay apart
             colour = SET_COLOURS[place % len(SET_COLOURS)]
             axes.plot([h + shift for h in hops], means, "o", color=colour, ms=6.5, label=set_name)
-        axes.set_title(f"{name}: r = {_r(every)}")
+        axes.set_title(f"{name}\nr = {_r(every)}")
         axes.set_xticks(_line(every)[0])
         axes.set_xlabel("hops")
         axes.grid(axis="y", color=MUTED, alpha=0.25)

@@ -6,6 +6,7 @@ GitHub drop style sheets, scripts and SVG. So the templates say all they say by 
 punctuation; the style sheet decorates. What has to be drawn is a PNG (`plots.Plot`).
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,11 +22,19 @@ from ..records import Episode, Score
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+_TOGETHER = re.compile(r"\[[^\]]*\]|n = \S+|\S+ %")  # an interval, a count, a percentage stay on one line
+
+
 _templates = Environment(
     loader=FileSystemLoader(TEMPLATES),
     autoescape=lambda name: name is None or not name.endswith((".txt.j2", ".md.j2")),
     undefined=StrictUndefined,
     trim_blocks=True,
+)
+
+
+_templates.filters["unbroken"] = lambda text: _TOGETHER.sub(
+    lambda m: m[0].replace(" ", "\N{NO-BREAK SPACE}"), text
 )
 
 

@@ -49,7 +49,9 @@ def results_table(results: Results) -> Rich:
     note = (
         "GenAcc in percent: an accepted answer occurs in the generator's answer, or the judge says it does."
     )
-    note += " Searches: those the searcher asked for. The oracle is a bound, not a method."
+    note += " Searches: those the searcher asked for."
+    if not columns.keys().isdisjoint(BOUNDS):
+        note += " The oracle is given the gold documents: for comparison, not a method."
     return table([*heads, "searches"], rows, note)
 
 

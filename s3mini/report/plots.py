@@ -153,7 +153,7 @@ def _labels(points: Mapping[str, Place]) -> list[tuple[str, Place]]:
     placed: list[tuple[str, Place]] = []
     for name, (x, y) in sorted(points.items(), key=lambda item: -item[1][1]):
         for i, (names, (left, top)) in enumerate(placed):
-            if abs(left - x) < 0.15 * width and abs(top - y) < 0.05:
+            if abs(left - x) < 0.15 * width and abs(top - y) < 0.02:
                 placed[i] = (f"{names}, {name}", (left, top))
                 break
         else:

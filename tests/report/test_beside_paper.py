@@ -65,4 +65,4 @@ def test_the_efficiency_plot_says_the_best_of_each() -> None:
 def test_agreement_names_its_numbers() -> None:
     side = {"mean": 0.75, "ci95": [0.5, 1.0], "n": 4}
     table = agreement_table({"em": {"finds": side, "false": side}}, (51, 45))
-    assert "75.0" in table.text and "n = 51" in table._repr_html_()
+    assert "75.0" in table.text and "n\xa0=\xa051" in table._repr_html_()

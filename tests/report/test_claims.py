@@ -118,6 +118,16 @@ def test_boards_stand_side_by_side_and_name_the_profile_of_a_cause() -> None:
     assert "wiki: " not in table.html and "mini: " not in claims_table({"mini": mini}).html
 
 
+def test_a_board_on_which_nothing_is_measured_is_a_sentence() -> None:
+    mini = claims(
+        Records("mini", None, {"loop": {"arms": {"full": {}, "other": {"difference": estimate(0.1)}}}})
+    )
+    none = claims(Records("wiki"))
+    table = claims_table({"mini": mini, "wiki": none})
+    assert "wiki" not in table.text and "At wiki no claim is measured yet." in table.html
+    assert "wiki" in claims_table({"wiki": none}).text, "the only one is shown"
+
+
 def test_a_cause_is_shown_only_where_its_claim_fails_and_only_at_its_profile() -> None:
     text, better = "selecting documents helps", {"full": {}, "no selection": {"difference": estimate(-0.1)}}
     worse = {"full": {}, "no selection": {"difference": estimate(0.1)}}

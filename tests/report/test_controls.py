@@ -119,8 +119,8 @@ def test_the_hops_plot_has_a_panel_for_each_arm_and_a_point_for_each_set() -> No
     assert isinstance(plot, Plot) and plot.png().startswith(b"\x89PNG")
     free, paid = plot.figure.axes
     assert (
-        free.get_title(loc="left") == "free: r = –"
-        and paid.get_title(loc="left") == "0.1 a search: r = +1.00"
+        free.get_title(loc="left") == "free\nr = –"
+        and paid.get_title(loc="left") == "0.1 a search\nr = +1.00"
     )
     every, single, chains = paid.get_lines()
     assert list(every.get_ydata()) == [1.0, 2.0, 3.0]

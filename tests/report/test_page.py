@@ -184,8 +184,10 @@ def test_what_stands_out_in_a_table_does_so_by_its_tags() -> None:
         Row("oracle", ["1.0"], kind="bound"),
     ]
     html = table(["method", ("GenAcc", "n = 3")], rows).html
-    assert "<b>s3<br><small>ours</small></b>" in html and "<i>oracle</i>" in html
-    assert bare(html) == ["| method| GenAcc", "n = 3", "| s3", "ours| 0.9", "[0.8, 1.0]", "| oracle| 1.0"]
+    assert "<td><b>s3</b><br><small>ours</small></td>" in html and "<i>oracle</i>" in html
+    assert "n\xa0=\xa03" in html and "[0.8,\xa01.0]" in html, "neither breaks over two lines"
+    plain = bare(html.replace("\xa0", " "))
+    assert plain == ["| method| GenAcc", "n = 3", "| s3", "ours| 0.9", "[0.8, 1.0]", "| oracle| 1.0"]
 
 
 def test_the_verdict_is_the_scores() -> None:
@@ -257,7 +259,7 @@ def test_best_is_marked_per_column_and_never_the_oracle(results: dict[str, Any])
     results["methods"]["oracle"]["sets"]["nq"]["gen_acc"] = 0.9
     html = results_table(results).html
     rows = {
-        name: re.split(rf"<th>(?:<[bi]>)?{name}<", html)[1].split("</tr>")[0] for name in results["methods"]
+        name: re.split(rf"<td>(?:<[bi]>)?{name}<", html)[1].split("</tr>")[0] for name in results["methods"]
     }
     assert '<td class="best"><b>60.0' in rows["s3"]
     assert '<td class="best">' not in rows["oracle"] and ">90.0" in rows["oracle"]
