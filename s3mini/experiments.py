@@ -195,7 +195,7 @@ def over_seeds(
             "settings": dict(arm.settings),
             **seeded(runs, first, profile.evaluation.bootstrap, seeds[0]),
             "searches": searching(pooled, _hops(profile)),
-            "seconds": sum(seconds or 0.0 for *_, seconds in trained),
+            "seconds": round(sum(seconds or 0.0 for *_, seconds in trained), 3),
         }
         first = first or runs
     return {"seed": seeds[0], "seeds": list(seeds), "n": found[arms[0].name]["average"]["n"], "arms": found}
