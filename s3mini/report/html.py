@@ -22,7 +22,7 @@ from ..records import Episode, Score
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-_TOGETHER = re.compile(r"\[[^\]]*\]|n = \S+|\S+ %")  # an interval, a count, a percentage stay on one line
+_TOGETHER = re.compile(r"\[[^\]]{,20}\]|n = \S+|\S+ %")  # an interval, a count, a percentage stay on one line
 
 
 _templates = Environment(
