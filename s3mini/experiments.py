@@ -11,13 +11,14 @@ on; what it found is added to ``build/<profile>/experiments.json``::
 
 Others differ in what they change: ``generator`` has another model read the contexts that were
 collected for the first, ``efficiency`` stops along one training, ``opponents`` (`opponents`) trains all methods with
-several seeds, those of `SEEDS` their arms; those of `FOREIGN` train for another generator.
+several seeds, those of `SEEDED` their arms; those of `FOREIGN` train for another generator.
 Studies may run at once, each in a process of its own: where two share a training, one waits and finds it done.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from .corpus import load_questions
 from .errors import DataError
 from .evaluation import answer_sets, load_answers
 from .methods import METHODS, Method
-from .opponents import FACTOR, OPPONENTS, opponents, seeded
+from .opponents import FACTOR, OPPONENTS, opponents, over_seeds
 from .profile import Profile, changed
 from .records import Collected, Question
 from .results import Answer, AnswersBySet, accuracies, by_id, method_summary, read_record, searching
@@ -107,7 +108,7 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
         for steps in (profile.grpo.steps, 3 * profile.grpo.steps)
     ],
 }  # fmt: skip
-SEEDS = {"price-longer": 2}
+SEEDED = {"price-longer": 2}
 """Ablations of which each arm is trained with several seeds, and how many."""
 FOREIGN = {"other": "other_generator", "sentences": "sentence_generator"}
 """Generators that are not the profile's own, for which a searcher is trained as well: their keys in ``evaluation``."""
@@ -136,8 +137,10 @@ def experiment(
     """
     if study not in STUDIES:
         raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
-    if study in SEEDS:
-        entry = over_seeds(profile, ABLATIONS[study](profile), range(seed, seed + SEEDS[study]), progress)
+    if study in SEEDED:
+        arms = {a.name: (a.settings, partial(_run, profile, a, progress)) for a in ABLATIONS[study](profile)}
+        seeds = range(seed, seed + SEEDED[study])
+        entry = over_seeds(arms, seeds, profile.evaluation.bootstrap, _hops(profile))
     elif study in ABLATIONS:
         entry = ablation(profile, ABLATIONS[study](profile), seed, progress)
     elif study == "generator":
@@ -181,24 +184,10 @@ def ablation(
     return _entry(profile, [*trained, *_beside(profile, beside, seed, progress)], seed)
 
 
-def over_seeds(
-    profile: Profile, arms: Sequence[Arm], seeds: Sequence[int], progress: bool = True
-) -> dict[str, Any]:
-    """As `ablation`, every arm trained with each of ``seeds``; figures and differences are `opponents.seeded`."""
-    found: dict[str, Any] = {}
-    first: Sequence[AnswersBySet] = ()
-    for arm in arms:
-        trained = [_trained(profile, arm, seed, progress) for seed in seeds]
-        runs = [answers for _, answers, _ in trained]
-        pooled = {name: [answer for run in runs for answer in run[name]] for name in profile.data.sets}
-        found[arm.name] = {
-            "settings": dict(arm.settings),
-            **seeded(runs, first, profile.evaluation.bootstrap, seeds[0]),
-            "searches": searching(pooled, _hops(profile)),
-            "seconds": round(sum(seconds or 0.0 for *_, seconds in trained), 3),
-        }
-        first = first or runs
-    return {"seed": seeds[0], "seeds": list(seeds), "n": found[arms[0].name]["average"]["n"], "arms": found}
+def _run(profile: Profile, arm: Arm, progress: bool, seed: int) -> tuple[AnswersBySet, float]:
+    """An arm's `opponents.Run`, once all but the seed is given."""
+    _, answers, seconds = _trained(profile, arm, seed, progress)
+    return answers, seconds or 0.0
 
 
 def _trained(

@@ -6,15 +6,16 @@ the main ones; the opponents' are named by their steps (``search-r1-20-steps``),
 the main ones. Any of them can be trained beforehand, in a process of its own: ``s3mini train --run NAME``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .bench import Bench
 from .evaluation import answer_sets
 from .methods import METHODS
 from .profile import Profile, changed
-from .results import AnswersBySet, accuracies, method_summary
+from .results import AnswersBySet, accuracies, method_summary, searching
 from .runs.stages import alone, read_manifest
 from .statistics import across_seeds
 
@@ -22,6 +23,8 @@ SEEDS = 3
 FACTOR = 2
 """How many times s3's steps the opponents get beside the same number."""
 OPPONENTS = ("search-r1", "deepretrieval")
+Run = Callable[[int], tuple[AnswersBySet, float]]
+"""Trains with a seed and answers the test questions: the answers, and the seconds of the training."""
 
 
 def opponents(profile: Profile, seed: int = 0, progress: bool = True) -> dict[str, Any]:
@@ -34,19 +37,42 @@ def opponents(profile: Profile, seed: int = 0, progress: bool = True) -> dict[st
     Raises:
         As `experiments.experiment`.
     """
-    seeds, equal = range(seed, seed + SEEDS), profile.grpo.steps
+    equal = profile.grpo.steps
     budgets = [("s3", equal), *((name, factor * equal) for name in OPPONENTS for factor in (1, FACTOR))]
-    arms: dict[str, Any] = {}
+    arms = {
+        f"{protocol}, {steps} steps": (
+            {"protocol": protocol, "grpo.steps": steps},
+            partial(_run, profile, protocol, steps, progress=progress),
+        )
+        for protocol, steps in budgets
+    }
+    return over_seeds(arms, range(seed, seed + SEEDS), profile.evaluation.bootstrap)
+
+
+def over_seeds(
+    arms: Mapping[str, tuple[Mapping[str, Any], Run]],
+    seeds: Sequence[int],
+    resamples: int,
+    hops: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """The entry of a study whose arms, by name their settings and their `Run`, are trained with each of ``seeds``.
+
+    ``hops``, by question id, where the searches of all seeds together are to be told as well (`results.searching`).
+    """
+    found: dict[str, Any] = {}
     first: Sequence[AnswersBySet] = ()
-    for protocol, steps in budgets:
-        runs, seconds = zip(*(_run(profile, protocol, steps, each, progress) for each in seeds), strict=True)
-        arms[f"{protocol}, {steps} steps"] = {
-            "settings": {"protocol": protocol, "grpo.steps": steps},
-            **seeded(runs, first, profile.evaluation.bootstrap, seed),
-            "seconds": sum(seconds),
+    for name, (settings, run) in arms.items():
+        runs, seconds = zip(*map(run, seeds), strict=True)
+        pooled = {key: [answer for answers in runs for answer in answers[key]] for key in runs[0]}
+        found[name] = {
+            "settings": dict(settings),
+            **seeded(runs, first, resamples, seeds[0]),
+            **({} if hops is None else {"searches": searching(pooled, hops)}),
+            "seconds": round(sum(seconds), 3),
         }
         first = first or runs
-    return {"seed": seed, "seeds": list(seeds), "n": arms[f"s3, {equal} steps"]["average"]["n"], "arms": arms}
+    n = next(iter(found.values()))["average"]["n"]
+    return {"seed": seeds[0], "seeds": list(seeds), "n": n, "arms": found}
 
 
 def seeded(
