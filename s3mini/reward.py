@@ -309,12 +309,23 @@ def recall(question: Question, documents: Sequence[Document]) -> float:
     return float(any(span_match(document.contents, texts) for document in documents))
 
 
+def gold_precision(question: Question, documents: Sequence[Document]) -> float:
+    """Precision of ``documents`` where their `recall` is 1, else 0; in [0, 1].
+
+    A generator that is misled by what it does not need is served by the gold documents alone.
+    """
+    if recall(question, documents) < 1.0:
+        return 0.0
+    return sum(recall(question, [document]) > 0 for document in documents) / len(documents)
+
+
 DOCUMENT_REWARDS: dict[str, Callable[[Question, Sequence[Document]], float]] = {
     "recall": recall,
     "all_gold": lambda question, documents: float(recall(question, documents) == 1.0),
+    "gold_precision": gold_precision,
 }
 """Name -> a reward of the documents alone, whatever the generator makes of them. By "recall" half of what a question needs earns
-half, so that asking for that half becomes a habit; "all_gold" pays for the whole."""
+half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it."""
 
 
 def alike(rewards: Sequence[float]) -> bool:

@@ -60,12 +60,13 @@ class Parts:
 class AnswerScorer:
     """The frozen generator answers from what an episode collected; the named reward values the answer.
 
-    ``own``: the episode's own answer is valued instead (Search-R1); none is an empty one.
+    ``rag``: None where nobody asks for naive RAG's answers; then no gain over them is known. ``own``: the episode's own answer
+    is valued instead (Search-R1); none is an empty one.
     """
 
     bench: Bench
     reward: Reward
-    rag: RagCache
+    rag: RagCache | None
     own: bool = False
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
@@ -78,7 +79,10 @@ class AnswerScorer:
         collected = [Collected(e.context, e, (e.answer or "") if self.own else None) for e in episodes]
         answers = self.bench.answer(questions, collected)
         scores = self.reward.score(answers, questions, self.bench.judge)
-        gains = [gbr(s.gen_acc, self.rag.lookup(q)) for s, q in zip(scores, questions, strict=True)]
+        gains = [
+            None if self.rag is None else gbr(s.gen_acc, self.rag.lookup(q))
+            for s, q in zip(scores, questions, strict=True)
+        ]
         tokens = [self.bench.count_tokens(episode.context) for episode in episodes]
         return [
             Outcome(*row) for row in zip(self.reward(questions, scores), scores, gains, tokens, strict=True)
@@ -127,7 +131,7 @@ class PricedScorer:
 
 
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
-    """The parts of a profile and a protocol; naive RAG's cache, which the filter and GBR need, is completed first.
+    """The parts of a profile and a protocol; naive RAG's cache is completed first, where the filter or the reward needs it.
 
     A reward of `reward.DOCUMENT_REWARDS` values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
     is trained elsewhere, so its weights may be as coarse as the profile has them.
@@ -140,11 +144,13 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     from ..retrieval.hit_cache import CachedRetriever
 
     bench = Bench(profile)
-    cache = precompute(profile, splits=("train",), bench=bench)
     asked = training_questions(profile)
     method = protocol_class(protocol)
     drop = profile.grpo.filtered and method.filtered
-    questions = training_filter(asked, cache)[0] if drop else asked
+    documents = reward in DOCUMENT_REWARDS
+    needed = profile.grpo.filtered or not documents
+    cache = precompute(profile, splits=("train",), bench=bench) if needed else None
+    questions = training_filter(asked, cache)[0] if cache is not None and drop else asked
     spec = bench.checkpoint(protocol, trained=False)
     # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
@@ -162,7 +168,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     every = profile.grpo.num_generations if profile.grpo.resample else 1
     scorer = (
         DocumentScorer(bench, Reward("gen_acc"), cache, value=DOCUMENT_REWARDS[reward], every=every)
-        if reward in DOCUMENT_REWARDS
+        if cache is None or documents
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)

@@ -142,7 +142,7 @@ def opened(world: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     searcher = {"searcher.path": "searcher", "searcher.dtype": "bfloat16", "grpo.filtered": False}
 
     def opened(**settings: Any) -> Any:
-        return s3mini.training.parts.open_parts(grpo_profile(**searcher, **settings), "s3", "recall")
+        return s3mini.training.parts.open_parts(grpo_profile(**{**searcher, **settings}), "s3", "recall")
 
     return opened
 
@@ -157,6 +157,19 @@ def test_all_weights_are_trained_in_float32(
     parts = opened(**{"grpo.lora_rank": rank})
     assert parts.model.dtype == dtype
     assert parts.start is not None and parts.start.dtype == torch.bfloat16
+
+
+def test_naive_rag_is_asked_only_where_the_filter_or_the_reward_needs_it(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over real text it is minutes of reading that a reward for documents makes no use of."""
+    asked: list[object] = []
+    monkeypatch.setattr(s3mini.training.parts, "precompute", lambda *_, **__: asked.append(1) or {})
+    monkeypatch.setattr(s3mini.training.parts, "training_filter", lambda questions, _: (questions, None))
+    opened()
+    assert not asked
+    opened(**{"grpo.filtered": True})
+    assert asked
 
 
 def test_the_start_is_kept_only_for_who_reads_it(opened: Callable[..., Any]) -> None:

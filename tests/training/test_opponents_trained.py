@@ -69,6 +69,15 @@ def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
     assert [o.score and o.score.gen_acc for o in outcomes] == [1.0, 1.0, 1.0]
     scorer = replace(scorer, value=DOCUMENT_REWARDS["all_gold"])
     assert [o.reward for o in scorer(episodes)] == [0.0, 0.0, 1.0], "half of the documents earns nothing"
+    scorer = replace(scorer, value=DOCUMENT_REWARDS["gold_precision"])
+    gold_alone = episode(context=tuple(d for d in DOCUMENTS if d.id in GOLD.gold_ids))
+    assert [o.reward for o in scorer([*episodes, gold_alone])] == [0.0, 0.0, pytest.approx(2 / 3), 1.0]
+
+
+def test_a_gain_over_naive_rag_that_nobody_asked_is_not_known() -> None:
+    scorer = DocumentScorer(Counting(), Reward("gen_acc"), None)  # type: ignore[arg-type]
+    (outcome,) = scorer([episode(context=tuple(DOCUMENTS))])
+    assert outcome.score is not None and (outcome.reward, outcome.gbr) == (1.0, None)
 
 
 def test_of_groups_that_may_be_replaced_one_episode_is_answered() -> None:
