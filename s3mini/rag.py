@@ -26,7 +26,7 @@ from .generator import answer_questions
 from .models.base import is_cut
 from .profile import Profile
 from .records import Question, Score
-from .reward import normalize
+from .reward import normalize, recall
 from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.omissions import NO_HIT, omissions
 from .runs.progress import tqdm
@@ -261,11 +261,28 @@ def is_yes_no(question: Question) -> bool:
     return all(normalize(answer) in {"yes", "no"} for answer in question.golden_answers)
 
 
-def training_filter(questions: Sequence[Question], cache: RagCache) -> tuple[list[Question], FilterReport]:
+class AllFound:
+    """Whether naive RAG's documents hold all gold ones of a question: its success where the reward is for documents."""
+
+    def __init__(self, bench: Bench, questions: Sequence[Question]) -> None:
+        hits = bench.retriever().search([q.question for q in questions], bench.profile.rag.k)
+        self._found = {
+            q.id: float(recall(q, [hit.document for hit in found]) == 1.0)
+            for q, found in zip(questions, hits, strict=True)
+        }
+
+    def lookup(self, question: Question) -> float:
+        """0.0 or 1.0; a KeyError for another question."""
+        return self._found[question.id]
+
+
+def training_filter(
+    questions: Sequence[Question], cache: RagCache | AllFound
+) -> tuple[list[Question], FilterReport]:
     """The questions worth training on, in order: neither yes/no nor answered by naive RAG (paper, section 4).
 
     Naive RAG's successes are where GBR cannot be positive, and under GRPO, where GBR's second term
-    cancels, this filter is what remains of it.
+    cancels, this filter is what remains of it. With `AllFound`, those whose documents it does not find.
 
     Raises:
         StageError: naive RAG has not answered one of the questions.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..bench import Bench, protocol_class
 from ..corpus import load_questions
 from ..profile import Profile
-from ..rag import RagCache, precompute, training_filter
+from ..rag import AllFound, RagCache, precompute, training_filter
 from ..records import Collected, Document, Episode, Question, Score
 from ..reward import DOCUMENT_REWARDS, Reward, gbr, recall
 
@@ -60,13 +60,12 @@ class Parts:
 class AnswerScorer:
     """The frozen generator answers from what an episode collected; the named reward values the answer.
 
-    ``rag``: None where nobody asks for naive RAG's answers; then no gain over them is known. ``own``: the episode's own answer
-    is valued instead (Search-R1); none is an empty one.
+    ``own``: the episode's own answer is valued instead (Search-R1); none is an empty one.
     """
 
     bench: Bench
     reward: Reward
-    rag: RagCache | None
+    rag: RagCache
     own: bool = False
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
@@ -79,10 +78,7 @@ class AnswerScorer:
         collected = [Collected(e.context, e, (e.answer or "") if self.own else None) for e in episodes]
         answers = self.bench.answer(questions, collected)
         scores = self.reward.score(answers, questions, self.bench.judge)
-        gains = [
-            None if self.rag is None else gbr(s.gen_acc, self.rag.lookup(q))
-            for s, q in zip(scores, questions, strict=True)
-        ]
+        gains = [gbr(s.gen_acc, self.rag.lookup(q)) for s, q in zip(scores, questions, strict=True)]
         tokens = [self.bench.count_tokens(episode.context) for episode in episodes]
         return [
             Outcome(*row) for row in zip(self.reward(questions, scores), scores, gains, tokens, strict=True)
@@ -91,25 +87,21 @@ class AnswerScorer:
 
 @dataclass
 class DocumentScorer(AnswerScorer):
-    """Values what was retrieved, whatever the generator makes of it (DeepRetrieval); GenAcc is measured beside.
+    """Values what was retrieved, whatever the generator makes of it (DeepRetrieval).
 
-    ``every``: of so many episodes the first is answered; the others' score is None.
+    ``answered``: the generator answers beside, so that GenAcc is measured; if not, it is never opened.
     """
 
     value: Callable[[Question, Sequence[Document]], float] = recall
-    every: int = 1
+    answered: bool = True
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
         """One outcome per episode, its reward the value of its context."""
         rewards = [self.value(episode.question, episode.context) for episode in episodes]
-        places = range(0, len(episodes), self.every)
-        answered = dict(zip(places, super().__call__([episodes[i] for i in places]), strict=True))
-        return [
-            replace(answered[i], reward=reward)
-            if i in answered
-            else Outcome(reward, None, None, self.bench.count_tokens(episode.context))
-            for i, (episode, reward) in enumerate(zip(episodes, rewards, strict=True))
-        ]
+        if self.answered:
+            return [replace(o, reward=r) for o, r in zip(super().__call__(episodes), rewards, strict=True)]
+        tokens = [self.bench.count_tokens(episode.context) for episode in episodes]
+        return [Outcome(reward, None, None, count) for reward, count in zip(rewards, tokens, strict=True)]
 
 
 @dataclass
@@ -131,7 +123,7 @@ class PricedScorer:
 
 
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
-    """The parts of a profile and a protocol; naive RAG's cache is completed first, where the filter or the reward needs it.
+    """The parts of a profile and a protocol; naive RAG's cache is completed first, where an answer is to be compared with it.
 
     A reward of `reward.DOCUMENT_REWARDS` values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
     is trained elsewhere, so its weights may be as coarse as the profile has them.
@@ -144,13 +136,13 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     from ..retrieval.hit_cache import CachedRetriever
 
     bench = Bench(profile)
-    asked = training_questions(profile)
-    method = protocol_class(protocol)
-    drop = profile.grpo.filtered and method.filtered
-    documents = reward in DOCUMENT_REWARDS
-    needed = profile.grpo.filtered or not documents
-    cache = precompute(profile, splits=("train",), bench=bench) if needed else None
-    questions = training_filter(asked, cache)[0] if cache is not None and drop else asked
+    questions = training_questions(profile)
+    method, value = protocol_class(protocol), DOCUMENT_REWARDS.get(reward)
+    # A reward for documents asks no generator; where whole groups may be replaced, most answers would be thrown away.
+    answered = value is None or not profile.grpo.resample
+    cache = precompute(profile, splits=("train",), bench=bench) if answered else RagCache()
+    if profile.grpo.filtered and method.filtered:
+        questions = training_filter(questions, cache if value is None else AllFound(bench, questions))[0]
     spec = bench.checkpoint(protocol, trained=False)
     # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
@@ -164,11 +156,9 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     policy = LocalModel(spec, trained, loaded.tokenizer)
     retriever = CachedRetriever(bench.retriever(method.retriever))
     engine = bench.engine(protocol, policy, policy.tokenizer, retriever, reader=loaded)
-    # Where whole groups may be replaced, most answers would be thrown away.
-    every = profile.grpo.num_generations if profile.grpo.resample else 1
     scorer = (
-        DocumentScorer(bench, Reward("gen_acc"), cache, value=DOCUMENT_REWARDS[reward], every=every)
-        if cache is None or documents
+        DocumentScorer(bench, Reward("gen_acc"), cache, value=value, answered=answered)
+        if value
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)

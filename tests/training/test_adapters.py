@@ -21,6 +21,7 @@ import s3mini.profile
 import s3mini.training.parts
 from s3mini.grpo import train
 from s3mini.profile import find_searcher, load_profile
+from s3mini.records import Document, Hit, Question
 from s3mini.runs.stages import JsonlLog
 from s3mini.training.adapters import lora_config, merged, merged_state, save_whole
 from s3mini.training.recorder import CHECKPOINTS, MODEL
@@ -159,17 +160,25 @@ def test_all_weights_are_trained_in_float32(
     assert parts.start is not None and parts.start.dtype == torch.bfloat16
 
 
-def test_naive_rag_is_asked_only_where_the_filter_or_the_reward_needs_it(
+def test_a_reward_for_documents_is_filtered_by_what_naive_retrieval_finds(
     opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over real text it is minutes of reading that a reward for documents makes no use of."""
+    """And where groups may be replaced no generator is asked: over real text naive RAG is minutes of reading."""
     asked: list[object] = []
     monkeypatch.setattr(s3mini.training.parts, "precompute", lambda *_, **__: asked.append(1) or {})
-    monkeypatch.setattr(s3mini.training.parts, "training_filter", lambda questions, _: (questions, None))
     opened()
+    assert asked.pop() and not asked, "which is measured beside it"
+    hard, half, easy = (Question(i, "Where is it?", ("x",), {"gold_ids": [i, "b"]}) for i in ("h", "a", "e"))
+    monkeypatch.setattr(s3mini.training.parts, "training_questions", lambda _: [hard, half, easy])
+
+    class Finds:
+        def search(self, queries: list[str], k: int) -> list[list[Hit]]:
+            found = ((), ("b",), ("e", "b"))
+            return [[Hit(Document(i, "T", "t"), 1.0) for i in ids] for ids in found]
+
+    monkeypatch.setattr("s3mini.methods.Bench.retriever", lambda *_: Finds())
+    assert opened(**{"grpo.filtered": True, "grpo.resample": 1}).questions == [hard, half]
     assert not asked
-    opened(**{"grpo.filtered": True})
-    assert asked
 
 
 def test_the_start_is_kept_only_for_who_reads_it(opened: Callable[..., Any]) -> None:
