@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..bench import Bench
 from ..models.scripted import Scripted
 from ..models.stops import Stops
 from ..protocols.search_o1 import BEGIN, END
-from ..records import Episode, Question
+from ..records import Document, Episode, Question
+from .fetch import bare
 from .teach import Sequences
 
 _DOCUMENT = re.compile(r"\bDoc \d+ \(Title: (.*?)\) ([^\n]*)")
@@ -27,11 +29,23 @@ _NAME = re.compile(r"[A-Z][\w'’-]*(?:(?: of| the| and| de| van| von)* [A-Z][\w
 _STOP = frozenset("who what which where when was is the of in a an did does for by to and that whose".split())
 
 
+def rarity(documents: Iterable[Document]) -> dict[str, float]:
+    """Every title, and one by the number of texts that name it.
+
+    Drawn evenly, links would mostly be a few countries, to be known by heart; rare ones can only be copied from what is shown.
+    """
+    titles, named = set(), Counter[str]()
+    for document in documents:
+        titles.add(bare(document.title))
+        named.update(set(_NAME.findall(document.text)))
+    return {title: 1 / max(1, named[title]) for title in titles}
+
+
 class Draw:
     """What a script can say about one episode so far, drawn at random: names, queries, sentences."""
 
-    def __init__(self, text: str, question: str, titles: frozenset[str], rng: random.Random) -> None:
-        self.rng, self.question, self.text = rng, question, text
+    def __init__(self, text: str, question: str, titles: Mapping[str, float], rng: random.Random) -> None:
+        self.rng, self.question, self.text, self.titles = rng, question, text, titles
         self.documents: list[tuple[str, str]] = _DOCUMENT.findall(text)
         # Search-o1 shows plain text
         bodies = [body for _, body in self.documents] or [text.rpartition(question)[2]]
@@ -40,10 +54,10 @@ class Draw:
         self.links = sorted(n for n in names if n in titles and n not in own) or sorted(names)
 
     def query(self) -> str:
-        """A linked title in 7 of 9 draws, a shown document's title in 1, the question in 1."""
+        """A linked title in 7 of 9 draws, by its `rarity`; a shown document's title in 1, the question in 1."""
         kind = self.rng.random() * 9
         if kind < 7 and self.links:
-            return self.rng.choice(self.links)
+            return self.rng.choices(self.links, [self.titles.get(link, 1.0) for link in self.links])[0]
         if kind < 8 and self.documents:
             return self.rng.choice(self.documents)[0]
         return self.question
@@ -135,7 +149,7 @@ class Script(Scripted):
         self,
         protocol: str,
         stops: Stops,
-        titles: frozenset[str],
+        titles: Mapping[str, float],
         select: int,
         seed: int,
     ) -> None:
@@ -154,7 +168,7 @@ def scripted_episodes(
     bench: Bench,
     protocol: str,
     questions: Sequence[Question],
-    titles: frozenset[str],
+    titles: Mapping[str, float],
     stops: Stops,
     seed: int = 0,
 ) -> list[Episode]:

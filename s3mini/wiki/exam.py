@@ -1,11 +1,13 @@
 """What the cold start left to learn, measured: turns in valid format, and how often a group of episodes holds one success.
 
 A success found every gold document. GRPO learns from groups that differ; so what counts before it is that most groups hold
-a success (pass@k), while the searcher's first choice (greedy) still finds little.
+a success (pass@k), while the searcher's first choice (greedy) still finds little. And what its queries are: where every
+success asked the question itself, that is all there is to reinforce.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from ..records import Episode, Question
 from ..reward import recall
 from ..statistics import bootstrap_mean
 from .coldstart import TURNS
+from .fetch import bare
 
 
 def found(episode: Episode) -> bool:
@@ -34,7 +37,8 @@ def examine_searcher(
 
     Returns:
         By protocol ``valid``, the share of turns in valid format; for s3 also, each as an estimate over questions: ``greedy``
-        success, ``sampled`` success, ``pass`` (one of ``samples`` succeeds), ``differ`` (some do, some do not).
+        success, ``sampled`` success, ``pass`` (one of ``samples`` succeeds), ``differ`` (some do, some do not); and ``queries``,
+        the shares of `kinds` among the sampled ones, and among those of successes.
     """
     report: dict[str, Any] = {"n": len(questions), "samples": samples, "valid": {}}
     for protocol in TURNS:
@@ -53,7 +57,38 @@ def examine_searcher(
             "differ": [float(any(group) and not all(group)) for group in groups],
         }
         report |= {name: bootstrap_mean(values).as_json() for name, values in figures.items()}
+        report["queries"] = {"sampled": kinds(drawn), "of successes": kinds([e for e in drawn if found(e)])}
     return report
+
+
+def kinds(episodes: Sequence[Episode]) -> dict[str, float]:
+    """What queries are: the question itself, a gold document's title, other words that were shown, or words from nowhere.
+
+    Returns:
+        By kind its share of all queries, which sum to 1; nothing where nobody searched.
+    """
+    counts: Counter[str] = Counter()
+    for episode in episodes:
+        question, shown = episode.question, [hit.document for hit in episode.start]
+        titles = {bare(title).casefold() for title in question.metadata.get("gold_titles", ())}
+        for turn in episode.turns:
+            if turn.query is None:
+                continue
+            query = turn.query.casefold().strip()
+            text = "\n".join([question.question, *(document.contents for document in shown)]).casefold()
+            if query == question.question.casefold().strip():
+                kind = "the question"
+            else:
+                kind = (
+                    "a gold title"
+                    if query in titles
+                    else "words shown"
+                    if query in text
+                    else "words from nowhere"
+                )
+            counts[kind] += 1
+            shown += [hit.document for hit in turn.shown]
+    return {kind: round(count / counts.total(), 4) for kind, count in counts.most_common()}
 
 
 def valid(episodes: Sequence[Episode]) -> float:

@@ -16,15 +16,14 @@ from ..runs.stages import Stage, atomic_write
 from ..training.adapters import ADAPTERS
 from ..training.parts import training_questions
 from ..training.trl import drawn
-from .coldstart import TURNS, scripted_episodes, sequences
-from .fetch import PARTS, bare, fetch
-from .reader import reader_sequences
+from .coldstart import TURNS, rarity, scripted_episodes, sequences
+from .fetch import PARTS, fetch
+from .reader import reader_questions, reader_sequences
 from .teach import Sequences, merge, teach
 
-EPISODES = {"s3": 112, "search-r1": 32, "ircot": 24, "search-o1": 24, "deepretrieval": 16, "cot": 8}
-"""Scripted episodes of each protocol that the cold start shows in a round."""
-ROUNDS = 3
-"""Each round draws anew: shown the same draws again, the model would learn them by heart, and sample nothing else."""
+EPISODES = {"s3": 320, "search-r1": 30, "ircot": 20, "search-o1": 40, "deepretrieval": 10, "cot": 8}
+"""Scripted episodes of each protocol that the cold start shows, each about a question of its own: what is seen twice would be
+learnt by heart, and nothing else sampled."""
 SHIPPED = "data/wiki/taught"
 ON = {"s3": "searcher"}
 """Of the shipped adapters, those that sit on a model with adapters of its own: GRPO's on what the cold start left."""
@@ -57,7 +56,7 @@ def make_reader(profile: Profile, seed: int = 0) -> Path:
 
 def make_searcher(profile: Profile, seed: int = 0) -> Path:
     """Teach the protocols' formats (`wiki.coldstart`); returns the folder of the adapters, as `make_reader`."""
-    settings = {"seed": seed, "episodes": EPISODES, "rounds": ROUNDS, "learning_rate": 1e-3}
+    settings = {"seed": seed, "episodes": EPISODES, "learning_rate": 1e-3, "batch": 4}
     return _taught(profile, "searcher", settings, lambda bench: _scripted(bench, seed))
 
 
@@ -85,14 +84,12 @@ def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
 
 def _scripted(bench: Bench, seed: int) -> list[Sequences]:
     profile = bench.profile
-    stops = stops_of(base_spec(profile))
-    titles = frozenset(bare(document.title) for document in bench.documents.values())
-    questions = training_questions(profile)
+    stops, titles = stops_of(base_spec(profile)), rarity(bench.documents.values())
+    order = drawn([*training_questions(profile), *reader_questions(bench)], seed, sum(EPISODES.values()))
     taught: list[Sequences] = []
-    for round_ in range(ROUNDS):
-        for number, name in enumerate(TURNS, round_):
-            chosen = questions[number :: max(1, len(questions) // EPISODES[name])][: EPISODES[name]]
-            taught += sequences(scripted_episodes(bench, name, chosen, titles, stops, seed * ROUNDS + round_))
+    for name in TURNS:
+        chosen, order = order[: EPISODES[name]], order[EPISODES[name] :]
+        taught += sequences(scripted_episodes(bench, name, chosen, titles, stops, seed))
     return taught
 
 
@@ -114,7 +111,14 @@ def _taught(
         if not stage.done:
             taught = shown(Bench(untaught, seed))
             model = load_model(base_spec(profile), shared=False).model
-            teach(model, taught, stage.dir / "adapters", seed=seed, learning_rate=settings["learning_rate"])
+            teach(
+                model,
+                taught,
+                stage.dir / "adapters",
+                seed=seed,
+                learning_rate=settings["learning_rate"],
+                batch=settings.get("batch", 8),
+            )
             merge(base, stage.dir / "adapters", stage.dir / "model")
             stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)
     return stage.path

@@ -17,11 +17,11 @@ from s3mini.errors import DataError
 from s3mini.models.stops import Stops
 from s3mini.profile import ROOT, load_profile
 from s3mini.protocols import REGISTRY
-from s3mini.records import Document, Hit, Question
+from s3mini.records import Document, Episode, Hit, Question, Turn
 from s3mini.training.adapters import ADAPTERS, CONFIG
 from s3mini.wiki import teach as teaching
-from s3mini.wiki.coldstart import TURNS, Draw, Script, sequences
-from s3mini.wiki.exam import examine_searcher
+from s3mini.wiki.coldstart import TURNS, Draw, Script, rarity, sequences
+from s3mini.wiki.exam import examine_searcher, kinds
 from s3mini.wiki.make import SHIPPED, parts
 from s3mini.wiki.reader import evidence, shelf, target
 from s3mini.wiki.teach import CURVE, Sequences, merge, teach
@@ -31,7 +31,7 @@ LEADS = [
     Document("1", "Land Y (country)", "Land Y is old. Its capital is Tarn."),
     Document("2", "Tarn", "Tarn is a city on the River Sool in Land Y."),
 ]
-TITLES = frozenset({"Lake X", "Land Y", "Tarn", "River Sool"})
+TITLES = {**rarity(LEADS), "River Sool": 1.0}
 QUESTIONS = [
     Question(f"q{i}", f"What is the capital of the land of Lake X, number {i}?", ("Tarn",)) for i in range(24)
 ]
@@ -84,6 +84,30 @@ def test_the_exam_counts_successes_by_question() -> None:
     for name in ("greedy", "sampled", "pass"):
         assert report[name]["mean"] == 0.75 and report[name]["n"] == 4, name
     assert report["differ"]["mean"] == 0.0
+
+
+def test_the_exam_tells_what_queries_are() -> None:
+    question = Question("q", "Who is it?", ("x",), {"gold_titles": ["Lake X", "Land Y (country)"]})
+
+    def asked(*queries: str | None) -> Episode:
+        turns = tuple(Turn("", query, False, None, (Hit(LEADS[2], 1.0),), True) for query in queries)
+        return Episode(question, (1,), (2,), (1,), (0.0,), turns, (Hit(LEADS[0], 1.0),), (), "turns", None)
+
+    assert kinds([asked(None)]) == {}
+    shares = kinds(
+        [asked("who is it?", "Land Y"), asked("River Sool", "River Sool", None), asked("it is deep")]
+    )
+    # what the second search asks for stands in what the first one showed
+    assert shares == {"the question": 0.2, "a gold title": 0.2, "words from nowhere": 0.2, "words shown": 0.4}
+
+
+def test_links_are_drawn_by_their_rarity() -> None:
+    assert rarity(LEADS) == {"Lake X": 1.0, "Land Y": 1 / 3, "Tarn": 1 / 2}, "one by the texts that name it"
+    shown = "Doc 1 (Title: A) Land Y has a River Sool."
+    draws = [
+        Draw(shown, "Who?", {"Land Y": 0.1, "River Sool": 1.0}, random.Random(i)).query() for i in range(300)
+    ]
+    assert draws.count("River Sool") > 5 * draws.count("Land Y") > 0
 
 
 def test_every_protocol_has_its_turns() -> None:
