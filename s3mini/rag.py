@@ -26,7 +26,7 @@ from .generator import answer_questions
 from .models.base import is_cut
 from .profile import Profile
 from .records import Question, Score
-from .reward import normalize, recall
+from .reward import DOCUMENT_REWARDS, normalize
 from .runs.answering import Executor, Record, answer_missing, in_process
 from .runs.omissions import NO_HIT, omissions
 from .runs.progress import tqdm
@@ -265,9 +265,9 @@ class AllFound:
     """Whether naive RAG's documents hold all gold ones of a question: its success where the reward is for documents."""
 
     def __init__(self, bench: Bench, questions: Sequence[Question]) -> None:
-        hits = bench.retriever().search([q.question for q in questions], bench.profile.rag.k)
+        hits = bench.retriever().search([q.stem for q in questions], bench.profile.rag.k)
         self._found = {
-            q.id: float(recall(q, [hit.document for hit in found]) == 1.0)
+            q.id: DOCUMENT_REWARDS["all_gold"](q, [hit.document for hit in found])
             for q, found in zip(questions, hits, strict=True)
         }
 

@@ -75,17 +75,13 @@ def kinds(episodes: Sequence[Episode]) -> dict[str, float]:
             if turn.query is None:
                 continue
             query = turn.query.casefold().strip()
-            text = "\n".join([question.question, *(document.contents for document in shown)]).casefold()
-            if query == question.question.casefold().strip():
+            text = "\n".join([question.stem, *(document.contents for document in shown)]).casefold()
+            if query == question.stem.casefold().strip():
                 kind = "the question"
+            elif query in titles:
+                kind = "a gold title"
             else:
-                kind = (
-                    "a gold title"
-                    if query in titles
-                    else "words shown"
-                    if query in text
-                    else "words from nowhere"
-                )
+                kind = "words shown" if query in text else "words from nowhere"
             counts[kind] += 1
             shown += [hit.document for hit in turn.shown]
     return {kind: round(count / counts.total(), 4) for kind, count in counts.most_common()}

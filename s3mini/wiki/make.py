@@ -111,14 +111,8 @@ def _taught(
         if not stage.done:
             taught = shown(Bench(untaught, seed))
             model = load_model(base_spec(profile), shared=False).model
-            teach(
-                model,
-                taught,
-                stage.dir / "adapters",
-                seed=seed,
-                learning_rate=settings["learning_rate"],
-                batch=settings.get("batch", 8),
-            )
+            how = {name: value for name, value in settings.items() if name != "episodes"}
+            teach(model, taught, stage.dir / "adapters", **how)
             merge(base, stage.dir / "adapters", stage.dir / "model")
             stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)
     return stage.path

@@ -168,11 +168,15 @@ def test_a_reward_for_documents_is_filtered_by_what_naive_retrieval_finds(
     monkeypatch.setattr(s3mini.training.parts, "precompute", lambda *_, **__: asked.append(1) or {})
     opened()
     assert asked.pop() and not asked, "which is measured beside it"
-    hard, half, easy = (Question(i, "Where is it?", ("x",), {"gold_ids": [i, "b"]}) for i in ("h", "a", "e"))
+    hard, half, easy = (
+        Question(i, "Where is it? A. here", ("x",), {"gold_ids": [i, "b"], "stem": i})
+        for i in ("h", "a", "e")
+    )
     monkeypatch.setattr(s3mini.training.parts, "training_questions", lambda _: [hard, half, easy])
 
     class Finds:
         def search(self, queries: list[str], k: int) -> list[list[Hit]]:
+            assert queries == ["h", "a", "e"], "as naive RAG asks: without options"
             found = ((), ("b",), ("e", "b"))
             return [[Hit(Document(i, "T", "t"), 1.0) for i in ids] for ids in found]
 
