@@ -24,6 +24,7 @@ QUERIES = (1, 2, 4, 8, 16, 64, 256)
 GOAL = "ratio ≥ 0.7"
 _SIDE = 1536  # of the square product
 _CACHED = 1 << 26  # bytes of vectors, of which a cache may keep a part
+_ON_END = 10
 _K = 18  # ten neighbours and the spare ones
 
 
@@ -32,18 +33,21 @@ def in_turn(
 ) -> dict[str, list[float]]:
     """Seconds of each call in each round, one after another, so that what disturbs one disturbs all.
 
-    ``warm``: of two calls on end the second, which finds in the cache what fits.
+    ``warm``: the mean of `_ON_END` calls on end, after as many that warm up: they find in the cache what fits, and the
+    other library's threads, which spin for a while before they sleep, out of their way.
     """
     took: dict[str, list[float]] = {name: [] for name in calls}
+    number = _ON_END if warm else 1
     for call in calls.values():
         call()
     for _ in range(rounds):
         for name, call in calls.items():
-            if warm:
+            for _again in range(number if warm else 0):
                 call()
             began = clock()
-            call()
-            took[name].append(clock() - began)
+            for _again in range(number):
+                call()
+            took[name].append((clock() - began) / number)
     return took
 
 
@@ -76,8 +80,10 @@ def search_rows(
                     torch.mm, torch.from_numpy(vectors), torch.from_numpy(asked[: max(2, number)]).T
                 )
             }
-            calls |= {"sum": torch.from_numpy(vectors).sum, "square": partial(torch.mm, square, square)}
             took = in_turn(calls, rounds, clock, vectors.nbytes < _CACHED)
+            # by themselves: a core that has worked so hard is slower for a while
+            roofs = {"sum": torch.from_numpy(vectors).sum, "square": partial(torch.mm, square, square)}
+            took |= in_turn(roofs, rounds, clock)
             took = {name: [1000 * seconds for seconds in runs] for name, runs in took.items()}
             limit = [min(pair) for pair in zip(took["numpy"], took["torch"], strict=True)]
             work = number * size * dimension / _SIDE**3 * statistics.median(took["square"])

@@ -27,7 +27,8 @@ PART_BYTES = 64 << 20
 _BLOCK = 1 << 19  # numbers in a block of vectors, which stay in the cache
 _FEW = 16  # queries: with fewer a block has as many times more vectors, so that Python's part of the time stays small
 _AT_ONCE = 1 << 23  # numbers of the vectors, and scores: with no more of either all is one block
-_SAMPLE = 1 << 24  # numbers that calibration searches, at most
+_SAMPLE = 1 << 26  # numbers that calibration searches, at most: more than a cache holds
+_FROM_MEMORY = 1.25  # a scan reads all vectors for every thread's query, a product once: of more than a sample it matters
 _WIDE = 64  # queries, from which on numpy compares a row at a time as fast as all in one
 _GROUPS = 8  # times k: see `_Best`
 
@@ -35,8 +36,8 @@ _GROUPS = 8  # times k: see `_Best`
 class ExactSearch:
     """Searches the vectors of a flat FAISS index (`flat.open_flat`) where they lie; it stays in use.
 
-    ``vectors``: shape (rows, dimension), float32 or float16; ``product_from``: queries from which on the matrix product
-    serves (default: `calibrate`), fewer are FAISS'; float32 is never FAISS'.
+    ``vectors``: shape (rows, dimension), float32 or float16 (a few are widened once, to 32 MB at most); ``product_from``: queries
+    from which on the matrix product serves (default: `calibrate`), fewer are FAISS'; float32 is never FAISS'.
     """
 
     def __init__(self, index: Any, product_from: int | None = None) -> None:
@@ -50,7 +51,9 @@ class ExactSearch:
         if self.vectors.dtype == np.float32:
             return
         self._index = index
-        shares = min(faiss.omp_get_max_threads(), self.vectors.nbytes // PART_BYTES)
+        if self.vectors.size <= _AT_ONCE:  # to widen them takes longer than to search them
+            self.vectors = self.vectors.astype(np.float32)
+        shares = min(faiss.omp_get_max_threads(), stored(index).nbytes // PART_BYTES)
         self._shards = sharded(index, parts(index, shares)) if shares > 1 else None
         if product_from is None:
             sample = next(parts(index, max(1, self.vectors.size // _SAMPLE)))
@@ -84,7 +87,7 @@ class ExactSearch:
     def _at_once(self, queries: Vectors, k: int) -> "_Best":
         import torch
 
-        number, vectors = len(queries), torch.from_numpy(self.vectors).float()
+        number, vectors = len(queries), torch.from_numpy(self.vectors)
         twice = np.repeat(queries, 2, axis=0) if number == 1 else queries  # faster than once
         best = _Best(number, k)
         best.add((vectors @ torch.from_numpy(twice).T).numpy()[:, :number], 0)
@@ -183,7 +186,7 @@ class _Best:
         return np.minimum(counts, self.k), self.scores[0], rows[order]
 
 
-def calibrate(search: ExactSearch, seconds: float = 0.2) -> int:
+def calibrate(search: ExactSearch, seconds: float = 0.5) -> int:
     """The number of queries, 1, 2, 4 …, from which on the matrix product of halves is faster than FAISS' scan.
 
     Searches for ten neighbours; stops at ``seconds``.
@@ -198,6 +201,6 @@ def calibrate(search: ExactSearch, seconds: float = 0.2) -> int:
         scan, product = (
             min(timeit.repeat(partial(way, queries[:number], k), number=1, repeat=2)) for way in ways
         )
-        if product < scan or time.perf_counter() - started > seconds:
+        if product < _FROM_MEMORY * scan or time.perf_counter() - started > seconds:
             break
     return number

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..bench import Bench
 from ..corpus import fingerprint
 from ..models.local import load_model
+from ..models.products import fastest_products
 from ..models.scripted import stops_of
 from ..profile import ROOT, ModelSpec, Profile
 from ..runs.stages import Stage, atomic_write
@@ -112,7 +115,8 @@ def _taught(
             taught = shown(Bench(untaught, seed))
             model = load_model(base_spec(profile), shared=False).model
             how = {name: value for name, value in settings.items() if name != "episodes"}
-            teach(model, taught, stage.dir / "adapters", **how)
+            precision = getattr(torch, fastest_products())
+            teach(model, taught, stage.dir / "adapters", precision=precision, **how)
             merge(base, stage.dir / "adapters", stage.dir / "model")
             stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)
     return stage.path
