@@ -32,9 +32,8 @@ T = TypeVar("T")
 
 WHO_AND_HOW_FAST = {
     "path", "engine", "url", "api", "key_variable", "timeout", "patience", "device", "batch_size", "max_rows",
-    "products",
 }  # fmt: skip
-"""Keys of a model that do not change its greedy answers, up to rounding: who runs it, and how many rows at a time (path: its files count)."""
+"""Keys of a model that do not change its greedy answers: who runs it, and how many rows at a time (path: its files count)."""
 
 
 class Bench:

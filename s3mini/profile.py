@@ -94,8 +94,6 @@ class ModelSpec(_Spec):
     patience: float = Field(600, ge=0)  # seconds to go on trying while the server answers nothing
     device: str = "auto"
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
-    # Of the matrix products that read prompts, where weights are float32 on a CPU; auto: bfloat16 where that is much faster.
-    products: Literal["float32", "bfloat16", "auto"] = "float32"
     max_length: int = Field(8192, ge=64)
     batch_size: int = Field(64, ge=1)
     max_new_tokens: int = Field(64, ge=1)

@@ -23,7 +23,7 @@ import math
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -323,9 +323,24 @@ DOCUMENT_REWARDS: dict[str, Callable[[Question, Sequence[Document]], float]] = {
     "recall": recall,
     "all_gold": lambda question, documents: float(recall(question, documents) == 1.0),
     "gold_precision": gold_precision,
+    "gold_rank": gold_precision,
 }
 """Name -> a reward of the documents alone, whatever the generator makes of them. By "recall" half of what a question needs earns
-half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it."""
+half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it. "gold_rank" pays half of that, and half for how near its
+queries came (`nearness`), which whoever has the retriever adds: where hardly one episode finds all, it tells the others apart."""
+
+
+def nearness(question: Question, rankings: Iterable[Sequence[str]]) -> float:
+    """Mean over the gold documents of 1 / log2(1 + rank), the best of some rankings (document ids, best first); in [0, 1].
+
+    The discount of DCG (Järvelin & Kekäläinen 2002): 1 at rank 1, 0.5 at 3, 0.15 at 100. Not ranked is 0.
+    """
+    best = dict.fromkeys(question.gold_ids, 0.0)
+    for ids in rankings:
+        for rank, i in enumerate(ids, 1):
+            if i in best:
+                best[i] = max(best[i], 1 / math.log2(1 + rank))
+    return sum(best.values()) / max(1, len(best))
 
 
 def alike(rewards: Sequence[float]) -> bool:

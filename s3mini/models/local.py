@@ -22,7 +22,6 @@ from ..profile import ModelSpec
 from ..runs.progress import without_bars
 from .base import Conversation, Reply, check_fits
 from .chat import chat_ids, opening
-from .products import Products, fastest_products
 from .session import LocalSession
 from .spellings import spellings
 from .stops import Stops
@@ -57,11 +56,10 @@ class LocalModel:
         self.end_ids = end_ids(tokenizer, model.generation_config)
         settle_end(tokenizer, self.end_ids)
         self.stops = Stops(tokenizer, self.end_ids)
-        self.products: Products = fastest_products() if spec.products == "auto" else spec.products
 
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> LocalSession:
         """Open one row per prompt; see ``models.base.Sampler``."""
-        return LocalSession(self.model, prompts, seeds, self.stops, self.positions, self.products)
+        return LocalSession(self.model, prompts, seeds, self.stops, self.positions)
 
     def reply(
         self,

@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 
 from .base import Sample, Session
 from .kv_cache import ATTENTION, RowCache
-from .products import Products, multiplied_as
 from .stops import Stops
 
 READ_TOKENS = {"cpu": 4096, "cuda": 16384}
@@ -88,10 +87,9 @@ class LocalSession(Session):
         seeds: Sequence[int] | None,
         stops: Stops,
         positions: int,
-        products: Products = "float32",
     ) -> None:
         super().__init__(prompts, seeds, stops, positions)
-        self.model, self.products = model, products
+        self.model = model
         self._read = [0] * len(self.ids)  # tokens of each row that are in the cache
         self._slot = list(range(len(self.ids)))  # row -> slot
         self._row = list(range(len(self.ids)))  # slot -> row
@@ -202,8 +200,7 @@ class LocalSession(Session):
         begins = torch.tensor([self._read[r] for r in rows], device=device)
         positions = begins[:, None] + torch.arange(width, device=device)
         slots = torch.tensor([self._slot[r] for r in rows], device=device)
-        with multiplied_as(self.products):
-            self.forward(tokens.to(device), slots, positions, int(begins.max()) + width, reading=True)
+        self.forward(tokens.to(device), slots, positions, int(begins.max()) + width, reading=True)
         for row in rows:
             self._read[row] = min(self._read[row] + width, len(self.ids[row]) - 1)
 

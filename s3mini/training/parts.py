@@ -14,13 +14,14 @@ from ..bench import Bench, protocol_class
 from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import AllFound, RagCache, precompute, training_filter
-from ..records import Collected, Document, Episode, Question, Score
-from ..reward import DOCUMENT_REWARDS, Reward, gbr, recall
+from ..records import Collected, Document, Episode, Hit, Question, Score
+from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ..episodes import Engine
+    from ..retrieval import Retriever
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,34 @@ class DocumentScorer(AnswerScorer):
 
 
 @dataclass
+class RankScorer:
+    """Half of what another scorer says, and half `reward.nearness` of what the loop began with and of an episode's queries.
+
+    Not of the question itself to that depth: a query would earn nothing before it is better than that.
+    """
+
+    scorer: Scorer
+    retriever: Retriever
+    depth: int = 1000
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Outcome]:
+        """One outcome per episode; raises what the scorer and the retriever raise."""
+        asked = [[turn.query for turn in e.turns if turn.query and turn.shown] for e in episodes]
+        distinct = list(dict.fromkeys(query for queries in asked for query in queries))
+        found = self.retriever.search(distinct, self.depth) if distinct else []
+        ranked = {query: _ids(hits) for query, hits in zip(distinct, found, strict=True)}
+        outcomes = []
+        for e, queries, outcome in zip(episodes, asked, self.scorer(episodes), strict=True):
+            near = nearness(e.question, [_ids(e.start), *(ranked[query] for query in queries)])
+            outcomes.append(replace(outcome, reward=(outcome.reward + near) / 2))
+        return outcomes
+
+
+def _ids(hits: Sequence[Hit]) -> list[str]:
+    return [hit.document.id for hit in hits]
+
+
+@dataclass
 class PricedScorer:
     """What another scorer says, less ``cost`` for each of an episode's searches (``grpo.search_cost``).
 
@@ -156,11 +185,13 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     policy = LocalModel(spec, trained, loaded.tokenizer)
     retriever = CachedRetriever(bench.retriever(method.retriever))
     engine = bench.engine(protocol, policy, policy.tokenizer, retriever, reader=loaded)
-    scorer = (
+    scorer: Scorer = (
         DocumentScorer(bench, Reward("gen_acc"), cache, value=value, answered=answered)
         if value
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
+    if reward == "gold_rank":
+        scorer = RankScorer(scorer, bench.retriever(method.retriever))
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 
 

@@ -8,6 +8,7 @@ are sampled in the precision of the weights. On GPUs nothing is measured: there 
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -35,11 +36,15 @@ def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Pro
     if processes.from_main(lambda: not (folder / FILE).exists()):
         took = processes.everywhere(lambda: measured(model))  # together, as they will train
         slowest = {kind: max(own[kind] for own in took) for kind in took[0]}
-        chosen = "bfloat16" if slowest["bfloat16"] * GAIN < slowest["float32"] else "float32"
-        text = json.dumps({"precision": chosen, "seconds": slowest})
+        text = json.dumps({"precision": fastest(slowest), "seconds": slowest})
         processes.from_main(lambda: atomic_write(folder / FILE, text))
     kept = processes.from_main(lambda: json.loads((folder / FILE).read_text()))
     return spec.model_copy(update={"precision": kept["precision"]})
+
+
+def fastest(seconds: Mapping[str, float]) -> str:
+    """The precision to work in where a pass takes so long in each (`measured`)."""
+    return "bfloat16" if seconds["bfloat16"] * GAIN < seconds["float32"] else "float32"
 
 
 def measured(model: PreTrainedModel, rows: int = 2, length: int = 128) -> dict[str, float]:

@@ -6,15 +6,18 @@ that a script plays through the real engine and retriever: which query, which do
 are drawn at random from what was shown. What is learnt is the form; what to search for is left to GRPO.
 
 What decides whether GRPO can begin is how often a group of episodes holds one success. So the queries that a good
-searcher would ask (a linked title) occur among the drawn ones, no more often than by chance of the draw.
+searcher would ask (a linked title) occur among the drawn ones, no more often than by chance of the draw. And what is drawn
+from stands before it: a turn first names the titles that the last documents link, in their order. That list is there to be
+copied, which a small model learns soon; a draw out of two whole passages it learns as words from nowhere.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from ..bench import Bench
 from ..models.scripted import Scripted
@@ -26,19 +29,32 @@ from .teach import Sequences
 
 _DOCUMENT = re.compile(r"\bDoc \d+ \(Title: (.*?)\) ([^\n]*)")
 _NAME = re.compile(r"[A-Z][\w'’-]*(?:(?: of| the| and| de| van| von)* [A-Z][\w'’-]*)*")
+LISTED = 6
+"""So many linked titles a turn names, at most."""
 _STOP = frozenset("who what which where when was is the of in a an did does for by to and that whose".split())
 
 
 def rarity(documents: Iterable[Document]) -> dict[str, float]:
-    """Every title, and one by the number of texts that name it.
+    """Every title, and one by the root of the number of texts that name it.
 
     Drawn evenly, links would mostly be a few countries, to be known by heart; rare ones can only be copied from what is shown.
     """
-    titles, named = set(), Counter[str]()
+    titles, counts = set(), Counter[str]()
     for document in documents:
         titles.add(bare(document.title))
-        named.update(set(_NAME.findall(document.text)))
-    return {title: 1 / max(1, named[title]) for title in titles}
+        counts.update(set(_NAME.findall(document.text)))
+    return {title: 1 / math.sqrt(max(1, counts[title])) for title in titles}
+
+
+def named(texts: Iterable[str], titles: Container[str]) -> list[str]:
+    """The names in some texts, each once, in their order. A name that is no title is taken apart where that makes some:
+    "In Mali and Niger" is two."""
+    found: dict[str, None] = {}
+    for name in (name for text in texts for name in _NAME.findall(text)):
+        pieces = [piece for part in name.split(" and ") for piece in (part, part.partition(" ")[2])]
+        within = [] if name in titles else [piece for piece in pieces if piece in titles]
+        found.update(dict.fromkeys(within or [name]))
+    return list(found)
 
 
 class Draw:
@@ -48,30 +64,29 @@ class Draw:
         self.rng, self.question, self.text, self.titles = rng, question, text, titles
         self.documents: list[tuple[str, str]] = _DOCUMENT.findall(text)
         # Search-o1 shows plain text
-        bodies = [body for _, body in self.documents] or [text.rpartition(question)[2]]
-        names = {name for body in bodies for name in _NAME.findall(body)}
+        names = named([body for _, body in self.documents] or [text.rpartition(question)[2]], titles)
         own = {title for title, _ in self.documents}
-        self.links = sorted(n for n in names if n in titles and n not in own) or sorted(names)
+        self.links = [n for n in names if n in titles and n not in own] or names
+        last = named([body for _, body in _DOCUMENT.findall(text.rpartition("<information>")[2])], titles)
+        self.listed = [name for name in last if name in self.links][:LISTED] or self.links[:LISTED]
 
     def query(self) -> str:
-        """A linked title in 7 of 9 draws, by its `rarity`; a shown document's title in 1, the question in 1."""
-        kind = self.rng.random() * 9
-        if kind < 7 and self.links:
-            return self.rng.choices(self.links, [self.titles.get(link, 1.0) for link in self.links])[0]
-        if kind < 8 and self.documents:
+        """A linked title in 8 of 9 draws, by its `rarity`, mostly of those listed; else a shown document's title. Where nothing
+        was shown, the question."""
+        if not self.links:
+            return self.question
+        if self.documents and self.rng.random() * 9 < 1:
             return self.rng.choice(self.documents)[0]
-        return self.question
+        links = self.listed if self.rng.random() < 0.8 else self.links
+        return self.rng.choices(links, [self.titles.get(link, 1.0) for link in links])[0]
 
     def answer(self) -> str:
         """A name that some document holds."""
         return self.rng.choice(self.links) if self.links else "unknown"
 
     def thought(self) -> str:
-        """A line of reasoning that says nothing about the question."""
-        title = self.rng.choice(self.documents)[0] if self.documents else "the question"
-        return self.rng.choice(
-            [f"I look at {title}.", f"{title} may help.", "I need more documents.", "I can decide now."]
-        )
+        """A line of reasoning that says nothing about the question: what the last documents link."""
+        return f"Named: {', '.join(self.listed)}." if self.listed else "Nothing is named."
 
     def words(self) -> list[str]:
         """Words of the question that a search engine would keep."""
@@ -82,10 +97,10 @@ def s3_turn(draw: Draw, searches: int, select: int) -> str:
     """Select from the last block, if there is one; stop, or ask."""
     last = draw.text.rpartition("<information>")[2]
     shown = len(_DOCUMENT.findall(last))
-    text = ""
+    text = f"<think>{draw.thought()}</think>\n"
     if shown and draw.rng.random() < 0.8:
         chosen = draw.rng.sample(range(1, shown + 1), draw.rng.randint(1, min(select, shown)))
-        text = f"<important_info>{sorted(chosen)}</important_info>\n"
+        text += f"<important_info>{sorted(chosen)}</important_info>\n"
     if draw.rng.random() < (0.05 if searches == 0 else 0.4):
         return text + "<search_complete>True</search_complete>"
     return text + f'<search_complete>False</search_complete>\n<query>{{"query": "{draw.query()}"}}</query>'
@@ -159,7 +174,9 @@ class Script(Scripted):
     def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
         """See `Scripted`; every turn before this one searched."""
         shown = self.stops.decode(ids)
-        question = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1]
+        question = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1].partition("<|")[
+            0
+        ]  # a special token may end the line
         draw = Draw(shown, question, self.titles, random.Random(f"{self.seed} {seed} {number}"))
         return TURNS[self.protocol](draw, number, self.select)
 

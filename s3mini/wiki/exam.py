@@ -27,9 +27,14 @@ def found(episode: Episode) -> bool:
 
 
 def examine_searcher(
-    bench: Bench, model: LocalModel, questions: Sequence[Question], samples: int = 8, seed: int = 0
+    bench: Bench,
+    model: LocalModel,
+    questions: Sequence[Question],
+    samples: int = 8,
+    seed: int = 0,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """Of s3: ``samples`` episodes a question at temperature 1, and a greedy one; of every other protocol a greedy one.
+    """Of s3: ``samples`` episodes a question at ``temperature``, and a greedy one; of every other protocol a greedy one.
 
     Args:
         bench: opens retrievers and engines; ``model`` plays the searcher.
@@ -40,14 +45,19 @@ def examine_searcher(
         success, ``sampled`` success, ``pass`` (one of ``samples`` succeeds), ``differ`` (some do, some do not); and ``queries``,
         the shares of `kinds` among the sampled ones, and among those of successes.
     """
-    report: dict[str, Any] = {"n": len(questions), "samples": samples, "valid": {}}
+    report: dict[str, Any] = {
+        "n": len(questions),
+        "samples": samples,
+        "temperature": temperature,
+        "valid": {},
+    }
     for protocol in TURNS:
         engine = bench.engine(protocol, model, model.tokenizer, reader=model)
         greedy = engine.run(questions, seed=seed)
         report["valid"][protocol] = round(valid(greedy), 4)
         if protocol != "s3":
             continue
-        drawn = engine.run(questions, n=samples, temperature=1.0, seed=seed)
+        drawn = engine.run(questions, n=samples, temperature=temperature, seed=seed)
         report["valid"]["s3, sampled"] = round(valid(drawn), 4)
         groups = [[found(e) for e in drawn[i : i + samples]] for i in range(0, len(drawn), samples)]
         figures = {

@@ -12,12 +12,12 @@ import torch
 from ..bench import Bench
 from ..corpus import fingerprint
 from ..models.local import load_model
-from ..models.products import fastest_products
 from ..models.scripted import stops_of
 from ..profile import ROOT, ModelSpec, Profile
 from ..runs.stages import Stage, atomic_write
 from ..training.adapters import ADAPTERS
 from ..training.parts import training_questions
+from ..training.precision import fastest, measured
 from ..training.trl import drawn
 from .coldstart import TURNS, rarity, scripted_episodes, sequences
 from .fetch import PARTS, fetch
@@ -75,11 +75,12 @@ def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
     several = [q for q in training_questions(profile) if len(q.gold_ids) > 1]
     questions = drawn(several, seed, min(count, len(several)))
     inputs = {"model": fingerprint(taught), "corpus": fingerprint(profile.resolve(profile.data.corpus))}
-    settings = {"questions": [q.id for q in questions], "seed": seed}
+    heat = profile.grpo.temperature
+    settings = {"questions": [q.id for q in questions], "seed": seed, "temperature": heat}
     with Stage(profile, f"taught/exam-seed{seed}", inputs, settings) as stage:
         if not stage.done:
             bench = Bench(profile.model_copy(update={"searcher": spec}), seed)
-            report = examine_searcher(bench, load_model(spec), questions, seed=seed)
+            report = examine_searcher(bench, load_model(spec), questions, seed=seed, temperature=heat)
             atomic_write(stage.dir / "exam.json", json.dumps(report, indent=1) + "\n")
             stage.finish(**report)
     return stage.path / "exam.json"
@@ -115,7 +116,8 @@ def _taught(
             taught = shown(Bench(untaught, seed))
             model = load_model(base_spec(profile), shared=False).model
             how = {name: value for name, value in settings.items() if name != "episodes"}
-            precision = getattr(torch, fastest_products())
+            on_cpu = model.device.type == "cpu"
+            precision = getattr(torch, fastest(measured(model))) if on_cpu else torch.float32
             teach(model, taught, stage.dir / "adapters", precision=precision, **how)
             merge(base, stage.dir / "adapters", stage.dir / "model")
             stage.finish(sequences=len(taught), tokens=sum(len(s.ids) for s in taught), file=ADAPTERS)

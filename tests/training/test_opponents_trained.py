@@ -13,10 +13,10 @@ from s3mini.bench import Bench, make_protocol, method_spec, protocol_class
 from s3mini.errors import StageError
 from s3mini.grpo import train
 from s3mini.profile import load_profile
-from s3mini.records import Collected, Document, Episode, Question
-from s3mini.reward import DOCUMENT_REWARDS, Judge, Reward, recall
+from s3mini.records import Collected, Document, Episode, Hit, Question, Turn
+from s3mini.reward import DOCUMENT_REWARDS, Judge, Reward, gold_precision, nearness, recall
 from s3mini.runs.stages import read_manifest
-from s3mini.training.parts import AnswerScorer, DocumentScorer
+from s3mini.training.parts import AnswerScorer, DocumentScorer, RankScorer
 from s3mini.training.recorder import Played, shown_episodes, step_record
 
 GOLD = Question("q", "Where?", ("Tarn",), {"gold_ids": ["a", "b"]})
@@ -72,6 +72,47 @@ def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
     scorer = replace(scorer, value=DOCUMENT_REWARDS["gold_precision"])
     gold_alone = episode(context=tuple(d for d in DOCUMENTS if d.id in GOLD.gold_ids))
     assert [o.reward for o in scorer([*episodes, gold_alone])] == [0.0, 0.0, pytest.approx(2 / 3), 1.0]
+
+
+class Rankings:
+    """A retriever that ranks documents as it was told."""
+
+    def __init__(self, **ranked: str) -> None:
+        self.ranked = ranked
+
+    def search(self, queries: list[str], k: int) -> list[list[Hit]]:
+        return [[Hit(Document(i, i, ""), 0.0) for i in self.ranked[q][:k]] for q in queries]
+
+
+def asking(*queries: str, context: tuple[Document, ...] = ()) -> Episode:
+    turns = tuple(Turn("", q, False, None, (Hit(DOCUMENTS[2], 0.0),), True) for q in queries)
+    return replace(episode(context=context), turns=turns, start=(Hit(DOCUMENTS[0], 0.0),))
+
+
+def test_ranks_tell_apart_episodes_that_all_fail() -> None:
+    retriever = Rankings(**{"far": "xxxxxxb", "near": "xxb", "none": "xxx"})
+    scorer = RankScorer(
+        DocumentScorer(Counting(), Reward("gen_acc"), Cache(), value=gold_precision), retriever
+    )  # type: ignore[arg-type]
+    episodes = [
+        asking(),
+        asking("none"),
+        asking("far"),
+        asking("none", "near"),
+        asking("near", context=tuple(DOCUMENTS[:2])),
+    ]
+    rewards = [outcome.reward for outcome in scorer(episodes)]
+    # the loop began with a: half of nearness, a quarter of the reward
+    assert rewards == pytest.approx([0.25, 0.25, 0.25 + 1 / 12, 0.25 + 1 / 8, 0.5 + 0.25 + 1 / 8])
+    shallow = replace(scorer, depth=2)
+    assert [o.reward for o in shallow(episodes[:4])] == [0.25] * 4
+
+
+def test_nearness_is_the_best_rank_of_each_gold_document() -> None:
+    assert nearness(GOLD, []) == 0.0
+    assert nearness(GOLD, [["a", "c", "b"]]) == 0.75
+    assert nearness(GOLD, [["c", "a"], ["c", "c", "b"], ["a"]]) == 0.75
+    assert nearness(replace(GOLD, metadata={}), [["a"]]) == 0.0
 
 
 def test_where_groups_may_be_replaced_nobody_is_asked() -> None:

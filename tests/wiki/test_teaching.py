@@ -20,7 +20,7 @@ from s3mini.protocols import REGISTRY
 from s3mini.records import Document, Episode, Hit, Question, Turn
 from s3mini.training.adapters import ADAPTERS, CONFIG
 from s3mini.wiki import teach as teaching
-from s3mini.wiki.coldstart import TURNS, Draw, Script, rarity, sequences
+from s3mini.wiki.coldstart import TURNS, Draw, Script, rarity, s3_turn, sequences
 from s3mini.wiki.exam import examine_searcher, kinds
 from s3mini.wiki.make import SHIPPED, parts
 from s3mini.wiki.reader import evidence, shelf, target
@@ -102,12 +102,27 @@ def test_the_exam_tells_what_queries_are() -> None:
 
 
 def test_links_are_drawn_by_their_rarity() -> None:
-    assert rarity(LEADS) == {"Lake X": 1.0, "Land Y": 1 / 3, "Tarn": 1 / 2}, "one by the texts that name it"
+    roots = {"Lake X": 1.0, "Land Y": 3**-0.5, "Tarn": 2**-0.5}
+    assert rarity(LEADS) == pytest.approx(roots), "one by the root of the texts that name it"
     shown = "Doc 1 (Title: A) Land Y has a River Sool."
     draws = [
         Draw(shown, "Who?", {"Land Y": 0.1, "River Sool": 1.0}, random.Random(i)).query() for i in range(300)
     ]
     assert draws.count("River Sool") > 5 * draws.count("Land Y") > 0
+
+
+def test_a_turn_names_the_titles_of_the_last_block_in_order_and_asks_for_one() -> None:
+    titles = dict.fromkeys(["Lake X", "Land Y", "Mali", "River Sool", "Tarn"], 1.0)
+    first = "<information>\nDoc 1 (Title: A) In Tarn, near Lake X.\n</information>"
+    last = "<information>\nDoc 1 (Title: B) River Sool leaves Lake X and Land Y. In Mali it is not.\n</information>"
+    draw = Draw(first + last, "Who?", titles, random.Random(0))
+    assert draw.thought() == "Named: River Sool, Lake X, Land Y, Mali."
+    turns = [s3_turn(Draw(first + last, "Who?", titles, random.Random(i)), 1, 2) for i in range(40)]
+    assert all(turn.startswith("<think>Named: River Sool, Lake X, Land Y, Mali.</think>\n") for turn in turns)
+    assert any("<important_info>" in turn for turn in turns)
+    asked = [Draw(first + last, "Who?", titles, random.Random(i)).query() for i in range(300)]
+    assert set(asked) == {*titles, "A", "B"}, "earlier ones too, and what was shown; not the question"
+    assert Draw("none", "Who?", titles, random.Random(0)).thought() == "Nothing is named."
 
 
 def test_every_protocol_has_its_turns() -> None:
