@@ -326,8 +326,9 @@ DOCUMENT_REWARDS: dict[str, Callable[[Question, Sequence[Document]], float]] = {
     "gold_rank": gold_precision,
 }
 """Name -> a reward of the documents alone, whatever the generator makes of them. By "recall" half of what a question needs earns
-half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it. "gold_rank" pays half of that, and half for how near its
-queries came (`nearness`), which whoever has the retriever adds: where hardly one episode finds all, it tells the others apart."""
+half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it. "gold_rank" pays half of that, and half for
+how near the queries came (`nearness`), which `training.parts.RankScorer` adds: where hardly one episode finds all, it tells the
+others apart."""
 
 
 def nearness(question: Question, rankings: Iterable[Sequence[str]]) -> float:

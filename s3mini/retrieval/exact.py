@@ -36,15 +36,15 @@ _GROUPS = 8  # times k: see `_Best`
 class ExactSearch:
     """Searches the vectors of a flat FAISS index (`flat.open_flat`) where they lie; it stays in use.
 
-    ``vectors``: shape (rows, dimension), float32 or float16 (a few are widened once, to 32 MB at most); ``product_from``: queries
-    from which on the matrix product serves (default: `calibrate`), fewer are FAISS'; float32 is never FAISS'.
+    ``vectors``: shape (rows, dimension), float32 or float16 (few are widened once, for products: 32 MB at most); ``product_from``:
+    queries from which on the matrix product serves (default: `calibrate`), fewer are FAISS'; float32 is never FAISS'.
     """
 
     def __init__(self, index: Any, product_from: int | None = None) -> None:
         import faiss
         import torch
 
-        self.vectors = stored(index)
+        self.vectors = self._searched = stored(index)
         self.product_from = 1
         self._threads = torch.get_num_threads()
         self._workers = _single_threaded(self._threads)
@@ -52,8 +52,8 @@ class ExactSearch:
             return
         self._index = index
         if self.vectors.size <= _AT_ONCE:  # to widen them takes longer than to search them
-            self.vectors = self.vectors.astype(np.float32)
-        shares = min(faiss.omp_get_max_threads(), stored(index).nbytes // PART_BYTES)
+            self._searched = self.vectors.astype(np.float32)
+        shares = min(faiss.omp_get_max_threads(), self.vectors.nbytes // PART_BYTES)
         self._shards = sharded(index, parts(index, shares)) if shares > 1 else None
         if product_from is None:
             sample = next(parts(index, max(1, self.vectors.size // _SAMPLE)))
@@ -87,7 +87,7 @@ class ExactSearch:
     def _at_once(self, queries: Vectors, k: int) -> "_Best":
         import torch
 
-        number, vectors = len(queries), torch.from_numpy(self.vectors)
+        number, vectors = len(queries), torch.from_numpy(self._searched)
         twice = np.repeat(queries, 2, axis=0) if number == 1 else queries  # faster than once
         best = _Best(number, k)
         best.add((vectors @ torch.from_numpy(twice).T).numpy()[:, :number], 0)
@@ -96,12 +96,12 @@ class ExactSearch:
     def _in_blocks(self, queries: Vectors, k: int) -> "_Best":
         import torch
 
-        (total, dimension), number = self.vectors.shape, len(queries)
+        (total, dimension), number = self._searched.shape, len(queries)
         # BLAS reads its operands twice, in leaps, and is faster by more than a copy costs where they lie in the cache
-        copied = self.vectors.dtype != np.float32 or number >= _FEW
+        copied = self._searched.dtype != np.float32 or number >= _FEW
         numbers = _BLOCK if copied else _BLOCK * _FEW // number
         step = max(min(numbers // dimension, -(-total // (2 * self._threads))), 4 * k)
-        vectors, right = torch.from_numpy(self.vectors), torch.from_numpy(queries).T
+        vectors, right = torch.from_numpy(self._searched), torch.from_numpy(queries).T
         right = right[:, 0] if number == 1 else right
 
         def look(firsts: Iterator[int]) -> _Best:

@@ -50,7 +50,8 @@ def fastest(seconds: Mapping[str, float]) -> str:
 def measured(model: PreTrainedModel, rows: int = 2, length: int = 512) -> dict[str, float]:
     """Seconds of an update's forward and backward pass over ``rows`` × ``length`` tokens, by precision; the best of two.
 
-    As long as episodes are: of short rows bfloat16 gains little. A pass over an eighth of that comes first: it warms up, and where it shows that bfloat16 is emulated it is all that is done.
+    As long as episodes are: of short rows bfloat16 gains little. A pass over an eighth of that comes first: it warms up, and
+    where it shows that bfloat16 is emulated it is all that is done.
     The second half of each row is scored, as if an episode had written it. The model stays as it is.
     """
     best = _passes(model, rows, length // 8)

@@ -174,9 +174,8 @@ class Script(Scripted):
     def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
         """See `Scripted`; every turn before this one searched."""
         shown = self.stops.decode(ids)
-        question = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1].partition("<|")[
-            0
-        ]  # a special token may end the line
+        last = re.findall(r"^(?:.*)Question: (.*)$", shown, re.MULTILINE)[-1]
+        question = last.partition("<|")[0]  # a special token may end the line
         draw = Draw(shown, question, self.titles, random.Random(f"{self.seed} {seed} {number}"))
         return TURNS[self.protocol](draw, number, self.select)
 
