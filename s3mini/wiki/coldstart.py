@@ -61,14 +61,15 @@ class Draw:
     """What a script can say about one episode so far, drawn at random: names, queries, sentences."""
 
     def __init__(self, text: str, question: str, titles: Mapping[str, float], rng: random.Random) -> None:
-        self.rng, self.question, self.text, self.titles = rng, question, text, titles
+        self.rng, self.question, self.titles = rng, question, titles
         self.documents: list[tuple[str, str]] = _DOCUMENT.findall(text)
         # Search-o1 shows plain text
         names = named([body for _, body in self.documents] or [text.rpartition(question)[2]], titles)
         own = {title for title, _ in self.documents}
         self.links = [n for n in names if n in titles and n not in own] or names
-        last = named([body for _, body in _DOCUMENT.findall(text.rpartition("<information>")[2])], titles)
-        self.listed = [name for name in last if name in self.links][:LISTED] or self.links[:LISTED]
+        self.last: list[tuple[str, str]] = _DOCUMENT.findall(text.rpartition("<information>")[2])
+        there = named([body for _, body in self.last], titles)
+        self.listed = [name for name in there if name in self.links][:LISTED] or self.links[:LISTED]
 
     def query(self) -> str:
         """A linked title in 8 of 9 draws, by its `rarity`, mostly of those listed; else a shown document's title. Where nothing
@@ -95,8 +96,7 @@ class Draw:
 
 def s3_turn(draw: Draw, searches: int, select: int) -> str:
     """Select from the last block, if there is one; stop, or ask."""
-    last = draw.text.rpartition("<information>")[2]
-    shown = len(_DOCUMENT.findall(last))
+    shown = len(draw.last)
     text = f"<think>{draw.thought()}</think>\n"
     if shown and draw.rng.random() < 0.8:
         chosen = draw.rng.sample(range(1, shown + 1), draw.rng.randint(1, min(select, shown)))
