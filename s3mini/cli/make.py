@@ -61,13 +61,18 @@ def sentences(
 
 
 @app.command()
-def coldstart(profile_name: ProfileName = "wiki", seed: Seed = 0, settings: Settings = None) -> None:
+def coldstart(
+    profile_name: ProfileName = "wiki",
+    seed: Seed = 0,
+    questions: Annotated[int, typer.Option(min=1, help="Training questions to examine on.")] = 30,
+    settings: Settings = None,
+) -> None:
     """Teach an instruct model the protocols' formats, without judgement: what GRPO begins with (profile wiki)."""
     profile = opened(profile_name, settings)
     from ..wiki.make import examine, make_searcher
 
     typer.echo(f"adapters, curve and whole model: {make_searcher(profile, seed)}")
-    path = examine(profile, seed)
+    path = examine(profile, seed, questions)
     typer.echo(f"its examination: {path}\n{path.read_text(encoding='utf-8')}")
 
 

@@ -34,6 +34,10 @@ class Scripted(ABC):
     def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
         """The text of a row's ``number``-th turn, from 0; ``ids`` is the row so far, ``seed`` the row's own."""
 
+    def texts(self, rows: Sequence[tuple[Sequence[int], int, int]]) -> list[str]:
+        """`turn` of several rows."""
+        return [self.turn(*row) for row in rows]
+
     def start(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int] | None = None) -> Session:
         """See ``models.base.Sampler``."""
         return _ScriptedSession(self, prompts, seeds)
@@ -47,10 +51,11 @@ class _ScriptedSession(Session):
         self.script, self.written = script, [0] * len(prompts)
 
     def _sample(self, budgets: dict[int, int], temperature: float, stop: tuple[str, ...]) -> list[Sample]:
-        return [self._write(row, budget, stop) for row, budget in budgets.items()]
+        texts = self.script.texts([(self.ids[row], self.written[row], self.seeds[row]) for row in budgets])
+        rows = zip(budgets.items(), texts, strict=True)
+        return [self._write(row, budget, stop, text) for (row, budget), text in rows]
 
-    def _write(self, row: int, budget: int, stop: tuple[str, ...]) -> Sample:
-        text = self.script.turn(self.ids[row], self.written[row], self.seeds[row])
+    def _write(self, row: int, budget: int, stop: tuple[str, ...], text: str) -> Sample:
         self.written[row] += 1
         tokenizer = self.script.tokenizer
         ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

