@@ -56,11 +56,11 @@ def rarity(documents: Iterable[Document]) -> dict[str, float]:
     return {title: 1 / math.sqrt(max(1, counts[title])) for title in titles}
 
 
-def named(texts: Iterable[str], titles: Container[str]) -> list[str]:
-    """The names in some texts, each once, in their order. A name that is no title is taken apart where that makes some:
+def named(text: str, titles: Container[str]) -> list[str]:
+    """The names in a text, each once, in their order. A name that is no title is taken apart where that makes some:
     "In Mali and Niger" is two."""
     found: dict[str, None] = {}
-    for name in (name for text in texts for name in _NAME.findall(text)):
+    for name in _NAME.findall(text):
         pieces = [_OPENING.sub("", part) for part in name.split(" and ")]
         within = [] if name in titles else [piece for piece in pieces if piece in titles]
         found.update(dict.fromkeys(within or [name]))
@@ -81,7 +81,7 @@ def mentions(source: str, text: str, titles: Container[str]) -> list[Mention]:
     A single word that begins a sentence, or has one or two letters, is left out: it is mostly no name.
     """
     found = []
-    for name in named([text], titles):
+    for name in named(text, titles):
         if name not in titles or len(name) < 3:
             continue
         place = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
@@ -148,7 +148,7 @@ class Draw:
         return self.chosen.name if self.chosen else "unknown"
 
     def thought(self) -> str:
-        """A line of reasoning that says nothing about the question: a quotation up to a name."""
+        """A line of reasoning: what the reader said, or a quotation up to a name."""
         return f"{self.chosen.source}: {self.chosen.quote}" if self.chosen else "Nothing is named."
 
     def words(self) -> list[str]:
@@ -235,20 +235,12 @@ class Script(Scripted):
         reader: tuple[ChatModel, Wordings] | None = None,
     ) -> None:
         super().__init__(stops, positions=10**6)
-        self.protocol, self.titles, self.select, self.seed, self.reader = (
-            protocol,
-            titles,
-            select,
-            seed,
-            reader,
-        )
+        self.protocol, self.titles, self.select = protocol, titles, select
+        self.seed, self.reader = seed, reader
 
-    def turn(self, ids: Sequence[int], number: int, seed: int, said: str = "") -> str:
-        """See `Scripted`; every turn before this one searched."""
-        shown, question = self._shown(ids)
-        rng = random.Random(f"{self.seed} {seed} {number}")
-        draw = Draw(shown, question, self.titles, rng, said)
-        return TURNS[self.protocol](draw, number, self.select)
+    def turn(self, ids: Sequence[int], number: int, seed: int) -> str:
+        """See `Scripted`."""
+        return self._turn(*self._shown(ids), number, seed, "")
 
     def texts(self, rows: Sequence[tuple[Sequence[int], int, int]]) -> list[str]:
         """See `Scripted`; what the reader says of all rows is asked for at once."""
@@ -263,7 +255,15 @@ class Script(Scripted):
                 talks.append(context_messages("generator", wordings, question, block))
             for i, reply in zip(some, reader.reply(talks, READ), strict=True):
                 said[i] = first_sentence(reply)
-        return [self.turn(*row, said=text) for row, text in zip(rows, said, strict=True)]
+        return [
+            self._turn(*seen, number, seed, line)
+            for seen, (_, number, seed), line in zip(shown, rows, said, strict=True)
+        ]
+
+    def _turn(self, shown: str, question: str, number: int, seed: int, said: str) -> str:
+        """Every turn before this one searched."""
+        draw = Draw(shown, question, self.titles, random.Random(f"{self.seed} {seed} {number}"), said)
+        return TURNS[self.protocol](draw, number, self.select)
 
     def _shown(self, ids: Sequence[int]) -> tuple[str, str]:
         """The text of a row, and its question."""

