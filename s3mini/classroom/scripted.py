@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..bench import Bench, protocol_class
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..models.base import ChatModel
 from ..models.scripted import Scripted, stops_of
 from ..profile import ModelSpec
-from ..records import Episode, Question
+from ..records import Collected, Episode, Question
 
 
 class ScriptedModel(Scripted):
@@ -30,6 +30,34 @@ class ScriptedModel(Scripted):
                 f"the script has {len(self.turns)} turns, and the episode goes on: give it one more"
             )
         return self.turns[number]
+
+
+def chained(bench: Bench, questions: Iterable[Question]) -> Question:
+    """The first of the questions that shows what a search is worth.
+
+    Asked as it is, the first passage found is its first gold document, and its second is not among naive RAG's; the title of
+    that one, which the first names and the question does not, finds it first; and from the two the generator answers rightly.
+
+    Raises:
+        DataError: there is none.
+    """
+    retriever, k = bench.retriever(), max(bench.profile.rag.k, bench.profile.s3.begin_k)
+    for question in questions:
+        if len(question.gold_ids) == 2:
+            first, second = (bench.documents[i] for i in question.gold_ids)
+            if second.title not in first.text or second.title in question.stem:
+                continue
+            asked, named = (
+                [hit.document.id for hit in hits]
+                for hits in retriever.search([question.stem, second.title], k)
+            )
+            if asked[0] == first.id and second.id not in asked and named[0] == second.id:
+                answers = bench.answer([question], [Collected((first, second))])
+                if bench.score(answers, [question])[0].gen_acc:
+                    return question
+    raise DataError(
+        "none of these questions needs, and gets by its second gold document's title, a second search"
+    )
 
 
 def play(

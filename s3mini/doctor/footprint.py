@@ -19,7 +19,7 @@ ANSWER_TOKENS = 20
 TURN_TOKENS = 150  # what a searcher writes in a turn; its limit is far above
 ROWS = 64  # answers written side by side; a server lets more requests than its cache holds wait
 WIKI18 = 21_015_324
-_NUMBER = {"float32": 4.0, "bfloat16": 2.0}  # bytes
+_NUMBER = {"float32": 4.0, "fastest": 4.0, "bfloat16": 2.0}  # bytes; of the fastest at most
 
 
 @dataclass(frozen=True, slots=True)

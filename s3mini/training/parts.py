@@ -177,6 +177,10 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
     others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
     kept = not profile.grpo.beta or others or method.needs_reader
+    if (
+        spec.dtype == "fastest" and not sharded
+    ):  # to sample and to read with; what is added to it needs finer weights
+        spec = spec.model_copy(update={"dtype": "float32"})
     loaded = load_model(spec, shared=kept)
     trained = copy.deepcopy(loaded.model) if kept else loaded.model
     trained.train()

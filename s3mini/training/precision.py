@@ -2,8 +2,8 @@
 
 Processors with bfloat16 instructions (AVX-512 BF16, AMX) multiply in it up to 2.6 times as fast; others emulate it, and small
 models lose more by the casts than they gain. So it is measured, once at the start of a run, like FAISS' threshold in
-`retrieval.dense`. Weights, gradients, AdamW's moments, softmax and loss are float32 in any case, and episodes
-are sampled in the precision of the weights. On GPUs nothing is measured: there it is bfloat16.
+`retrieval.dense`. Weights, gradients, AdamW's moments, softmax and loss are float32 in any case. Episodes are sampled in that precision, too (on
+GPUs in that of the weights, or by vLLM). On GPUs nothing is measured: there it is bfloat16.
 """
 
 import json

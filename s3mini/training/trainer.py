@@ -146,8 +146,7 @@ def whole_weights(sharded: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]
 def unwrapped(model: torch.nn.Module) -> Iterator[None]:
     """For the length of a block, ``model`` without the autocast that accelerate hangs over its ``forward``.
 
-    Episodes are sampled in the precision of the weights: autocast would cast all of them anew for every token, and write
-    bfloat16 into a float32 cache.
+    It would cast all weights anew for every token that is sampled, and write bfloat16 into a float32 cache.
     """
     wrapped = model.__dict__.pop("forward", None)
     try:
@@ -155,6 +154,19 @@ def unwrapped(model: torch.nn.Module) -> Iterator[None]:
     finally:
         if wrapped is not None:
             model.forward = wrapped
+
+
+@contextmanager
+def in_bfloat16(model: torch.nn.Module) -> Iterator[None]:
+    """For the length of a block, ``model`` with its weights rounded; afterwards they are what they were, to the bit."""
+    kept = {weight: weight.data for weight in model.parameters()}
+    try:
+        for weight in kept:
+            weight.data = weight.data.bfloat16()
+        yield
+    finally:
+        for weight, data in kept.items():
+            weight.data = data
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from toy_model import SPECIAL, TAGS, toy_local, toy_model, toy_tokenizer
 
 from s3mini.errors import ModelError
 from s3mini.models.base import chat_ids
-from s3mini.models.local import LocalModel, load_model
+from s3mini.models.local import LocalModel, fastest_dtype, load_model
 from s3mini.models.session import LocalSession, choose, uniforms
 from s3mini.profile import ModelSpec
 from s3mini.protocols import S3Protocol
@@ -116,6 +116,20 @@ def test_half_precision_runs_and_stays_close(local: LocalModel) -> None:
     plain = [plain_logprobs(half, row, 1.0) for row in ids]
     errors = [abs(v - plain[r][p - 1].item()) for (r, p), v in logprobs.items()]
     assert sorted(errors)[len(errors) // 2] < 0.1
+
+
+@pytest.mark.parametrize(("took", "chosen"), [(0.5, "bfloat16"), (0.8, "float32"), (12.0, "float32")])
+def test_the_fastest_type_is_bfloat16_where_products_clearly_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: float, chosen: str
+) -> None:
+    toy_model(300).save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    fastest_dtype.cache_clear()
+    monkeypatch.setattr("timeit.repeat", lambda product, **_: [{4: 1.0, 2: took}[product().itemsize]])
+    loaded = load_model(ModelSpec(path=str(tmp_path), dtype="fastest", device="cpu"))
+    fastest_dtype.cache_clear()
+    assert str(loaded.model.dtype) == f"torch.{chosen}"
+    assert fastest_dtype("cuda:0") == "bfloat16"
 
 
 def test_a_window_bounds_the_length(local: LocalModel) -> None:

@@ -29,10 +29,11 @@ needs_vllm = [
 
 
 @contextmanager
-def vllm_server(log: Path, profile: str) -> Iterator[str]:
-    """Serves the profile's generator; the address to ask it at. ``log`` gets what it says."""
+def vllm_server(log: Path, profile: str, *settings: str) -> Iterator[str]:
+    """Serves the profile's generator, with some ``settings``; the address to ask it at. ``log`` gets what it says."""
     port = free_port()
     command = [sys.executable, "-m", "s3mini.cli", "serve", "generator", "--profile", profile]
+    command += [word for setting in settings for word in ("--set", setting)]
     with open(log, "wb") as out:
         child = subprocess.Popen(
             [*command, "--port", str(port)],

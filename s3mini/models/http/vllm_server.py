@@ -49,7 +49,7 @@ def serve_command(
     command = [
         str(program), "serve", source_of(spec), "--served-model-name", spec.path,
         "--host", host, "--port", str(port),
-        "--dtype", spec.dtype, "--max-model-len", str(spec.max_length),
+        "--dtype", "bfloat16" if spec.dtype == "fastest" else spec.dtype, "--max-model-len", str(spec.max_length),
         "--generation-config", "vllm", "--logprobs-mode", "processed_logprobs",
     ]  # fmt: skip
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
