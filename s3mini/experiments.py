@@ -66,8 +66,15 @@ def turns_arms(profile: Profile) -> list[Arm]:
     numbers = [(s3.k, s3.turns), (middle, s3.turns), (middle, more), (small, more), (small, s3.turns)]
     return [
         Arm(f"{k}-{s3.select}-{turns}", {"s3.k": k, "s3.turns": turns} if number else {})
-        for number, (k, turns) in enumerate(numbers)
+        for number, (k, turns) in enumerate(dict.fromkeys(numbers))  # where k is small, two are one
     ]
+
+
+def reward_arms(profile: Profile) -> list[Arm]:
+    """Those of the paper, and the profile's own. GBR and GenAcc are one arm: in a group the naive RAG term cancels."""
+    own = "gen_acc" if profile.grpo.reward == "gbr" else profile.grpo.reward
+    names = dict.fromkeys(("gen_acc", "judge", "span", "em", own))
+    return [Arm(name, {} if name == own else {"grpo.reward": name}) for name in names]
 
 
 def priced(cost: float) -> dict[str, Any]:
@@ -82,10 +89,8 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     "loop": lambda _: [
         Arm("full"), Arm("no selection", SELECT), Arm("no begin", BEGIN), Arm("neither", SELECT | BEGIN)
     ],
-    # What is rewarded. GBR and GenAcc are one arm: in a group the naive RAG term cancels.
-    "reward": lambda _: [
-        Arm("gen_acc"), *(Arm(name, {"grpo.reward": name}) for name in ("judge", "span", "em"))
-    ],
+    # What is rewarded.
+    "reward": reward_arms,
     # Training questions with and without those that naive RAG answers: what is left of GBR under GRPO.
     "filter": lambda _: [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})],
     # A price for every search: accuracy against searches.

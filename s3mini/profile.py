@@ -33,7 +33,7 @@ class DataSpec(_Spec):
     corpus: str
     questions: str  # a folder: <questions>/<set>/<split>.jsonl
     sets: tuple[str, ...]
-    train_sets: tuple[str, ...]
+    train_sets: tuple[str, ...]  # a set that is named twice is drawn from twice as often
     train_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
     hub: tuple[str, ...] = ()  # what `s3mini download` fetches beside the models: names of `hub.catalogue`

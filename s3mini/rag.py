@@ -141,7 +141,9 @@ def precompute(
     parts = [
         (name, split, load_questions(profile, name, split))
         for split in splits
-        for name in (sets or (profile.data.train_sets if split == "train" else profile.data.sets))
+        for name in dict.fromkeys(
+            sets or (profile.data.train_sets if split == "train" else profile.data.sets)
+        )
     ]
     cache = RagCache()
     with tqdm(total=sum(len(part[2]) for part in parts), unit="question", disable=not progress) as bar:
@@ -261,13 +263,17 @@ def is_yes_no(question: Question) -> bool:
     return all(normalize(answer) in {"yes", "no"} for answer in question.golden_answers)
 
 
-class AllFound:
-    """Whether naive RAG's documents hold all gold ones of a question: its success where the reward is for documents."""
+class Earned:
+    """Whether naive RAG's documents earn more than half by a reward for documents: its success by that measure.
 
-    def __init__(self, bench: Bench, questions: Sequence[Question]) -> None:
+    So a passage that is found among two of no use is still to be selected.
+    """
+
+    def __init__(self, bench: Bench, questions: Sequence[Question], reward: str) -> None:
         hits = bench.retriever().search([q.stem for q in questions], bench.profile.rag.k)
+        value = DOCUMENT_REWARDS[reward]
         self._found = {
-            q.id: DOCUMENT_REWARDS["all_gold"](q, [hit.document for hit in found])
+            q.id: float(value(q, [hit.document for hit in found]) > 0.5)
             for q, found in zip(questions, hits, strict=True)
         }
 
@@ -277,12 +283,12 @@ class AllFound:
 
 
 def training_filter(
-    questions: Sequence[Question], cache: RagCache | AllFound
+    questions: Sequence[Question], cache: RagCache | Earned
 ) -> tuple[list[Question], FilterReport]:
     """The questions worth training on, in order: neither yes/no nor answered by naive RAG (paper, section 4).
 
     Naive RAG's successes are where GBR cannot be positive, and under GRPO, where GBR's second term
-    cancels, this filter is what remains of it. With `AllFound`, those whose documents it does not find.
+    cancels, this filter is what remains of it. With `Earned` its success is told by the documents it finds.
 
     Raises:
         StageError: naive RAG has not answered one of the questions.

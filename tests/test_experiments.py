@@ -111,6 +111,22 @@ def test_turns_are_in_the_papers_proportions() -> None:
     paper = changed(load_profile("mini"), {"s3.k": 8, "s3.select": 3, "s3.turns": 3})
     assert [a.name for a in ABLATIONS["turns"](paper)] == ["8-3-3", "5-3-3", "5-3-4", "3-3-4", "3-3-3"]
     assert [a.name for a in ABLATIONS["turns"](load_profile("mini"))][1:3] == ["3-2-3", "3-2-4"]
+    small = ABLATIONS["turns"](changed(paper, {"s3.k": 2, "s3.select": 2, "s3.turns": 2}))
+    assert [a.name for a in small] == [
+        "2-2-2",
+        "2-2-3",
+        "1-2-3",
+        "1-2-2",
+    ]  # three eighths and five of 2 are 1 and 2
+    assert [bool(a.settings) for a in small] == [False, True, True, True]
+
+
+def test_the_papers_rewards_are_compared_wherever_another_is_the_profiles_own() -> None:
+    mini = load_profile("mini")
+    assert [a.name for a in ABLATIONS["reward"](mini)] == ["gen_acc", "judge", "span", "em"]
+    own = {a.name: a.settings for a in ABLATIONS["reward"](changed(mini, {"grpo.reward": "gold_rank"}))}
+    assert list(own) == ["gen_acc", "judge", "span", "em", "gold_rank"] and own["gold_rank"] == {}
+    assert all(own[name] == {"grpo.reward": name} for name in list(own)[:4])
 
 
 def test_an_ablation_trains_each_arm_and_pairs_it_with_the_first(trainer: Trainer, tmp_path: Path) -> None:

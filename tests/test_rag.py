@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rag_toys
@@ -20,7 +21,7 @@ from s3mini.corpus import load_questions
 from s3mini.errors import DataError, ModelError, S3Error, StageError
 from s3mini.generator import answer_questions
 from s3mini.profile import Profile
-from s3mini.rag import RagAnswer, RagCache, is_yes_no, precompute, training_filter
+from s3mini.rag import Earned, RagAnswer, RagCache, is_yes_no, precompute, training_filter
 from s3mini.records import Document, Hit, Question, Score
 from s3mini.report.tables import rows_table
 
@@ -272,6 +273,22 @@ def test_training_filter_drops_yes_no_and_answered_ones(world: Profile, tmp_path
     ]
     assert str(report) == "60 questions: 6 yes/no and 30 that naive RAG answers dropped, 24 kept"
     assert "40%" in rows_table(report.rows)._repr_html_()
+
+
+def test_by_documents_naive_rag_succeeds_where_they_earn_more_than_half() -> None:
+    """Three are found, ``abc``: of one that is needed there are two too many, of two there is one, and of ``ax`` one is missing."""
+
+    class Three:
+        def search(self, queries: list[str], k: int) -> list[list[Hit]]:
+            return [[Hit(Document(i, i, ""), 1.0) for i in "abcd"[:k]] for _ in queries]
+
+    bench = SimpleNamespace(retriever=Three, profile=SimpleNamespace(rag=SimpleNamespace(k=3)))
+    asked = [Question(gold, gold, ("x",), {"gold_ids": list(gold)}) for gold in ("a", "ab", "ax", "xy")]
+    kept = {}
+    for reward in ("recall", "all_gold", "gold_precision", "gold_rank"):
+        kept[reward] = [q.id for q in training_filter(asked, Earned(bench, asked, reward))[0]]
+    assert kept["recall"] == kept["all_gold"] == ["ax", "xy"]
+    assert kept["gold_precision"] == kept["gold_rank"] == ["a", "ax", "xy"]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def precompute(
         cache = run(profile, sets, splits, executor=chosen)
     typer.echo(f"naive RAG: {len(cache)} answers under {profile.build}")
     if "train" in splits:
-        names = sets or profile.data.train_sets
+        names = dict.fromkeys(sets or profile.data.train_sets)
         questions = [q for name in names for q in load_questions(profile, name, "train")]
         typer.echo(str(training_filter(questions, cache)[1]))
 

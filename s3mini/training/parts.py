@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..bench import Bench, protocol_class
 from ..corpus import load_questions
 from ..profile import Profile
-from ..rag import AllFound, RagCache, precompute, training_filter
+from ..rag import Earned, RagCache, precompute, training_filter
 from ..records import Collected, Document, Episode, Hit, Question, Score
 from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
 
@@ -152,7 +152,7 @@ class PricedScorer:
 
 
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
-    """The parts of a profile and a protocol; naive RAG's cache is completed first, where an answer is to be compared with it.
+    """The parts of a profile and a protocol; naive RAG's cache is completed first, where its answers are asked for.
 
     A reward of `reward.DOCUMENT_REWARDS` values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
     is trained elsewhere, so its weights may be as coarse as the profile has them.
@@ -169,17 +169,19 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     method, value = protocol_class(protocol), DOCUMENT_REWARDS.get(reward)
     # A reward for documents asks no generator; where whole groups may be replaced, most answers would be thrown away.
     answered = value is None or not profile.grpo.resample
-    cache = precompute(profile, splits=("train",), bench=bench) if answered else RagCache()
-    if profile.grpo.filtered and method.filtered:
-        questions = training_filter(questions, cache if value is None else AllFound(bench, questions))[0]
+    filtered = profile.grpo.filtered and method.filtered
+    cache = precompute(profile, splits=("train",), bench=bench) if answered or filtered else RagCache()
+    if filtered:
+        questions = training_filter(questions, cache)[0]
+    if filtered and value:
+        questions = training_filter(questions, Earned(bench, questions, reward))[0]
     spec = bench.checkpoint(protocol, trained=False)
     # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
     others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
     kept = not profile.grpo.beta or others or method.needs_reader
-    if (
-        spec.dtype == "fastest" and not sharded
-    ):  # to sample and to read with; what is added to it needs finer weights
+    # What is fastest is for reading and writing; what training adds needs finer weights.
+    if spec.dtype == "fastest" and not sharded:
         spec = spec.model_copy(update={"dtype": "float32"})
     loaded = load_model(spec, shared=kept)
     trained = copy.deepcopy(loaded.model) if kept else loaded.model

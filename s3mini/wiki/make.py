@@ -15,7 +15,7 @@ from ..models.local import load_model
 from ..models.scripted import stops_of
 from ..profile import ROOT, Profile
 from ..runs.stages import Stage, atomic_write
-from ..training.adapters import ADAPTERS
+from ..training.adapters import ADAPTERS, CONFIG
 from ..training.parts import training_questions
 from ..training.precision import fastest, measured
 from ..training.trl import drawn
@@ -45,7 +45,11 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
         if not (adapters / ADAPTERS).exists():
             continue
         base = made[on] / "model"
-        inputs = {"model": fingerprint(base), "adapters": fingerprint(adapters)}
+        # not the card and the curve beside them
+        inputs = {
+            "model": fingerprint(base),
+            **{file: fingerprint(adapters / file) for file in (ADAPTERS, CONFIG)},
+        }
         with Stage(profile, f"models/{name}", inputs, {}) as stage:
             if not stage.done:
                 merge(base, adapters, stage.dir / "model")
