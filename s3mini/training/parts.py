@@ -152,7 +152,7 @@ class PricedScorer:
 
 
 def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", sharded: bool = False) -> Parts:
-    """The parts of a profile and a protocol; naive RAG's cache is completed first, where its answers are asked for.
+    """The parts of a profile and a protocol; naive RAG's cache is completed first, where an answer is to be compared with it.
 
     A reward of `reward.DOCUMENT_REWARDS` values the documents, any other an answer. ``sharded``: the model only rolls out, and a copy of it
     is trained elsewhere, so its weights may be as coarse as the profile has them.
@@ -169,12 +169,10 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     method, value = protocol_class(protocol), DOCUMENT_REWARDS.get(reward)
     # A reward for documents asks no generator; where whole groups may be replaced, most answers would be thrown away.
     answered = value is None or not profile.grpo.resample
-    filtered = profile.grpo.filtered and method.filtered
-    cache = precompute(profile, splits=("train",), bench=bench) if answered or filtered else RagCache()
-    if filtered:
-        questions = training_filter(questions, cache)[0]
-    if filtered and value:
-        questions = training_filter(questions, Earned(bench, questions, reward))[0]
+    cache = precompute(profile, splits=("train",), bench=bench) if answered else RagCache()
+    if profile.grpo.filtered and method.filtered:
+        success = cache if value is None else Earned(bench, questions, reward)
+        questions = training_filter(questions, success)[0]
     spec = bench.checkpoint(protocol, trained=False)
     # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).

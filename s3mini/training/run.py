@@ -65,6 +65,7 @@ class Training(TrainerCallback):
         """From the checkpoint, or the start, to the last step."""
         parts, main = self._own, self._processes.main
         spec = settled(self._spec, parts.model, self.folder, self._processes)
+        self._share.narrow = spec.precision == "bfloat16" and parts.model.device.type == "cpu"
         done = updates(self._checkpoint) // spec.num_iterations if self._checkpoint else 0
         # Sharded, a model can roll out nothing: the parts keep a whole one, brought up to date before each rollout.
         model = copy.deepcopy(parts.model).float() if self._processes.sharded else parts.model

@@ -41,7 +41,7 @@ class Share:
         self._groups: dict[int, list[tuple[Episode, Outcome]]] = {}  # this step's, in TRL's order
         self._playing: Sequence[int] = ()  # the groups that the loop has been called for
         self._wasted = 0
-        self._narrow = False  # sample in bfloat16
+        self.narrow = False  # whether episodes are sampled in bfloat16
         self._seconds_rollout = self._seconds_score = 0.0
 
     def around(self, loop: RolloutFunc, recorder: Recorder | None) -> RolloutFunc:
@@ -49,7 +49,6 @@ class Share:
 
         def share(prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
             self._take_weights(trainer)
-            self._narrow = trainer.args.bf16 and trainer.args.use_cpu
             step = trainer.state.global_step // self._spec.num_iterations + 1
             asked = self._processes.everywhere(lambda: [prompt[-1]["id"] for prompt in prompts])
             self._before = Counter(i for ids in asked[: self._processes.rank] for i in ids)
@@ -107,7 +106,7 @@ class Share:
     def run(self, *given: Any, **named: Any) -> list[Episode]:
         """`Engine.run`, a question's episodes numbered on from those that earlier processes run."""
         started = time.perf_counter()
-        with unwrapped(self._own.model), in_bfloat16(self._own.model) if self._narrow else nullcontext():
+        with unwrapped(self._own.model), in_bfloat16(self._own.model) if self.narrow else nullcontext():
             episodes = self._own.engine.run(*given, **(named | {"before": self._before}))
         self._seconds_rollout += time.perf_counter() - started
         return episodes
