@@ -43,18 +43,19 @@ def chained(bench: Bench, questions: Iterable[Question]) -> Question:
     """
     retriever, k = bench.retriever(), max(bench.profile.rag.k, bench.profile.s3.begin_k)
     for question in questions:
-        if len(question.gold_ids) == 2:
-            first, second = (bench.documents[i] for i in question.gold_ids)
-            if second.title not in first.text or second.title in question.stem:
-                continue
-            asked, named = (
-                [hit.document.id for hit in hits]
-                for hits in retriever.search([question.stem, second.title], k)
-            )
-            if asked[0] == first.id and second.id not in asked and named[0] == second.id:
-                answers = bench.answer([question], [Collected((first, second))])
-                if bench.score(answers, [question])[0].gen_acc:
-                    return question
+        if len(question.gold_ids) != 2:
+            continue
+        first, second = (bench.documents[i] for i in question.gold_ids)
+        if second.title not in first.text or second.title in question.stem:
+            continue
+        asked, named = (
+            [hit.document.id for hit in hits] for hits in retriever.search([question.stem, second.title], k)
+        )
+        if asked[0] != first.id or second.id in asked or named[0] != second.id:
+            continue
+        answers = bench.answer([question], [Collected((first, second))])
+        if bench.score(answers, [question])[0].gen_acc:
+            return question
     raise DataError(
         "none of these questions needs, and gets by its second gold document's title, a second search"
     )

@@ -30,9 +30,11 @@ def attend(
     """Attention for one new token per row as two batched products; anything else goes to SDPA.
 
     The fused kernels are made for many queries: for a single one, on a CPU, two products take half the
-    time, and grouped heads need no repeated keys. In bfloat16 the products would copy the cache, of which the rows seen are
-    a part with gaps: there SDPA is given each group's heads as its queries, a third of the time. Shapes: query ``[n, heads, 1, d]``, key and value
-    ``[n, kv_heads, span, d]``, mask (additive) ``[n, 1, 1, span]``; returns ``[n, 1, heads, d]``.
+    time, and grouped heads need no repeated keys. In bfloat16 the products would copy the cache, of which the columns seen
+    are a part with gaps: there SDPA is given each group's heads as its queries, a third of the time.
+
+    Shapes: query ``[n, heads, 1, d]``, key and value ``[n, kv_heads, span, d]``, mask (additive) ``[n, 1, 1, span]``;
+    returns ``[n, 1, heads, d]``.
     """
     n, heads, steps, size = query.shape
     if steps > 1:

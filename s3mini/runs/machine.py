@@ -6,10 +6,11 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .. import __version__
 
@@ -21,6 +22,8 @@ LIBRARIES = (
 )  # fmt: skip
 LOAD = Path("/proc/loadavg")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+WORTH = 1.5
+"""Times by which bfloat16 has to be faster: less is no reason for digits other than most machines'."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -31,6 +34,11 @@ def versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
     return installed
+
+
+def faster_type(seconds: Mapping[str, float], worth: float = WORTH) -> Literal["float32", "bfloat16"]:
+    """ "bfloat16" where the same work, timed in both types, is more than ``worth`` times as fast in it."""
+    return "bfloat16" if seconds["bfloat16"] * worth < seconds["float32"] else "float32"
 
 
 def cores() -> int:

@@ -2,8 +2,8 @@
 
 Processors with bfloat16 instructions (AVX-512 BF16, AMX) multiply in it up to 2.6 times as fast; others emulate it, and small
 models lose more by the casts than they gain. So it is measured, once at the start of a run, like FAISS' threshold in
-`retrieval.dense`. Weights, gradients, AdamW's moments, softmax and loss are float32 in any case. Episodes are sampled in that precision, too (on
-GPUs in that of the weights, or by vLLM). On GPUs nothing is measured: there it is bfloat16.
+`retrieval.dense`. Weights, gradients, AdamW's moments, softmax and loss are float32 in any case. Episodes are sampled in what was
+measured, too. On GPUs nothing is measured: there it is bfloat16, and episodes are sampled in the precision of the weights, or by vLLM.
 """
 
 import json
@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..profile import GrpoSpec
+from ..runs.machine import faster_type
 from ..runs.processes import Processes
 from ..runs.stages import atomic_write
 from .trainer import completion_logprobs
@@ -44,7 +45,7 @@ def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Pro
 
 def fastest(seconds: Mapping[str, float]) -> str:
     """The precision to work in where a pass takes so long in each (`measured`)."""
-    return "bfloat16" if seconds["bfloat16"] * GAIN < seconds["float32"] else "float32"
+    return faster_type(seconds, GAIN)
 
 
 def measured(model: PreTrainedModel, rows: int = 2, length: int = 512) -> dict[str, float]:
