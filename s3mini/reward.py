@@ -319,16 +319,33 @@ def gold_precision(question: Question, documents: Sequence[Document]) -> float:
     return sum(recall(question, [document]) > 0 for document in documents) / len(documents)
 
 
+def gold_f1(question: Question, documents: Sequence[Document]) -> float:
+    """Harmonic mean of ``documents``' precision and `recall`, in [0, 1]: 2 h / (g + n), of which h are among the g gold ones.
+
+    Unlike `gold_precision` it says of every document whether it was right to hand it on. Without known gold documents
+    it is 0 unless an answer is found, and g is 1.
+    """
+    if not documents or not (found := recall(question, documents)):
+        return 0.0
+    hits = sum(recall(question, [document]) > 0 for document in documents)
+    precision = hits / len(documents)
+    return 2 * precision * found / (precision + found)
+
+
 DOCUMENT_REWARDS: dict[str, Callable[[Question, Sequence[Document]], float]] = {
     "recall": recall,
     "all_gold": lambda question, documents: float(recall(question, documents) == 1.0),
     "gold_precision": gold_precision,
     "gold_rank": gold_precision,
+    "gold_f1": gold_f1,
+    "f1_rank": gold_f1,
 }
+RANKED = ("gold_rank", "f1_rank")
 """Name -> a reward of the documents alone, whatever the generator makes of them. By "recall" half of what a question needs earns
 half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it. "gold_rank" pays half of that, and half for
 how near the queries came (`nearness`), which `training.parts.RankScorer` adds: where hardly one episode finds all, it tells the
-others apart."""
+others apart. "gold_f1" pays for each document rightly kept or left out, found all or not, and "f1_rank" is to it as
+"gold_rank" to "gold_precision" (`RANKED`)."""
 
 
 def nearness(question: Question, rankings: Iterable[Sequence[str]]) -> float:

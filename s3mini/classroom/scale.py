@@ -5,7 +5,6 @@ and documents *made* from the profile's: blends of pairs of its vectors, and doc
 Each size is measured in a process of its own, so that memory is that size's alone.
 """
 
-import ctypes
 import gc
 import json
 import os
@@ -30,7 +29,7 @@ from ..retrieval.encoder import Encoder, Vectors
 from ..retrieval.flat import IDS, INDEX, DType, join, open_flat, stored, weight
 from ..retrieval.lexical import FOLDER, LexicalRetriever, build_lexical
 from ..retrieval.store import DocumentStore, build_store, ids_json
-from ..runs.machine import cap_threads, machine, versions
+from ..runs.machine import cap_threads, give_back_memory, machine, versions
 from . import theory
 from .study import best_time, enlarge, mixed_queries
 
@@ -78,7 +77,7 @@ def grown_documents(documents: Sequence[Document], number: int, seed: int, path:
 def memory() -> dict[str, int]:
     """Bytes this process keeps for itself ("own") and has mapped from files ("mapped", which others can share)."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed, given back
+    give_back_memory()
     lines = Path("/proc/self/status").read_text().splitlines()
     values = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
     return {what: int(values[key][0]) * 1024 for what, key in (("own", "RssAnon"), ("mapped", "RssFile"))}

@@ -12,6 +12,7 @@ and copied, which covers the members of a GRPO group at the start and for as lon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..errors import ModelError
 from .base import Sample, Session
 from .kv_cache import ATTENTION, RowCache
 from .stops import Stops
@@ -61,7 +63,8 @@ def choose(
         cdf = logprobs.exp().cumsum(-1, dtype=torch.float64)
         # A draw just below 1 must land below the total, whatever rounding made of it.
         target = draws.to(cdf)[:, None].clamp(max=1 - 1e-6) * cdf[:, -1:]
-        ids = torch.searchsorted(cdf, target, right=True)
+        # Among numbers that are none every search ends behind the last; the caller is shown their log-probability.
+        ids = torch.searchsorted(cdf, target, right=True).clamp(max=cdf.shape[-1] - 1)
     else:
         ids = logprobs.argmax(-1, keepdim=True)
     return ids[:, 0], logprobs.gather(-1, ids)[:, 0]
@@ -231,6 +234,11 @@ class LocalSession(Session):
                 turn = turns[row]
                 if turn.left == 0:
                     continue  # finished rows ride along until the next gather; what they sample is dropped
+                if math.isnan(logprob):
+                    raise ModelError(
+                        f"the model's next-token probabilities are not numbers after {len(self.ids[row])} tokens: "
+                        "are its weights whole, and its dtype wide enough? Try dtype: float32"
+                    )
                 turn.ids.append(token)
                 turn.logprobs.append(logprob)
                 turn.stopped = finder(token, turn.ids)

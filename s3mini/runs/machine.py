@@ -1,5 +1,6 @@
 """The machine and the software a result was made with, how many threads to use on it, and what must not leave it."""
 
+import ctypes
 import locale
 import os
 import platform
@@ -84,6 +85,12 @@ def cap_threads(threads: int | None = None) -> int:
     elif capped > 1 and not any(name in os.environ for name in WAITING) and 0 < busy() > cores() - capped:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when a library begins; alone it costs a tenth
     return capped
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed. glibc keeps it: a step of many sizes leaves gaps that the next cannot use."""
+    with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def busy(looks: int = 5, seconds: float = 0.01) -> int:

@@ -15,7 +15,7 @@ from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import Earned, RagCache, precompute, training_filter
 from ..records import Collected, Document, Episode, Hit, Question, Score
-from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
+from ..reward import DOCUMENT_REWARDS, RANKED, Reward, gbr, nearness, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,6 +40,8 @@ class Outcome:
 
 
 Scorer = Callable[[Sequence[Episode]], list[Outcome]]
+FAILED = ("invalid", "length")
+"""Ends of episodes whose last turn was in no valid form, or was cut."""
 
 
 @dataclass
@@ -109,7 +111,8 @@ class DocumentScorer(AnswerScorer):
 class RankScorer:
     """Half of what another scorer says, and half `reward.nearness` of what the loop began with and of an episode's queries.
 
-    Not of the question itself to that depth: a query would earn nothing before it is better than that.
+    Not of the question itself to that depth: a query would earn nothing before it is better than that. An episode that ends
+    by a turn in no valid form earns nothing: paid for what it had collected, the form is soon lost.
     """
 
     scorer: Scorer
@@ -125,7 +128,8 @@ class RankScorer:
         outcomes = []
         for e, queries, outcome in zip(episodes, asked, self.scorer(episodes), strict=True):
             near = nearness(e.question, [_ids(e.start), *(ranked[query] for query in queries)])
-            outcomes.append(replace(outcome, reward=(outcome.reward + near) / 2))
+            reward = 0.0 if e.end in FAILED else (outcome.reward + near) / 2
+            outcomes.append(replace(outcome, reward=reward))
         return outcomes
 
 
@@ -194,7 +198,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
         if value
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
-    if reward == "gold_rank":
+    if reward in RANKED:
         scorer = RankScorer(scorer, bench.retriever(method.retriever))
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import weakref
 from pathlib import Path
@@ -224,6 +225,16 @@ def test_sampling_follows_the_distribution() -> None:
     assert choose(logits[:1], 0.0, None)[0].item() == 0
     edges = torch.tensor([0.0, 1 - 2**-53])
     assert choose(torch.tensor([[-1e9, 0.0, 0.0, -1e9]] * 2), 1.0, edges)[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_says_no_numbers_is_told_so(temperature: float) -> None:
+    broken = toy_local(7)
+    with torch.no_grad():
+        broken.model.get_input_embeddings().weight[30] = math.nan
+    session = broken.start([[5, 6, 7], [5, 30, 7]], [1, 2])
+    with pytest.raises(ModelError, match="not numbers after 3 tokens.*float32"):
+        session.sample([0, 1], 4, temperature)
 
 
 def test_random_numbers_are_even_and_do_not_repeat() -> None:

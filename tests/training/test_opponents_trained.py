@@ -72,6 +72,8 @@ def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
     scorer = replace(scorer, value=DOCUMENT_REWARDS["gold_precision"])
     gold_alone = episode(context=tuple(d for d in DOCUMENTS if d.id in GOLD.gold_ids))
     assert [o.reward for o in scorer([*episodes, gold_alone])] == [0.0, 0.0, pytest.approx(2 / 3), 1.0]
+    scorer = replace(scorer, value=DOCUMENT_REWARDS["gold_f1"])
+    assert [o.reward for o in scorer([*episodes, gold_alone])] == pytest.approx([2 / 3, 0.0, 0.8, 1.0])
 
 
 class Rankings:
@@ -104,6 +106,8 @@ def test_ranks_tell_apart_episodes_that_all_fail() -> None:
     rewards = [outcome.reward for outcome in scorer(episodes)]
     # the loop began with a: half of nearness, a quarter of the reward
     assert rewards == pytest.approx([0.25, 0.25, 0.25 + 1 / 12, 0.25 + 1 / 8, 0.5 + 0.25 + 1 / 8])
+    broken = [replace(episodes[-1], end=end) for end in ("invalid", "length", "turns")]
+    assert [o.reward for o in scorer(broken)] == [0.0, 0.0, rewards[-1]], "the form would be lost"
     shallow = replace(scorer, depth=2)
     assert [o.reward for o in shallow(episodes[:4])] == [0.25] * 4
 
