@@ -284,7 +284,7 @@ def _read(path: Path) -> dict[str, Any]:
     base = raw.pop("extends", None)
     if base is None:
         return raw
-    if base not in available() or base == path.stem:
+    if base not in available() or path.resolve() == (PROFILES / f"{base}.yaml").resolve():
         raise ProfileError(f"{path}: extends {base!r}: choose one of {', '.join(available())}")
     return _merged(_read(PROFILES / f"{base}.yaml"), raw)
 

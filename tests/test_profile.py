@@ -120,6 +120,9 @@ def test_a_profile_may_extend_another(tmp_path: Path) -> None:
     path.write_text("extends: mini\nname: mine\ns3: {k: 6}\n")
     mine, mini = load_profile(str(path)), load_profile("mini")
     assert (mine.name, mine.s3.k, mine.s3.turns, mine.grpo) == ("mine", 6, mini.s3.turns, mini.grpo)
+    namesake = tmp_path / "mini.yaml"
+    namesake.write_text("extends: mini\ns3: {k: 6}\n")
+    assert load_profile(str(namesake)).s3.k == 6, "one's own mini.yaml may extend the shipped one"
     path.write_text("extends: nothing\n")
     with pytest.raises(ProfileError, match="extends 'nothing'"):
         load_profile(str(path))
