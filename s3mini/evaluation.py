@@ -70,6 +70,8 @@ def evaluate(
         raise DataError(f"profile {profile.name}: no question set to evaluate on (data.sets, or --sets)")
     bench = bench or Bench(profile, seed, searcher)
     questions = {name: load_questions(profile, name, "test") for name in chosen}
+    for name in names:
+        METHODS[name].inputs(bench)  # what is not there is told before hours of answering, not after
     answers: dict[str, dict[str, list[Answer]]] = {}
     total = (len(names) + ("s3" in names)) * sum(map(len, questions.values()))
     with tqdm(total=total, unit="answer", disable=not progress) as bar:

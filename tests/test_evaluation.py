@@ -262,7 +262,8 @@ def test_what_the_judge_added_can_be_seen(run: Run) -> None:
 def test_without_a_trained_searcher_it_says_what_to_run(run: Run) -> None:
     run.bench._searcher = {}
     with pytest.raises(StageError, match="s3mini train"):
-        run(["s3"])
+        run(["direct", "s3"])
+    assert run.asked == 0, "nothing was answered before"
 
 
 @pytest.mark.parametrize(
