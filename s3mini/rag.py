@@ -266,7 +266,7 @@ def is_yes_no(question: Question) -> bool:
 class Earned:
     """Whether naive RAG's documents earn more than half by a reward for documents: its success by that measure.
 
-    So a passage that is found among two of no use is still to be selected.
+    So by `gold_precision` a passage that is found among two of no use is still to be selected.
     """
 
     def __init__(self, bench: Bench, questions: Sequence[Question], reward: str) -> None:

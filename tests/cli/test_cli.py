@@ -160,6 +160,22 @@ def test_a_missing_extra_says_what_to_install(run: Run, monkeypatch: pytest.Monk
     assert "pip install 's3mini[train]'" in err
 
 
+@pytest.mark.parametrize("command", ["index", "precompute", "train", "evaluate", "experiment", "reproduce"])
+def test_what_comes_in_wheels_is_there_and_new_before_it_is_worked_with(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else adapters that came with a new version would train on from the model of the old ones, in silence."""
+
+    def parts(profile: Any) -> None:
+        raise RetrievalError(f"made for {profile.name}, {profile.s3.k}")
+
+    stand_in(monkeypatch, "s3mini.wiki.make", parts=parts)
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: wiki\nname: own\ns3: {k: 7}\n")
+    code, _, err = run(command, "--profile", str(own))
+    assert code == 1 and "made for wiki, 7" in err
+
+
 def test_the_best_searcher_is_found(root: Path) -> None:
     def make(folder: str) -> Path:
         (root / folder).mkdir(parents=True)
