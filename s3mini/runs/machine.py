@@ -25,6 +25,7 @@ LOAD = Path("/proc/loadavg")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 WORTH = 1.5
 """Times by which bfloat16 has to be faster: less is no reason for digits other than most machines'."""
+_held = 0
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -87,10 +88,24 @@ def cap_threads(threads: int | None = None) -> int:
     return capped
 
 
-def give_back_memory() -> None:
-    """Return to the system what was freed. glibc keeps it: a step of many sizes leaves gaps that the next cannot use."""
+def give_back_memory(beyond: int = 0) -> None:
+    """Return to the system what was freed, where this process holds ``beyond`` bytes more than when it last did so.
+
+    glibc keeps it: tensors of many sizes leave gaps that the next ones do not fit in.
+    """
+    global _held
+    if beyond and _resident() < _held + beyond:
+        return
     with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such call
         ctypes.CDLL(None).malloc_trim(0)
+    _held = _resident()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def busy(looks: int = 5, seconds: float = 0.01) -> int:

@@ -25,6 +25,8 @@ from torch.distributed.tensor import DTensor
 from transformers import DynamicCache, PreTrainedModel
 from trl import GRPOTrainer
 
+from ..runs.machine import give_back_memory
+
 PROMPT_KEYS = ("prompt_ids", "prompt_mask")
 COMPLETION_KEYS = (
     "completion_ids", "completion_mask", "tool_mask", "old_per_token_logps", "ref_per_token_logps",
@@ -222,6 +224,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
+        give_back_memory(beyond=1 << 30)  # of the micro-batch before: else a whole update's gaps add up
         alone = self.accelerator.num_processes == 1 and not self._dist.is_fsdp
         idle = alone and self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
         if idle and model.training and not inputs["advantages"].any():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,16 @@ from hypothesis import strategies as st
 import s3mini.profile
 from s3mini.errors import StageError
 from s3mini.profile import Profile, load_profile
-from s3mini.runs.machine import THREAD_VARIABLES, WAITING, cap_threads, cores, machine, versions
+from s3mini.runs.machine import (
+    THREAD_VARIABLES,
+    WAITING,
+    _resident,
+    cap_threads,
+    cores,
+    give_back_memory,
+    machine,
+    versions,
+)  # fmt: skip
 from s3mini.runs.stages import JsonlLog, Stage, atomic_dir, atomic_write, plain, read_manifest, stage_times
 
 
@@ -351,6 +361,29 @@ def test_threads_are_capped_at_what_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert cap_threads(2) == 2
     assert os.environ["MKL_NUM_THREADS"] == "2"
     assert cap_threads(8) == 3, "the caller's environment is a cap as well"
+
+
+def test_memory_is_given_back_where_enough_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[int] = []
+    monkeypatch.setattr(
+        "s3mini.runs.machine.ctypes",
+        SimpleNamespace(CDLL=lambda _: SimpleNamespace(malloc_trim=trimmed.append)),
+    )
+    held = iter(
+        [50, 60, 69, 70, 40, 49]
+    )  # once where nothing is done, twice where it is; never for no bounds
+    monkeypatch.setattr("s3mini.runs.machine._resident", lambda: next(held))
+    give_back_memory()
+    for _ in range(4):
+        give_back_memory(beyond=20)
+    assert len(trimmed) == 2 and next(held, None) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process holds")
+def test_what_a_process_holds_is_known() -> None:
+    before = _resident()
+    block = bytearray(os.urandom(1 << 20)) * 64
+    assert _resident() - before > len(block) // 2
 
 
 @pytest.mark.parametrize(
