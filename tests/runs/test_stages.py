@@ -29,7 +29,7 @@ from s3mini.runs.machine import (
     give_back_memory,
     machine,
     versions,
-)  # fmt: skip
+)
 from s3mini.runs.stages import JsonlLog, Stage, atomic_dir, atomic_write, plain, read_manifest, stage_times
 
 
@@ -369,9 +369,7 @@ def test_memory_is_given_back_where_enough_was_taken(monkeypatch: pytest.MonkeyP
         "s3mini.runs.machine.ctypes",
         SimpleNamespace(CDLL=lambda _: SimpleNamespace(malloc_trim=trimmed.append)),
     )
-    held = iter(
-        [50, 60, 69, 70, 40, 49]
-    )  # once where nothing is done, twice where it is; never for no bounds
+    held = iter([50, 60, 69, 70, 40, 49])  # looked at after each trim, and before each that may be
     monkeypatch.setattr("s3mini.runs.machine._resident", lambda: next(held))
     give_back_memory()
     for _ in range(4):
