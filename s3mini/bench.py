@@ -127,6 +127,11 @@ class Bench:
             f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder"
         )
 
+    def start(self, protocol: str) -> ModelSpec:
+        """The model that training begins with: the one as it came, unless the profile names what it had learnt before."""
+        model, path = self.checkpoint(protocol, trained=False), method_spec(self.profile, protocol).start
+        return model if path is None else model.model_copy(update={"path": path})
+
     def engine(
         self,
         protocol: str,
@@ -231,15 +236,14 @@ class Bench:
         }
         return inputs, {role: getattr(profile, role).model_dump(exclude=WHO_AND_HOW_FAST) for role in roles}
 
-    def searcher_depends_on(self, protocol: str, trained: bool) -> dict[str, str]:
-        """What a protocol's episodes depend on beside the questions: retriever, searcher, the protocol's numbers."""
-        spec = self.checkpoint(protocol, trained)
+    def searcher_depends_on(self, protocol: str, spec: ModelSpec) -> dict[str, str]:
+        """What a protocol's episodes depend on beside the questions: retriever, searcher ``spec``, the protocol's numbers."""
         kind = protocol_class(protocol).retriever or self.profile.retrieval.kind
         numbers = self.profile.s3 if protocol == "s3" else method_spec(self.profile, protocol)
         return {
             "retriever": self.retriever_depends_on(kind),
             "searcher": self.fingerprint(spec),
-            "protocol": f"{protocol} {numbers.model_dump_json(exclude={'model', 'checkpoint'})} {spec.wordings}",
+            "protocol": f"{protocol} {numbers.model_dump_json(exclude={'model', 'checkpoint', 'start'})} {spec.wordings}",
         }
 
     def retriever_depends_on(self, kind: str) -> str:

@@ -86,7 +86,7 @@ def episodes(
         return [Collected(e.context, e, (e.answer or "") if own else None) for e in played]
 
     def inputs(bench: Bench) -> dict[str, str]:
-        return bench.searcher_depends_on(protocol, trained)
+        return bench.searcher_depends_on(protocol, bench.checkpoint(protocol, trained))
 
     return Method(name, about, collect, inputs, seeded=trained, replays=replays)
 

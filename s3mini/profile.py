@@ -139,12 +139,14 @@ class S3Spec(_Spec):
 class MethodSpec(_Spec):
     """A method of the table beside s3, by its protocol's name: what differs from the profile's own.
 
-    ``model`` None is the searcher's; ``checkpoint`` is its trained weights (a folder or a hub name), if it has any.
+    ``model`` None is the searcher's; ``checkpoint`` is its trained weights (a folder or a hub name), if it has any. Training begins
+    at ``model``, or at ``start``, where that is what a training before this one made of it.
     ``k`` documents a search, at most ``turns`` searches; None is the protocol's own number.
     """
 
     model: ModelSpec | None = None
     checkpoint: str | None = None
+    start: str | None = None
     k: int | None = Field(None, ge=1)
     turns: int | None = Field(None, ge=1)
     max_turn_tokens: int = Field(500, ge=8)

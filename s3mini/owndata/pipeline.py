@@ -179,7 +179,11 @@ def _start(base: Profile, searcher: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     model = (spec.model or base.searcher).model_copy(update={"path": path})
-    return {"protocols.s3.model": model.model_dump(mode="json"), "protocols.s3.checkpoint": None}
+    return {
+        "protocols.s3.model": model.model_dump(mode="json"),
+        "protocols.s3.checkpoint": None,
+        "protocols.s3.start": None,
+    }
 
 
 def _short(path: Path, profile: Profile) -> str:

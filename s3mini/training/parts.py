@@ -15,7 +15,7 @@ from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import Earned, RagCache, precompute, training_filter
 from ..records import Collected, Document, Episode, Hit, Question, Score
-from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
+from ..reward import DOCUMENT_REWARDS, RANKED, Reward, gbr, nearness, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -177,7 +177,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     if profile.grpo.filtered and method.filtered:
         success = cache if value is None else Earned(bench, questions, reward)
         questions = training_filter(questions, success)[0]
-    spec = bench.checkpoint(protocol, trained=False)
+    spec = bench.start(protocol)
     # The model as it was is kept where somebody reads it: the measured KL, a generator or judge of the same weights,
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
     others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
@@ -198,7 +198,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
         if value
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
-    if reward == "gold_rank":
+    if reward in RANKED:
         scorer = RankScorer(scorer, bench.retriever(method.retriever))
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 
@@ -209,7 +209,7 @@ def identity(
     """Everything a run depends on: inputs by content, settings by value."""
     bench = Bench(profile)
     inputs, settings = bench.depends_on(training_questions(profile))
-    inputs |= bench.searcher_depends_on(protocol, trained=False)
+    inputs |= bench.searcher_depends_on(protocol, bench.start(protocol))
     # These came later: switched off, older runs stay valid.
     off = {key for key in ("search_cost", "share_prompts") if not getattr(profile.grpo, key)}
     settings |= {

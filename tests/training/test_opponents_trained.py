@@ -16,7 +16,7 @@ from s3mini.profile import load_profile
 from s3mini.records import Collected, Document, Episode, Hit, Question, Turn
 from s3mini.reward import DOCUMENT_REWARDS, Judge, Reward, gold_precision, nearness, recall
 from s3mini.runs.stages import read_manifest
-from s3mini.training.parts import AnswerScorer, DocumentScorer, RankScorer
+from s3mini.training.parts import AnswerScorer, DocumentScorer, RankScorer, identity
 from s3mini.training.recorder import Played, shown_episodes, step_record
 
 GOLD = Question("q", "Where?", ("Tarn",), {"gold_ids": ["a", "b"]})
@@ -72,6 +72,8 @@ def test_deepretrieval_is_rewarded_for_what_it_found() -> None:
     scorer = replace(scorer, value=DOCUMENT_REWARDS["gold_precision"])
     gold_alone = episode(context=tuple(d for d in DOCUMENTS if d.id in GOLD.gold_ids))
     assert [o.reward for o in scorer([*episodes, gold_alone])] == [0.0, 0.0, pytest.approx(2 / 3), 1.0]
+    scorer = replace(scorer, value=DOCUMENT_REWARDS["gold_f2"])
+    assert [o.reward for o in scorer([*episodes, gold_alone])] == pytest.approx([5 / 9, 0.0, 10 / 11, 1.0])
 
 
 class Rankings:
@@ -159,6 +161,19 @@ def test_a_trained_opponent_is_this_seeds_run_else_the_named_checkpoint(
     (folder / "config.json").write_text("{}")
     assert Bench(named).checkpoint("search-r1", True).path == str(folder.resolve())
     assert Bench(named, searcher=tmp_path).checkpoint("search-r1", False).path == named.searcher.path
+
+
+def test_training_begins_where_the_profile_says_and_the_untrained_searcher_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
+    make_world(tmp_path)
+    plain, begun = grpo_profile(), grpo_profile(**{"protocols.s3.start": "hub/begun"})
+    assert Bench(plain).start("s3") == plain.searcher
+    assert Bench(begun).start("s3") == begun.searcher.model_copy(update={"path": "hub/begun"})
+    assert Bench(begun).start("search-r1") == Bench(begun).checkpoint("s3", trained=False) == plain.searcher
+    inputs, changed = (identity(profile, 0, "s3", "gbr")[0] for profile in (plain, begun))
+    assert {key for key in inputs if inputs[key] != changed[key]} == {"searcher"}
 
 
 def test_each_protocol_has_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

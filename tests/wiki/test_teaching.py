@@ -268,20 +268,19 @@ def test_shipped_adapters_become_whole_models_and_are_merged_anew_when_they_chan
     monkeypatch.setattr("s3mini.profile.ROOT", tmp_path)
     profile = load_profile("smoke")
     assert parts(profile, shipped) == [fetched], "nothing ships yet"
+    made = tmp_path / "build" / "wiki" / "models" / "reader"
 
     def weights(learning_rate: float) -> bytes:
         shown = [Sequences((5, 6, 7, 8), (0, 1, 1, 1))] * 2
         teach(toy_local().model, shown, shipped / "reader", rank=2, learning_rate=learning_rate, batch=1)
         _, whole = parts(profile, shipped)
-        assert whole == tmp_path / "build" / "smoke" / "models" / "reader"
+        assert whole == made, "where the paths of `wiki` lead, whatever a profile that extends it is called"
         return (whole / "model" / "model.safetensors").read_bytes()
 
     assert weights(1e-2) != weights(3e-2)
-    before = (profile.build / "models" / "reader" / "model" / "model.safetensors").stat().st_mtime_ns
+    before = (made / "model" / "model.safetensors").stat().st_mtime_ns
     parts(profile, shipped)
-    assert (
-        profile.build / "models" / "reader" / "model" / "model.safetensors"
-    ).stat().st_mtime_ns == before, "found again"
+    assert (made / "model" / "model.safetensors").stat().st_mtime_ns == before, "found again"
 
 
 def test_the_card_says_what_the_record_of_the_reader_says() -> None:
