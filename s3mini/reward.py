@@ -319,33 +319,16 @@ def gold_precision(question: Question, documents: Sequence[Document]) -> float:
     return sum(recall(question, [document]) > 0 for document in documents) / len(documents)
 
 
-def gold_f2(question: Question, documents: Sequence[Document]) -> float:
-    """F2 of ``documents``: the mean of precision and `recall` in which recall weighs four times; in [0, 1].
-
-    ``5 P R / (4 P + R)`` (van Rijsbergen 1979). A document too many costs little, one that is missing much, so a doubtful
-    one is worth handing on; and unlike by `gold_precision`, half of what is needed is told from nothing.
-    """
-    if not (found := recall(question, documents)):
-        return 0.0
-    precision = sum(recall(question, [document]) > 0 for document in documents) / len(documents)
-    return 5 * precision * found / (4 * precision + found)
-
-
 DOCUMENT_REWARDS: dict[str, Callable[[Question, Sequence[Document]], float]] = {
     "recall": recall,
     "all_gold": lambda question, documents: float(recall(question, documents) == 1.0),
     "gold_precision": gold_precision,
     "gold_rank": gold_precision,
-    "gold_f2": gold_f2,
-    "f2_rank": gold_f2,
 }
 """Name -> a reward of the documents alone, whatever the generator makes of them. By "recall" half of what a question needs earns
 half, so that asking for that half becomes a habit; "all_gold" pays for the whole, and "gold_precision" less for each document beside it. "gold_rank" pays half of that, and half for
 how near the queries came (`nearness`), which `training.parts.RankScorer` adds: where hardly one episode finds all, it tells the
-others apart. "gold_f2" pays for each document rightly kept or left out, found all or not, and "f2_rank" is to it as
-"gold_rank" to "gold_precision"."""
-RANKED = ("gold_rank", "f2_rank")
-"""Rewards that a `nearness` is half of."""
+others apart."""
 
 
 def nearness(question: Question, rankings: Iterable[Sequence[str]]) -> float:

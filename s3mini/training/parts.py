@@ -15,7 +15,7 @@ from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import Earned, RagCache, precompute, training_filter
 from ..records import Collected, Document, Episode, Hit, Question, Score
-from ..reward import DOCUMENT_REWARDS, RANKED, Reward, gbr, nearness, recall
+from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -198,7 +198,7 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
         if value
         else AnswerScorer(bench, Reward(reward, cache.lookup), cache, method.own_answer)
     )
-    if reward in RANKED:
+    if reward == "gold_rank":
         scorer = RankScorer(scorer, bench.retriever(method.retriever))
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 
