@@ -295,3 +295,17 @@ def test_the_card_says_what_the_record_of_the_reader_says() -> None:
         assert f"| {name} | {' | '.join(cells)} |" in card
     assert sum(f.stat().st_size for f in folder.iterdir()) < 10e6
     assert len((folder / CURVE).read_text().splitlines()) == 84
+
+
+def test_the_card_says_what_the_record_of_the_trained_searcher_says() -> None:
+    record = json.loads((ROOT / SHIPPED / "s3" / "record.json").read_text(encoding="utf-8"))["evaluation"]
+    card = (ROOT / "data/wiki/README.md").read_text(encoding="utf-8")
+    methods = ("naive RAG", "cold start", "searching", "trained", "gold documents")
+    gains = [record["difference"][f"trained - {other}"] for other in ("cold start", "naive RAG")]
+    for name in (*load_profile("wiki").data.sets, "average"):
+        cells = [
+            str(gains[0][name]["n"]),
+            *(f"{record['gen_acc'][method][name]:.3f}" for method in methods),
+            *("{:+.3f} [{:+.3f}, {:+.3f}]".format(gain[name]["mean"], *gain[name]["ci95"]) for gain in gains),
+        ]
+        assert f"| {name if name == 'average' else f'`{name}`'} | {' | '.join(cells)} |" in card
