@@ -17,7 +17,7 @@ bin     := $(VENV)/bin
 ready   := $(VENV)/.ready
 vllm    := .venv-vllm
 xdist   := $(bin)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
-# Two at a time, on the cores of one: threads that wait for each other sleep meanwhile, or both take several times as long.
+# Two at a time take turns on the same cores: threads that wait sleep meanwhile, or both take several times as long.
 nbval   := OMP_WAIT_POLICY=PASSIVE $(xdist) --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-kernel-name python3 --nbval-cell-timeout 900
 
 # More threads than cores slow small models down many times over.

@@ -39,7 +39,7 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
     Returns:
         The folders: of the wheels' parts, then of the whole models.
     """
-    made = {"": fetch(profile)}
+    made, home = {"": fetch(profile)}, shared(profile)
     for name, on in ON.items():
         adapters = shipped / name
         if not (adapters / ADAPTERS).exists():
@@ -50,7 +50,7 @@ def parts(profile: Profile, shipped: Path = ROOT / SHIPPED) -> list[Path]:
             "model": fingerprint(base),
             **{file: fingerprint(adapters / file) for file in (ADAPTERS, CONFIG)},
         }
-        with Stage(shared(profile), f"models/{name}", inputs, {}) as stage:
+        with Stage(home, f"models/{name}", inputs, {}) as stage:
             if not stage.done:
                 merge(base, adapters, stage.dir / "model")
                 stage.finish(adapters=str(adapters.relative_to(shipped)))
@@ -82,8 +82,10 @@ def examine(profile: Profile, seed: int = 0, count: int = 30) -> Path:
 
     taught = make_searcher(profile, seed) / "model"
     spec = profile.searcher.model_copy(update={"path": str(taught)})
-    several = [q for q in training_questions(profile) if len(q.gold_ids) > 1]
-    questions = drawn(several, seed, min(count, len(several)))
+    several = {
+        q.id: q for q in training_questions(profile) if len(q.gold_ids) > 1
+    }  # a set may be named twice
+    questions = drawn([*several.values()], seed, min(count, len(several)))
     inputs = {"model": fingerprint(taught), "corpus": fingerprint(profile.resolve(profile.data.corpus))}
     heat = profile.grpo.temperature
     settings = {"questions": [q.id for q in questions], "seed": seed, "temperature": heat}
