@@ -178,8 +178,11 @@ class Engine:
             asking = [(i, query) for i, query in read if query is not None]
             found = self._search([query for _, query in asking], self.protocol.k)
             for (i, query), hits in zip(asking, found, strict=True):
-                turns = fits[i].history.turns
-                turns[-1] = replace(turns[-1], query=query, shown=hits)
+                history, known = fits[i].history, self.protocol.end_at_known and fits[i].history.known(hits)
+                history.turns[-1] = replace(history.turns[-1], query=query, shown=() if known else hits)
+                if known:
+                    fits[i].end = "known"
+                    fits[i].noted("found nothing that was not shown before")
                 fits[i].noted(f"{SHORTENED} to {LONGEST_QUERY} characters", len(query) > LONGEST_QUERY)
                 fits[i].noted(MALFORMED, query[:LONGEST_QUERY] in getattr(self.retriever, "malformed", ()))
             ongoing = [i for i in live if not fits[i].end]

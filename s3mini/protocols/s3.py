@@ -15,6 +15,8 @@ How a turn is read:
 - With ``select`` 0 nothing is selected: every block is kept whole, whatever the model names.
 - A model that writes ``<information>`` itself is cut there and the turn is invalid: what it invented is
   never evidence.
+- With ``end_at_known`` a search that finds nothing but what was shown before ends the episode; that block is not shown, so it
+  is not judged either. (The paper's loop goes on.)
 - Generation also stops at a forged ``<information>``, so no budget is spent on inventing documents.
 
 Departures from the original code: the first block is shown and used at the same length in training and
@@ -41,10 +43,16 @@ class S3Protocol(Protocol):
         "<search_complete>true</search_complete>",
         "<information>",
     )
-    numbers = ("k", "select", "turns", "begin_k")
+    numbers = ("k", "select", "turns", "begin_k", "end_at_known")
 
     def __init__(
-        self, k: int = 8, select: int = 3, turns: int = 3, begin_k: int = 3, wordings: Wordings = "full"
+        self,
+        k: int = 8,
+        select: int = 3,
+        turns: int = 3,
+        begin_k: int = 3,
+        end_at_known: bool = False,
+        wordings: Wordings = "full",
     ) -> None:
         if min(k, turns) < 1 or min(select, begin_k) < 0:
             raise ValueError(
@@ -52,6 +60,7 @@ class S3Protocol(Protocol):
             )
         super().__init__(wordings)
         self.k, self.select, self.turns, self.start_k = k, select, turns, begin_k
+        self.end_at_known = end_at_known
 
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
         """System message, question and the first documents."""
