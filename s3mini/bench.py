@@ -240,10 +240,13 @@ class Bench:
         """What a protocol's episodes depend on beside the questions: retriever, searcher ``spec``, the protocol's numbers."""
         kind = protocol_class(protocol).retriever or self.profile.retrieval.kind
         numbers = self.profile.s3 if protocol == "s3" else method_spec(self.profile, protocol)
+        left_out = {"model", "checkpoint", "start"}
+        if not self.profile.s3.end_at_known:
+            left_out.add("end_at_known")  # it came later: switched off, older runs stay valid
         return {
             "retriever": self.retriever_depends_on(kind),
             "searcher": self.fingerprint(spec),
-            "protocol": f"{protocol} {numbers.model_dump_json(exclude={'model', 'checkpoint', 'start'})} {spec.wordings}",
+            "protocol": f"{protocol} {numbers.model_dump_json(exclude=left_out)} {spec.wordings}",
         }
 
     def retriever_depends_on(self, kind: str) -> str:

@@ -217,12 +217,19 @@ def test_begin_with_search_can_be_off() -> None:
 def test_a_search_that_finds_nothing_new_can_end_the_episode() -> None:
     turns = [ASK % "first", f"<important_info>[2]</important_info>\n{ASK % 'first'}", DONE]
     goes_on, ends = run(*turns), run(*turns, end_at_known=True)
-    assert (goes_on.end, len(goes_on.turns), goes_on.turns[1].shown[0].document.id) == ("complete", 3, "first/0")
+    assert (goes_on.end, len(goes_on.turns), goes_on.turns[1].shown[0].document.id) == (
+        "complete",
+        3,
+        "first/0",
+    )
     consistent(ends)
     assert (ends.end, ends.searches, ends.turns[1].query, ends.turns[1].shown) == ("known", 2, "first", ())
     assert "not shown before" in ends.turns[1].problem and ends.valid_format == 1
     question = QUESTIONS[0].question
-    assert [d.id for d in ends.context] == [f"{question}/0", "first/1"]  # what was selected before stays selected
+    assert [d.id for d in ends.context] == [
+        f"{question}/0",
+        "first/1",
+    ]  # what was selected before stays selected
     # one passage more is something new; the question's own block counts as shown; nothing found at all is not known
     assert run(ASK % QUESTIONS[0].question, DONE, k=1, end_at_known=True).end == "known"
     assert run(ASK % QUESTIONS[0].question, DONE, k=2, end_at_known=True).end == "complete"

@@ -147,11 +147,13 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
         remedy = f"so few all go to the test; give {FEWEST_TO_SPLIT} or more"
         return {}, f"left out: none of the questions is for training ({remedy})"
     asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
-    try:
-        kept = len(training_filter(asked, cache)[0])
-    except DataError:  # its only reason: nothing is left
-        kept = 0
-    left = f"of {len(asked)} training questions naive RAG leaves {kept}"
+    kept, left = len(asked), f"{len(asked)} training questions"
+    if profile.grpo.filtered:
+        try:
+            kept = len(training_filter(asked, cache)[0])
+        except DataError:  # its only reason: nothing is left
+            kept = 0
+        left = f"of {len(asked)} training questions naive RAG leaves {kept}"
     if kept < FEWEST_TO_TRAIN:
         return {}, f"left out: {left}; fewer than {FEWEST_TO_TRAIN} teach nothing (give more, or harder ones)"
     spec = profile.grpo

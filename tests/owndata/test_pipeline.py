@@ -65,14 +65,14 @@ def test_a_name_that_is_taken_or_none(root: Path) -> None:
     assert default_name("x/…") == "mydata"
 
 
-def plan(root: Path, kept: int, answered: int) -> dict[str, Any]:
+def plan(root: Path, kept: int, answered: int, **settings: Any) -> dict[str, Any]:
     count = kept + answered
     rows = [
         {"question": f"q{i}?", "answer": "x", "split": "test" if i == count else "train"}
         for i in range(count + 1)
     ]
     made = own(
-        lines(root / "d.jsonl", ROWS), lines(root / "q.jsonl", rows), name="mine", settings=ROOMY,
+        lines(root / "d.jsonl", ROWS), lines(root / "q.jsonl", rows), name="mine", settings=ROOMY | settings,
         only_import=True, tell=lambda _: None, progress=False,
     )  # fmt: skip
     cache = RagCache(
@@ -88,6 +88,27 @@ def test_training_is_cut_to_the_questions_there_are(root: Path) -> None:
     assert plan(root, 8, 3) == {"grpo.questions_per_step": 8, "grpo.steps": 8}
     assert plan(root, 30, 3) == {"grpo.questions_per_step": 20, "grpo.steps": 12}
     assert plan(root, 200, 0) == {"grpo.questions_per_step": 20, "grpo.steps": 20}
+
+
+def test_a_base_that_trains_on_all_questions_does_so_here(root: Path) -> None:
+    assert plan(root, 2, 28, **{"grpo.filtered": False}) == {"grpo.questions_per_step": 20, "grpo.steps": 12}
+
+
+def test_training_on_own_data_begins_at_the_searcher_that_is_named(root: Path) -> None:
+    """Not at the one that the base began its own training with."""
+    (root / "build/first").mkdir(parents=True)
+    made = own(
+        lines(root / "d.jsonl", ROWS), lines(root / "q.jsonl", PAIRS), name="mine", only_import=True, progress=False,
+        settings=ROOMY, base=base_with_start(root), searcher="data/mini/model", tell=lambda _: None,
+    )  # fmt: skip
+    spec = made.profile.protocols["s3"]
+    assert (spec.model.path, spec.start, spec.checkpoint) == ("data/mini/model", None, None)
+
+
+def base_with_start(root: Path) -> str:
+    path = root / "base.yaml"
+    path.write_text("extends: smoke\nname: base\nprotocols: {s3: {start: build/first}}\n")
+    return str(path)
 
 
 # ----------------------------------------------------------------------------------------- kills
