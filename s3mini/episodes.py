@@ -178,11 +178,13 @@ class Engine:
             asking = [(i, query) for i, query in read if query is not None]
             found = self._search([query for _, query in asking], self.protocol.k)
             for (i, query), hits in zip(asking, found, strict=True):
-                history, known = fits[i].history, self.protocol.end_at_known and fits[i].history.known(hits)
-                history.turns[-1] = replace(history.turns[-1], query=query, shown=() if known else hits)
-                if known:
-                    fits[i].end = "known"
-                    fits[i].noted("found nothing that was not shown before")
+                turns = fits[i].history.turns
+                judged = turns[-2].shown if len(turns) > 1 else fits[i].history.start
+                again = self.protocol.end_at_repeat and bool(hits) and _ids(hits) == _ids(judged)
+                turns[-1] = replace(turns[-1], query=query, shown=() if again else hits)
+                if again:
+                    fits[i].end = "repeat"
+                    fits[i].noted("found the last block again")
                 fits[i].noted(f"{SHORTENED} to {LONGEST_QUERY} characters", len(query) > LONGEST_QUERY)
                 fits[i].noted(MALFORMED, query[:LONGEST_QUERY] in getattr(self.retriever, "malformed", ()))
             ongoing = [i for i in live if not fits[i].end]
@@ -255,3 +257,7 @@ class Engine:
             end=rollout.end,
             answer=rollout.answer,
         )
+
+
+def _ids(hits: Sequence[Hit]) -> list[str]:
+    return [hit.document.id for hit in hits]

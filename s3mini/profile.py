@@ -133,9 +133,7 @@ class S3Spec(_Spec):
     select: int = Field(3, ge=0)  # 0 switches selection off: the generator reads all that was retrieved
     turns: int = Field(3, ge=1)
     begin_k: int = Field(3, ge=0)  # 0 switches begin-with-search off
-    end_at_known: bool = (
-        False  # whether a search that finds nothing but what was shown before ends the episode
-    )
+    end_at_repeat: bool = False  # whether a search that finds the last block again ends the episode
     max_turn_tokens: int = Field(500, ge=8)
 
 

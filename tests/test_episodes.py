@@ -100,7 +100,7 @@ def consistent(episode: Episode) -> None:
     assert count == len(episode.env_mask) == len(episode.logprobs) > 0
     assert set(episode.env_mask) <= {0, 1}
     assert all(lp == 0.0 for lp, own in zip(episode.logprobs, episode.env_mask, strict=True) if not own)
-    assert episode.end in {"complete", "turns", "known", "length", "invalid"}
+    assert episode.end in {"complete", "turns", "repeat", "length", "invalid"}
     assert (episode.completion_ids[-1] == END) or episode.end == "length"
     written = [i for i, own in zip(episode.completion_ids, episode.env_mask, strict=True) if own]
     assert TOKENIZER.decode(written).replace(SPECIAL[2], "") == "".join(t.output for t in episode.turns)
@@ -214,26 +214,33 @@ def test_begin_with_search_can_be_off() -> None:
 # -- batching ---------------------------------------------------------------------------------------
 
 
-def test_a_search_that_finds_nothing_new_can_end_the_episode() -> None:
+def test_a_search_that_finds_the_last_block_again_can_end_the_episode() -> None:
     turns = [ASK % "first", f"<important_info>[2]</important_info>\n{ASK % 'first'}", DONE]
-    goes_on, ends = run(*turns), run(*turns, end_at_known=True)
+    goes_on, ends = run(*turns), run(*turns, end_at_repeat=True)
     assert (goes_on.end, len(goes_on.turns), goes_on.turns[1].shown[0].document.id) == (
         "complete",
         3,
         "first/0",
     )
     consistent(ends)
-    assert (ends.end, ends.searches, ends.turns[1].query, ends.turns[1].shown) == ("known", 2, "first", ())
-    assert "not shown before" in ends.turns[1].problem and ends.valid_format == 1
+    assert (ends.end, ends.searches, ends.turns[1].query, ends.turns[1].shown) == ("repeat", 2, "first", ())
+    assert "last block again" in ends.turns[1].problem and ends.valid_format == 1
     question = QUESTIONS[0].question
     assert [d.id for d in ends.context] == [
         f"{question}/0",
         "first/1",
-    ]  # what was selected before stays selected
-    # one passage more is something new; the question's own block counts as shown; nothing found at all is not known
-    assert run(ASK % QUESTIONS[0].question, DONE, k=1, end_at_known=True).end == "known"
-    assert run(ASK % QUESTIONS[0].question, DONE, k=2, end_at_known=True).end == "complete"
-    assert not History(QUESTIONS[0], ()).known(())
+    ]  # what was selected of it stays selected
+
+
+def test_what_is_not_the_last_block_again_goes_on() -> None:
+    question = QUESTIONS[0].question
+    assert run(ASK % question, DONE, k=1, end_at_repeat=True).end == "repeat"  # the first block counts
+    assert run(ASK % question, DONE, k=2, end_at_repeat=True).end == "complete"  # a document more
+    between = run(ASK % "a", ASK % "b", ASK % "a", DONE, turns=3, end_at_repeat=True)
+    assert (between.end, between.searches) == (
+        "complete",
+        3,
+    )  # shown before, but not last: it can be judged anew
 
 
 def test_one_deduplicated_retrieval_per_turn() -> None:

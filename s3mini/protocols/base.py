@@ -45,11 +45,6 @@ class History:
         """The documents shown last, which the next turn may select from."""
         return self.turns[-1].shown if self.turns else self.start
 
-    def known(self, hits: Sequence[Hit]) -> bool:
-        """Whether there are ``hits``, and all of them were shown before."""
-        shown = {hit.document.id for block in (self.start, *(t.shown for t in self.turns)) for hit in block}
-        return bool(hits) and all(hit.document.id in shown for hit in hits)
-
     @property
     def searches(self) -> int:
         """Searches run so far, the first block's not counted."""
@@ -61,7 +56,7 @@ class Protocol(ABC):
 
     ``name`` is also the role whose prompt `wordings` holds. ``turns`` is the largest number of searches; after the last one the model has one more turn.
     ``start_k`` documents for the question itself open the episode (0: none), ``k`` answer each query.
-    ``end_at_known``: a search that finds nothing but what was shown before ends the episode.
+    ``end_at_repeat``: a search that finds what was shown last ends the episode.
     Generation stops after any of the strings in ``stop``. ``retriever`` answers the queries (None: the profile's own).
 
     Training: ``reward`` is what the method is trained for, a name of `reward.REWARDS` or `reward.DOCUMENT_REWARDS` (None: the
@@ -81,7 +76,7 @@ class Protocol(ABC):
     reward: str | None = None
     own_answer: bool = False
     filtered: bool = True
-    end_at_known: bool = False
+    end_at_repeat: bool = False
     numbers: tuple[str, ...] = ()
     needs_reader: bool = False
 

@@ -15,8 +15,8 @@ How a turn is read:
 - With ``select`` 0 nothing is selected: every block is kept whole, whatever the model names.
 - A model that writes ``<information>`` itself is cut there and the turn is invalid: what it invented is
   never evidence.
-- With ``end_at_known`` a search that finds nothing but what was shown before ends the episode; that block is not shown, so it
-  is not judged either. (The paper's loop goes on.)
+- With ``end_at_repeat`` a search that finds the last block again, document by document, ends the episode: the turn that asked has
+  judged that block already. (The paper's loop goes on.)
 - Generation also stops at a forged ``<information>``, so no budget is spent on inventing documents.
 
 Departures from the original code: the first block is shown and used at the same length in training and
@@ -43,7 +43,7 @@ class S3Protocol(Protocol):
         "<search_complete>true</search_complete>",
         "<information>",
     )
-    numbers = ("k", "select", "turns", "begin_k", "end_at_known")
+    numbers = ("k", "select", "turns", "begin_k", "end_at_repeat")
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class S3Protocol(Protocol):
         select: int = 3,
         turns: int = 3,
         begin_k: int = 3,
-        end_at_known: bool = False,
+        end_at_repeat: bool = False,
         wordings: Wordings = "full",
     ) -> None:
         if min(k, turns) < 1 or min(select, begin_k) < 0:
@@ -60,7 +60,7 @@ class S3Protocol(Protocol):
             )
         super().__init__(wordings)
         self.k, self.select, self.turns, self.start_k = k, select, turns, begin_k
-        self.end_at_known = end_at_known
+        self.end_at_repeat = end_at_repeat
 
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
         """System message, question and the first documents."""
