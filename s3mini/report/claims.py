@@ -126,7 +126,10 @@ def _beside_zero(estimate: Mapping[str, Any] | None) -> Measured:
 
 
 def _to_the_best(results: Results | None, seeds: Mapping[str, Any] | None = None) -> Measured:
-    """To the best method; where that is an opponent trained with several ``seeds``, over seeds as well."""
+    """To the best method; where that is an opponent trained with several ``seeds``, over seeds as well.
+
+    Who beats all that were run has not beaten those that were not: without the trained opponents it is not shown.
+    """
     best = best_rival(results.get("methods", {})) if results else None
     if results is None or best is None:
         return Measured()
@@ -137,6 +140,11 @@ def _to_the_best(results: Results | None, seeds: Mapping[str, Any] | None = None
     measured = _beside_zero(estimate)
     if not estimate:
         return measured
+    absent = [name for name in OPPONENTS if name not in results["methods"]]
+    if absent and measured.verdict == "shown":
+        measured = replace(
+            measured, verdict="not shown", why=f"without {' and '.join(absent)}, not trained here"
+        )
     return replace(measured, ours=f"{measured.ours} (to {best})")
 
 

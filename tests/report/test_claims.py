@@ -56,6 +56,16 @@ def test_the_best_baseline_is_the_one_to_beat() -> None:
     assert claim.cause is not None and "ends before" in claim.about
 
 
+def test_to_beat_every_baseline_the_trained_ones_must_have_been_run() -> None:
+    methods = {name: {"average": {"gen_acc": 0.5}} for name in ("s3", "rag-dense", "search-r1")}
+    differences = {f"s3 - {name}": {"average": estimate(0.1)} for name in methods}
+    claim = board({"methods": methods, "differences": differences})["s3 beats every baseline"]
+    assert (claim.verdict, claim.why) == ("not shown", "without deepretrieval, not trained here")
+    methods["deepretrieval"] = {"average": {"gen_acc": 0.4}}
+    claim = board({"methods": methods, "differences": differences})["s3 beats every baseline"]
+    assert (claim.verdict, claim.why) == ("shown", "")
+
+
 def test_over_seeds_the_hardest_opponent_is_the_one_to_beat() -> None:
     results = {
         "methods": {"s3": {"average": {"gen_acc": 0.9}}, "search-r1": {"average": {"gen_acc": 0.8}}},
