@@ -51,8 +51,8 @@ class S3Protocol(Protocol):
         select: int = 3,
         turns: int = 3,
         begin_k: int = 3,
-        end_at_repeat: bool = False,
         wordings: Wordings = "full",
+        end_at_repeat: bool = False,
     ) -> None:
         if min(k, turns) < 1 or min(select, begin_k) < 0:
             raise ValueError(
