@@ -297,6 +297,17 @@ def test_the_card_says_what_the_record_of_the_reader_says() -> None:
     assert len((folder / CURVE).read_text().splitlines()) == 84
 
 
+def test_the_card_says_what_the_record_of_all_methods_says() -> None:
+    card = (ROOT / "data/wiki/README.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "data/wiki/results/seed0.json").read_text(encoding="utf-8"))
+    for name, method in record["methods"].items():
+        cells = [
+            "{:.3f} [{:.3f}, {:.3f}]".format(found["gen_acc"], *found["ci95"])
+            for found in (method["average"], method["sets"]["bridge"])
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in card
+
+
 def test_the_card_says_what_the_record_of_the_trained_searcher_says() -> None:
     record = json.loads((ROOT / SHIPPED / "s3" / "record.json").read_text(encoding="utf-8"))["evaluation"]
     card = (ROOT / "data/wiki/README.md").read_text(encoding="utf-8")
