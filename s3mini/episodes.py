@@ -27,7 +27,7 @@ from .errors import ModelError, RetrievalError
 from .models.base import Sample, Sampler
 from .models.chat import block_ids, chat_ids, opening
 from .protocols.base import History, Protocol
-from .records import Episode, Hit, Question, Turn
+from .records import Episode, Hit, Question, Turn, hit_ids
 from .retrieval.base import Retriever
 from .runs.omissions import MALFORMED, SHORTENED, TURN_CUT
 from .runs.progress import tqdm
@@ -180,7 +180,7 @@ class Engine:
             for (i, query), hits in zip(asking, found, strict=True):
                 turns = fits[i].history.turns
                 judged = turns[-2].shown if len(turns) > 1 else fits[i].history.start
-                again = self.protocol.end_at_repeat and bool(hits) and _ids(hits) == _ids(judged)
+                again = self.protocol.end_at_repeat and bool(hits) and hit_ids(hits) == hit_ids(judged)
                 turns[-1] = replace(turns[-1], query=query, shown=() if again else hits)
                 if again:
                     fits[i].end = "repeat"
@@ -257,7 +257,3 @@ class Engine:
             end=rollout.end,
             answer=rollout.answer,
         )
-
-
-def _ids(hits: Sequence[Hit]) -> list[str]:
-    return [hit.document.id for hit in hits]

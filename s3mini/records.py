@@ -7,7 +7,7 @@ log-probabilities drift from the text they are meant to score).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,11 @@ class Hit:
 
     document: Document
     score: float
+
+
+def hit_ids(hits: Iterable[Hit]) -> list[str]:
+    """The ids of the documents found, best first."""
+    return [hit.document.id for hit in hits]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +168,14 @@ class Collected:
 def episode_as_json(episode: Episode) -> dict[str, Any]:
     """An episode as stored: texts and document ids, no token ids (those belong to training)."""
     return {
-        "start": [hit.document.id for hit in episode.start],
+        "start": hit_ids(episode.start),
         "turns": [
             {
                 "output": turn.output,
                 "query": turn.query,
                 "complete": turn.complete,
                 "selected": None if turn.selected is None else list(turn.selected),
-                "shown": [hit.document.id for hit in turn.shown],
+                "shown": hit_ids(turn.shown),
                 "valid": turn.valid,
                 "problem": turn.problem,
             }

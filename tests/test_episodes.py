@@ -211,36 +211,29 @@ def test_begin_with_search_can_be_off() -> None:
     assert not library.calls and episode.start == () == episode.context
 
 
-# -- batching ---------------------------------------------------------------------------------------
-
-
 def test_a_search_that_finds_the_last_block_again_can_end_the_episode() -> None:
     turns = [ASK % "first", f"<important_info>[2]</important_info>\n{ASK % 'first'}", DONE]
     goes_on, ends = run(*turns), run(*turns, end_at_repeat=True)
-    assert (goes_on.end, len(goes_on.turns), goes_on.turns[1].shown[0].document.id) == (
-        "complete",
-        3,
-        "first/0",
-    )
+    assert (goes_on.end, len(goes_on.turns)) == ("complete", 3)
+    assert goes_on.turns[1].shown[0].document.id == "first/0"
     consistent(ends)
     assert (ends.end, ends.searches, ends.turns[1].query, ends.turns[1].shown) == ("repeat", 2, "first", ())
     assert "last block again" in ends.turns[1].problem and ends.valid_format == 1
     question = QUESTIONS[0].question
-    assert [d.id for d in ends.context] == [
-        f"{question}/0",
-        "first/1",
-    ]  # what was selected of it stays selected
+    # what was selected of it stays selected
+    assert [d.id for d in ends.context] == [f"{question}/0", "first/1"]
 
 
 def test_what_is_not_the_last_block_again_goes_on() -> None:
     question = QUESTIONS[0].question
     assert run(ASK % question, DONE, k=1, end_at_repeat=True).end == "repeat"  # the first block counts
     assert run(ASK % question, DONE, k=2, end_at_repeat=True).end == "complete"  # a document more
+    # shown before, but not last: it can be judged anew
     between = run(ASK % "a", ASK % "b", ASK % "a", DONE, turns=3, end_at_repeat=True)
-    assert (between.end, between.searches) == (
-        "complete",
-        3,
-    )  # shown before, but not last: it can be judged anew
+    assert (between.end, between.searches) == ("complete", 3)
+
+
+# -- batching ---------------------------------------------------------------------------------------
 
 
 def test_one_deduplicated_retrieval_per_turn() -> None:

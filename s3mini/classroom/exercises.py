@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..protocols import Action, History, Protocol, S3Protocol
 from ..protocols.wordings import Message, question_messages
 from ..rag import is_yes_no
-from ..records import Document, Episode, Hit, Question, Turn
+from ..records import Document, Episode, Hit, Question, Turn, hit_ids
 from ..report.html import Rich
 from . import theory
 from .study import reciprocal_rank_fusion
@@ -135,7 +135,7 @@ def _summary(episode: Episode) -> dict[str, Any]:
     return {
         "queries": [turn.query for turn in episode.turns],
         "valid": [turn.valid for turn in episode.turns],
-        "shown": [[hit.document.id for hit in turn.shown] for turn in episode.turns],
+        "shown": [hit_ids(turn.shown) for turn in episode.turns],
         "context": [document.id for document in episode.context],
         "end": episode.end,
         "answer": episode.answer,

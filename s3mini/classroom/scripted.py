@@ -9,7 +9,7 @@ from ..errors import DataError, ModelError
 from ..models.base import ChatModel
 from ..models.scripted import Scripted, stops_of
 from ..profile import ModelSpec
-from ..records import Collected, Episode, Question
+from ..records import Collected, Episode, Question, hit_ids
 
 
 class ScriptedModel(Scripted):
@@ -48,9 +48,7 @@ def chained(bench: Bench, questions: Iterable[Question]) -> Question:
         first, second = (bench.documents[i] for i in question.gold_ids)
         if second.title not in first.text or second.title in question.stem:
             continue
-        asked, named = (
-            [hit.document.id for hit in hits] for hits in retriever.search([question.stem, second.title], k)
-        )
+        asked, named = (hit_ids(hits) for hits in retriever.search([question.stem, second.title], k))
         if asked[0] != first.id or second.id in asked or named[0] != second.id:
             continue
         answers = bench.answer([question], [Collected((first, second))])

@@ -16,7 +16,7 @@ from ..corpus import fingerprint, load_questions
 from ..errors import DataError
 from ..hub.sizes import index_bytes
 from ..profile import Profile
-from ..records import Hit
+from ..records import Hit, hit_ids
 from ..retrieval.base import Retriever, check_queries, digest
 from ..retrieval.compressed import overlap
 from ..retrieval.dense import DenseRetriever
@@ -122,7 +122,7 @@ class FusedRetriever:
         fused = []
         for rankings in zip(*results, strict=True):
             documents = {hit.document.id: hit.document for ranking in rankings for hit in ranking}
-            order = reciprocal_rank_fusion([[hit.document.id for hit in ranking] for ranking in rankings])
+            order = reciprocal_rank_fusion([hit_ids(ranking) for ranking in rankings])
             fused.append([Hit(documents[name], 1 / rank) for rank, name in enumerate(order[:k], 1)])
         return fused
 

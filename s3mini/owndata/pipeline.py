@@ -17,12 +17,12 @@ from typing import Any
 import yaml
 
 from ..bench import method_spec
-from ..corpus import load_questions
 from ..errors import DataError
 from ..profile import Profile, available, load_profile, set_keys, shown_path
 from ..rag import RagCache, precompute, training_filter
 from ..results import Results
 from ..runs.stages import atomic_write
+from ..training.parts import training_questions
 from .fields import Fields
 from .importing import CORPUS, FEWEST_TO_SPLIT, QUESTIONS, STAGE, Imported, import_data
 from .passages import WORDS
@@ -146,7 +146,7 @@ def plan_training(profile: Profile, cache: RagCache) -> tuple[dict[str, Any], st
     if not profile.data.train_sets:
         remedy = f"so few all go to the test; give {FEWEST_TO_SPLIT} or more"
         return {}, f"left out: none of the questions is for training ({remedy})"
-    asked = [q for name in profile.data.train_sets for q in load_questions(profile, name, "train")]
+    asked = training_questions(profile)
     kept, left = len(asked), f"{len(asked)} training questions"
     if profile.grpo.filtered:
         try:

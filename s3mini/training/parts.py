@@ -14,7 +14,7 @@ from ..bench import Bench, protocol_class
 from ..corpus import load_questions
 from ..profile import Profile
 from ..rag import Earned, RagCache, precompute, training_filter
-from ..records import Collected, Document, Episode, Hit, Question, Score
+from ..records import Collected, Document, Episode, Question, Score, hit_ids
 from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
 
 if TYPE_CHECKING:
@@ -124,17 +124,13 @@ class RankScorer:
         asked = [[turn.query for turn in e.turns if turn.query and turn.shown] for e in episodes]
         distinct = list(dict.fromkeys(query for queries in asked for query in queries))
         found = self.retriever.search(distinct, self.depth) if distinct else []
-        ranked = {query: _ids(hits) for query, hits in zip(distinct, found, strict=True)}
+        ranked = {query: hit_ids(hits) for query, hits in zip(distinct, found, strict=True)}
         outcomes = []
         for e, queries, outcome in zip(episodes, asked, self.scorer(episodes), strict=True):
-            near = nearness(e.question, [_ids(e.start), *(ranked[query] for query in queries)])
+            near = nearness(e.question, [hit_ids(e.start), *(ranked[query] for query in queries)])
             reward = 0.0 if e.end in FAILED else (outcome.reward + near) / 2
             outcomes.append(replace(outcome, reward=reward))
         return outcomes
-
-
-def _ids(hits: Sequence[Hit]) -> list[str]:
-    return [hit.document.id for hit in hits]
 
 
 @dataclass

@@ -82,9 +82,8 @@ def examine(profile: Profile, seed: int = 0, count: int = 30) -> Path:
 
     taught = make_searcher(profile, seed) / "model"
     spec = profile.searcher.model_copy(update={"path": str(taught)})
-    several = {
-        q.id: q for q in training_questions(profile) if len(q.gold_ids) > 1
-    }  # a set may be named twice
+    # a set may be named twice
+    several = {q.id: q for q in training_questions(profile) if len(q.gold_ids) > 1}
     questions = drawn([*several.values()], seed, min(count, len(several)))
     inputs = {"model": fingerprint(taught), "corpus": fingerprint(profile.resolve(profile.data.corpus))}
     heat = profile.grpo.temperature
