@@ -27,7 +27,7 @@ from s3mini.grpo import train
 from s3mini.records import Episode, Question
 from s3mini.training.adapters import lora_config, merged_state
 from s3mini.training.parts import Outcome, Parts
-from s3mini.training.trainer import LeanGRPOTrainer
+from s3mini.training.trainer import LeanGRPOTrainer, SharedPrompt
 from s3mini.training.trl import as_completions, data_order, given_reward, shortened, trl_config
 
 TIMES = ("seconds_rollout", "seconds_score", "seconds_update")
@@ -130,24 +130,55 @@ class SharedPrompts(Scripted):
         return out
 
 
-@pytest.mark.parametrize("settings", [{}, {"grpo.lora_rank": 4, "grpo.beta": 0.1}, {"grpo.micro_batch": 4}])
-def test_shared_prompts_are_read_once_and_change_nothing(
-    tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ends, read = {}, {}
-    for shared in (False, True):
-        trainer = scripted_trainer(LeanGRPOTrainer, tmp_path / str(shared), SharedPrompts(), settings)
-        trainer.share_prompts = shared
-        seen: list[int] = []
-        embedding = trainer.accelerator.unwrap_model(trainer.model).get_input_embeddings()
-        embedding.register_forward_hook(lambda m, given, out, seen=seen: seen.append(given[0].numel()))
-        trainer.train()
-        read[shared] = sum(seen)
-        state = merged_state(trainer.accelerator.unwrap_model(trainer.model))
-        ends[shared] = torch.cat([w.flatten() for _, w in sorted(state.items())])
-    moved = (ends[False] - run_scripted_start(tmp_path / "False")).norm()
-    assert moved > 0.1 and (ends[True] - ends[False]).norm() < 1e-2 * moved
-    assert read[True] < read[False]
+def run_sharing(
+    rollout: Callable, folder: Path, settings: dict, shared: bool = True
+) -> tuple[torch.Tensor, int]:
+    """The weights afterwards, and how many tokens were read."""
+    trainer = scripted_trainer(LeanGRPOTrainer, folder, rollout, settings)
+    trainer.prompt = SharedPrompt() if shared else None
+    seen: list[int] = []
+    embedding = trainer.accelerator.unwrap_model(trainer.model).get_input_embeddings()
+    embedding.register_forward_hook(lambda m, given, out: seen.append(given[0].numel()))
+    trainer.train()
+    state = merged_state(trainer.accelerator.unwrap_model(trainer.model))
+    return torch.cat([w.flatten() for _, w in sorted(state.items())]), sum(seen)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"grpo.lora_rank": 4, "grpo.beta": 0.1}, {"grpo.micro_batch": 4}, {"grpo.num_iterations": 2}],
+)
+def test_shared_prompts_are_read_once_and_change_nothing(tmp_path: Path, settings: dict) -> None:
+    apart, read_apart = run_sharing(SharedPrompts(), tmp_path / "apart", settings, shared=False)
+    together, read_together = run_sharing(SharedPrompts(), tmp_path / "together", settings)
+    moved = (apart - run_scripted_start(tmp_path / "apart")).norm()
+    assert moved > 0.1 and (together - apart).norm() < 1e-2 * moved
+    assert read_together < read_apart
+
+
+class OneLength(Scripted):
+    """`Scripted`, but a group's prompts are one, and its completions, all of one length, differ from their first token on."""
+
+    def __call__(self, prompts: list, trainer: GRPOTrainer) -> dict:
+        out = super().__call__(prompts, trainer)
+        for i in range(len(prompts)):
+            out["prompt_ids"][i] = out["prompt_ids"][i - i % 4]
+            out["completion_ids"][i] = [3 + i, *range(20, 28), 2]
+            out["env_mask"][i] = [1] * 9 + [0]
+        return out
+
+
+def test_a_prompt_is_read_once_however_small_the_micro_batches(tmp_path: Path) -> None:
+    runs = [
+        run_sharing(OneLength(), tmp_path / str(rows), {"grpo.micro_batch": rows, "grpo.steps": 1})
+        for rows in (1, 2, 4)
+    ]
+    prompts = (
+        5 + 6 + 7
+    )  # less a token each, which every row reads; of the first group, all alike, nothing is read
+    assert [read for _, read in runs] == [prompts + 12 * 11] * 3
+    moved = (runs[-1][0] - run_scripted_start(tmp_path / "4")).norm()
+    assert moved > 0.1 and max((end - runs[-1][0]).norm() for end, _ in runs) < 1e-2 * moved
 
 
 def run_scripted_start(folder: Path) -> torch.Tensor:

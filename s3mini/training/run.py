@@ -20,7 +20,7 @@ from .parts import Parts
 from .precision import settled
 from .recorder import CHECKPOINTS, CURVE, LORA, MODEL, Recorder, episodes_played, latest_checkpoint, updates
 from .share import RolloutFunc, Share
-from .trainer import LeanGRPOTrainer, whole_weights
+from .trainer import LeanGRPOTrainer, SharedPrompt, whole_weights
 from .trl import data_order, given_reward, trl_config
 
 
@@ -84,7 +84,7 @@ class Training(TrainerCallback):
                 callbacks=[self, *([recorder] if recorder else [])],
                 peft_config=lora_config(spec),
             )
-            self._trainer.share_prompts = self._spec.share_prompts
+            self._trainer.prompt = SharedPrompt() if self._spec.share_prompts else None
             self._trainer.remove_callback(PrinterCallback)
             with without_bars():  # over every checkpoint that is written
                 self._trainer.train(

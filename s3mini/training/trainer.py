@@ -66,6 +66,45 @@ def _cut(batch: Batch) -> Batch:
     return {key: value[:, kept[key]] if key in kept else value for key, value in batch.items()}
 
 
+class SharedPrompt:
+    """What rows begin with, read once for all micro-batches of one prompt, one after the other.
+
+    They are given copies of its keys and values, in which their backward passes end. `settle` takes the gradients that have met
+    there through the prompt itself, once.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ids: torch.Tensor | None = None
+        self._read: list[torch.Tensor] = []
+        self._copies: list[torch.Tensor] = []
+
+    def read(self, model: PreTrainedModel, ids: torch.Tensor, rows: int) -> DynamicCache:
+        """Keys and values of ``ids`` ``[t]`` for so many rows; another prompt than the last one settles that first."""
+        if self._ids is None or not torch.equal(ids, self._ids):
+            self.settle()
+            made = DynamicCache(config=model.config)
+            model.base_model(input_ids=ids[None], past_key_values=made, use_cache=True)
+            layers: list[Any] = made.layers
+            self._ids, self._read = ids, [held for layer in layers for held in (layer.keys, layer.values)]
+            self._copies = [held.detach().requires_grad_(held.requires_grad) for held in self._read]
+        cache = DynamicCache(config=model.config)
+        for layer in range(len(self._copies) // 2):
+            keys, values = (held.expand(rows, -1, -1, -1) for held in self._copies[2 * layer : 2 * layer + 2])
+            cache.update(keys, values, layer)
+        return cache
+
+    def settle(self) -> None:
+        """Add to the weights' gradients what has come to the prompt since it was read, and forget it."""
+        pairs = zip(self._read, self._copies, strict=True)
+        owed = [(held, copy.grad) for held, copy in pairs if copy.grad is not None]
+        if owed:
+            torch.autograd.backward([held for held, _ in owed], [grad for _, grad in owed])
+        self._forget()
+
+
 def completion_logprobs(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
@@ -74,15 +113,15 @@ def completion_logprobs(
     temperature: float,
     batch_size: int | None = None,
     entropy_gradient: bool = False,
-    share_prompts: bool = False,
+    prompt: SharedPrompt | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies (nats) of the scored completion tokens; zero elsewhere.
 
     Rows are shifted to start in column 0: padding is then on the right, where a causal model never looks, and no
     attention mask is needed.
 
-    With ``share_prompts``, what all rows read at once begin with is read once, and its keys and values serve them all;
-    gradients of all rows meet in it. The results are the same up to rounding.
+    With ``prompt``, what all rows read at once begin with is read by it. The results are the same up to rounding; gradients reach
+    the weights by way of the prompt when it is settled.
 
     Args:
         input_ids: (B, P + C), and ``attention_mask`` like it: 1 on one unbroken run per row.
@@ -94,15 +133,21 @@ def completion_logprobs(
         Two tensors (B, C).
     """
 
-    def read(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ids, start, wanted = input_ids[part], first[part], scored[part].bool()
         columns = start[:, None] + torch.arange(int(lengths[part].max()), device=ids.device)
         shifted = ids.gather(1, columns.clamp(max=ids.shape[1] - 1))
         row, column = wanted.nonzero(as_tuple=True)
         target = column + ids.shape[1] - wanted.shape[1]
         before = target - start[row] - 1  # the token whose output says the wanted one
-        common = _in_common(shifted, before) if share_prompts else 0
-        hidden = _read_after(model, shifted, common)
+        common = _in_common(shifted, before) if prompt is not None else 0
+        cache = (
+            prompt.read(model, shifted[0, :common], len(shifted)) if prompt is not None and common else None
+        )
+        read = model.base_model(
+            input_ids=shifted[:, common:], past_key_values=cache, use_cache=cache is not None
+        )
+        hidden = read.last_hidden_state
         logits = model.get_output_embeddings()(hidden[row, before - common]).float() / temperature
         logp = torch.log_softmax(logits, dim=-1)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
@@ -114,28 +159,16 @@ def completion_logprobs(
     lengths, first = attention_mask.sum(1), attention_mask.argmax(1)
     parts = torch.argsort(lengths, stable=True).split(batch_size or len(scored))
     back = torch.argsort(torch.cat(parts))
-    logps, entropies = (torch.cat(column)[back] for column in zip(*map(read, parts), strict=True))
+    logps, entropies = (torch.cat(column)[back] for column in zip(*map(score, parts), strict=True))
     return logps, entropies
 
 
 def _in_common(rows: torch.Tensor, before: torch.Tensor) -> int:
-    """How many tokens all rows begin with, up to the first whose output is needed; 0 where one pass reads no more."""
-    if len(rows) < 2 or len(before) == 0:
+    """How many tokens all rows begin with, up to the first whose output is needed."""
+    if len(before) == 0:
         return 0
     alike = (rows == rows[:1]).all(0).long().cumprod(0).sum()
     return int(torch.minimum(alike, before.min()))
-
-
-def _read_after(model: PreTrainedModel, rows: torch.Tensor, common: int) -> torch.Tensor:
-    """The last layer's output for ``rows`` ``[n, t]`` from column ``common`` on: ``[n, t - common, width]``."""
-    if common == 0:
-        return model.base_model(input_ids=rows, use_cache=False).last_hidden_state
-    cache = DynamicCache(config=model.config)
-    model.base_model(input_ids=rows[:1, :common], past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(len(rows))
-    return model.base_model(
-        input_ids=rows[:, common:], past_key_values=cache, use_cache=True
-    ).last_hidden_state
 
 
 def whole_weights(sharded: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -187,8 +220,8 @@ class LeanGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` that skips what cannot change the result (see the module). Elsewhere than on a CPU, where
     TRL has kernels of its own, only the packing is used."""
 
-    share_prompts = False
-    """Whether episodes of one prompt are read together, the prompt once (``grpo.share_prompts``)."""
+    prompt: SharedPrompt | None = None
+    """Given one, episodes of one prompt are read one after the other, the prompt once (``grpo.share_prompts``)."""
     _scored: torch.Tensor | None = None
 
     def _generate(self, prompts: list[Any]) -> Any:
@@ -208,8 +241,10 @@ class LeanGRPOTrainer(GRPOTrainer):
         return made
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """The gradient's norm over all processes. Where it is zero the gradient is taken away, and AdamW passes over weights
-        that have none."""
+        """The gradient's norm over all processes, the last prompt's share included. Where it is zero the gradient is taken away, and
+        AdamW passes over weights that have none."""
+        if self.prompt is not None:
+            self.prompt.settle()
         norm = super()._clip_grad_norm(model)
         if (norm.full_tensor() if isinstance(norm, DTensor) else norm) == 0:
             model.zero_grad(set_to_none=True)
@@ -220,11 +255,12 @@ class LeanGRPOTrainer(GRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is before or len(self._buffered_inputs) == 0:
             return inputs
-        self._buffered_inputs = pack(self._buffered_inputs, self.share_prompts)
+        self._buffered_inputs = pack(self._buffered_inputs, by_prompt=self.prompt is not None)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
-        give_back_memory(beyond=1 << 30)  # of the micro-batch before: else a whole update's gaps add up
+        # The gaps that tensors of many sizes leave add up over an update; but what is given back early is soon asked for anew.
+        give_back_memory(beyond=3 << 30)
         alone = self.accelerator.num_processes == 1 and not self._dist.is_fsdp
         idle = alone and self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
         if idle and model.training and not inputs["advantages"].any():
@@ -257,9 +293,10 @@ class LeanGRPOTrainer(GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss, **extra
             )  # fmt: skip
         entropy_gradient = self._entropy_bonus_enabled
+        # Without gradients nothing tells when weights change or adapters are off: then it lasts for this pass.
+        prompt = self.prompt if torch.is_grad_enabled() else self.prompt and SharedPrompt()
         with self.accelerator.autocast():  # which hangs over the model's own ``forward`` alone
             logps, entropies = completion_logprobs(
-                causal, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient,
-                self.share_prompts,
+                causal, input_ids, attention_mask, scored, self.temperature, batch_size, entropy_gradient, prompt,
             )  # fmt: skip
         return logps, entropies if compute_entropy else None, None
