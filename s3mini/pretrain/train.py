@@ -20,6 +20,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from ..errors import StageError
+from ..runs.machine import keep_memory
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_write
 from ..world.write import SETS
@@ -73,6 +74,7 @@ class _Learner:
     """Model, optimizers and the counters that a checkpoint holds."""
 
     def __init__(self, folder: Path, width: int, layers: int, device: str, compiled: bool) -> None:
+        keep_memory()
         torch.manual_seed(0)
         self.checkpoint, self.folder, self.device = folder / "checkpoint.pt", folder / "model", device
         if not (self.folder / "tokenizer.json").exists():

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import DataError
+from ..runs.machine import keep_memory
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
 from ..training.adapters import of_rank, save_adapters
@@ -63,6 +64,7 @@ def teach(
 
     if not sequences:
         raise DataError("nothing to teach: no sequence was given")
+    keep_memory()
     torch.manual_seed(seed)
     adapted = get_peft_model(model, of_rank(rank))
     weights = [p for p in adapted.parameters() if p.requires_grad]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -361,6 +362,26 @@ def test_threads_are_capped_at_what_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert cap_threads(2) == 2
     assert os.environ["MKL_NUM_THREADS"] == "2"
     assert cap_threads(8) == 3, "the caller's environment is a cap as well"
+
+
+KEPT = """
+import torch
+from s3mini.runs.machine import _resident, give_back_memory, keep_memory
+{}
+torch.zeros(50_000_000)
+held = _resident()
+give_back_memory()
+print(held - _resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its memory is glibc's")
+@pytest.mark.parametrize(("call", "kept"), [("", False), ("keep_memory()", True)])
+def test_freed_memory_is_kept_until_it_is_given_back(call: str, kept: bool) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", KEPT.format(call)], capture_output=True, text=True, check=True
+    )
+    assert (int(ran.stdout) > 150_000_000) is kept  # of 200
 
 
 def test_memory_is_given_back_where_enough_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
