@@ -18,7 +18,7 @@ import torch
 from grpo_toys import FixedRetriever, episode, grpo_parts, grpo_profile, outcome, score_low_ids
 from rag_toys import make_world
 from toy_model import toy_local
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOTrainer
 
 from s3mini import profile as profile_module
@@ -27,7 +27,7 @@ from s3mini.grpo import train
 from s3mini.records import Episode, Question
 from s3mini.training.adapters import lora_config, merged_state
 from s3mini.training.parts import Outcome, Parts
-from s3mini.training.trainer import LeanGRPOTrainer, SharedPrompt
+from s3mini.training.trainer import LeanGRPOTrainer, SharedPrompt, completion_logprobs
 from s3mini.training.trl import as_completions, data_order, given_reward, shortened, trl_config
 
 TIMES = ("seconds_rollout", "seconds_score", "seconds_update")
@@ -179,6 +179,30 @@ def test_a_prompt_is_read_once_however_small_the_micro_batches(tmp_path: Path) -
     assert [read for _, read in runs] == [prompts + 12 * 11] * 3
     moved = (runs[-1][0] - run_scripted_start(tmp_path / "4")).norm()
     assert moved > 0.1 and max((end - runs[-1][0]).norm() for end, _ in runs) < 1e-2 * moved
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_rows_after_a_shared_prompt_say_what_they_say_alone(window: int | None) -> None:
+    """Of a model that looks back over a few tokens, too: the prompt is longer than that, and places are counted on."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, use_sliding_window=window is not None, sliding_window=window, max_window_layers=1,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config)
+    ids = torch.cat([torch.arange(9).expand(4, 9), torch.randint(50, (4, 6))], dim=1)
+    said = []
+    for prompt in (None, SharedPrompt()):
+        model.zero_grad()
+        for rows in ids.split(2):
+            logps, _ = completion_logprobs(
+                model, rows, torch.ones_like(rows), torch.ones(2, 6), 1.0, prompt=prompt
+            )
+            logps.sum().backward()
+        if prompt:
+            prompt.settle()
+        said.append((logps.detach(), [weight.grad for weight in model.parameters()]))
+    torch.testing.assert_close(*said)
 
 
 def run_scripted_start(folder: Path) -> torch.Tensor:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -78,31 +79,36 @@ class SharedPrompt:
 
     def _forget(self) -> None:
         self._ids: torch.Tensor | None = None
-        self._read: list[torch.Tensor] = []
-        self._copies: list[torch.Tensor] = []
+        self._layers: list[Any] = []
+        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def read(self, model: PreTrainedModel, ids: torch.Tensor, rows: int) -> DynamicCache:
-        """Keys and values of ``ids`` ``[t]`` for so many rows; another prompt than the last one settles that first."""
+    def read(self, model: PreTrainedModel, ids: torch.Tensor, rows: int) -> Any:
+        """A cache of ``ids`` ``[t]`` for so many rows; another prompt than the last one settles that first."""
+        cache: Any = DynamicCache(config=model.config)
         if self._ids is None or not torch.equal(ids, self._ids):
             self.settle()
-            made = DynamicCache(config=model.config)
-            model.base_model(input_ids=ids[None], past_key_values=made, use_cache=True)
-            layers: list[Any] = made.layers
-            self._ids, self._read = ids, [held for layer in layers for held in (layer.keys, layer.values)]
-            self._copies = [held.detach().requires_grad_(held.requires_grad) for held in self._read]
-        cache = DynamicCache(config=model.config)
-        for layer in range(len(self._copies) // 2):
-            keys, values = (held.expand(rows, -1, -1, -1) for held in self._copies[2 * layer : 2 * layer + 2])
-            cache.update(keys, values, layer)
+            model.base_model(input_ids=ids[None], past_key_values=cache, use_cache=True)
+            self._ids, self._layers = ids, cache.layers
+            self._copies = [(_leaf(layer.keys), _leaf(layer.values)) for layer in self._layers]
+        cache.layers = [copy(layer) for layer in self._layers]  # which know how long the prompt was
+        for layer, held in zip(cache.layers, self._copies, strict=True):
+            layer.keys, layer.values = (of_one.expand(rows, -1, -1, -1) for of_one in held)
         return cache
 
     def settle(self) -> None:
         """Add to the weights' gradients what has come to the prompt since it was read, and forget it."""
-        pairs = zip(self._read, self._copies, strict=True)
-        owed = [(held, copy.grad) for held, copy in pairs if copy.grad is not None]
+        held = [tensor for layer in self._layers for tensor in (layer.keys, layer.values)]
+        copies = [tensor for pair in self._copies for tensor in pair]
+        owed = [
+            (of_prompt, own.grad) for of_prompt, own in zip(held, copies, strict=True) if own.grad is not None
+        ]
         if owed:
-            torch.autograd.backward([held for held, _ in owed], [grad for _, grad in owed])
+            torch.autograd.backward([of_prompt for of_prompt, _ in owed], [grad for _, grad in owed])
         self._forget()
+
+
+def _leaf(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
 def completion_logprobs(
