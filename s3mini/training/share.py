@@ -24,6 +24,8 @@ from .recorder import Played, Recorder, Report, kl_to_start, shown_episodes, who
 from .trainer import gather_weights, in_bfloat16, unwrapped
 from .trl import as_prompt, reserve
 
+FEWEST = 8
+"""Episodes of a step, at least, by which the policy's divergence from its start is measured."""
 RolloutFunc = Callable[[Sequence[list[dict[str, str]]], Any], dict[str, Any]]
 
 
@@ -136,16 +138,19 @@ class Share:
         )
 
     def _kl(self, episodes: Sequence[Episode]) -> tuple[float, int] | None:
-        """Without a KL term TRL has no reference: the start model reads one micro-batch of the step's episodes.
+        """Without a KL term TRL has no reference: the start model reads some of the step's episodes, a micro-batch at a time.
 
         The mean over this process's part of them, and that part's tokens.
         """
         if self._spec.beta > 0 or self._own.start is None:
             return None
-        every = max(1, len(episodes) * self._processes.count // self._spec.micro_batch)
+        micro = self._spec.micro_batch
+        every = max(1, len(episodes) * self._processes.count // max(micro, FEWEST))
         some = episodes[-self._processes.rank * len(episodes) % every :: every]
         tokens = sum(sum(e.env_mask) for e in some)
-        return (kl_to_start(self._own.start, some, self._spec.temperature) if tokens else 0.0), tokens
+        if not tokens:
+            return 0.0, 0
+        return kl_to_start(self._own.start, some, self._spec.temperature, batch_size=micro), tokens
 
     def _take_weights(self, trainer: Any) -> None:
         """Sample with the policy as it is now: on TRL's vLLM, which has just been given it, or by this process."""

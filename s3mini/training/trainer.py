@@ -266,7 +266,7 @@ class LeanGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Batch) -> torch.Tensor:
         # The gaps that tensors of many sizes leave add up over an update; but what is given back early is soon asked for anew.
-        give_back_memory(beyond=3 << 30)
+        give_back_memory(beyond=2 << 30)
         alone = self.accelerator.num_processes == 1 and not self._dist.is_fsdp
         idle = alone and self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
         if idle and model.training and not inputs["advantages"].any():
