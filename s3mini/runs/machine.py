@@ -89,14 +89,18 @@ def cap_threads(threads: int | None = None) -> int:
     return capped
 
 
-def keep_memory() -> None:
-    """Have what is freed kept for the next tensors, until `give_back_memory`.
+def keep_memory(kept: bool = True) -> None:
+    """Have what is freed kept for the next tensors, until `give_back_memory`; or, again, no longer.
 
-    glibc returns large blocks at once, and the system clears every page of the next ones anew: a sixth of an update's time.
+    glibc returns large blocks at once, and the system clears every page of the next ones anew: a sixth of an update's time. Where
+    tensors grow, as caches of rollouts do, what is kept is of no use to the next, larger one.
     """
     with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such call
         libc = ctypes.CDLL(None)
-        for option, most in ((M_TRIM_THRESHOLD, 2**31 - 1), (M_MMAP_THRESHOLD, 2**30)):
+        for option, most in (
+            (M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**26),
+            (M_MMAP_THRESHOLD, 2**30 if kept else 2**25),
+        ):
             libc.mallopt(option, most)
 
 

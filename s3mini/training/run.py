@@ -11,7 +11,6 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import DataError, ProfileError, StageError
 from ..profile import GrpoSpec
-from ..runs.machine import keep_memory
 from ..runs.omissions import EPISODE_CUT
 from ..runs.processes import Processes
 from ..runs.progress import without_bars
@@ -64,7 +63,6 @@ class Training(TrainerCallback):
 
     def train(self, loop: RolloutFunc) -> None:
         """From the checkpoint, or the start, to the last step."""
-        keep_memory()
         parts, main = self._own, self._processes.main
         spec = settled(self._spec, parts.model, self.folder, self._processes)
         self._share.narrow = spec.precision == "bfloat16" and parts.model.device.type == "cpu"

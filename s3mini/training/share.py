@@ -17,7 +17,7 @@ from ..models.local import LocalModel
 from ..profile import GrpoSpec
 from ..records import Episode, Question
 from ..reward import alike
-from ..runs.machine import give_back_memory
+from ..runs.machine import give_back_memory, keep_memory
 from ..runs.processes import Processes
 from .parts import Outcome, Parts
 from .recorder import Played, Recorder, Report, kl_to_start, shown_episodes, whole_step
@@ -51,6 +51,7 @@ class Share:
         """The loop as TRL calls it in every process; the main one has the ``recorder``."""
 
         def share(prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
+            keep_memory(False)
             give_back_memory()  # of the update before; what is freed by the rollouts, below
             self._take_weights(trainer)
             step = trainer.state.global_step // self._spec.num_iterations + 1
@@ -69,6 +70,7 @@ class Share:
                 figures, shown = whole_step(reports, self._spec.num_generations)
                 recorder.leave({"step": step, **figures}, shown)
             give_back_memory()
+            keep_memory()
             return completions
 
         return share

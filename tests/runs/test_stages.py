@@ -376,7 +376,9 @@ print(held - _resident())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its memory is glibc's")
-@pytest.mark.parametrize(("call", "kept"), [("", False), ("keep_memory()", True)])
+@pytest.mark.parametrize(
+    ("call", "kept"), [("", False), ("keep_memory()", True), ("keep_memory(); keep_memory(False)", False)]
+)
 def test_freed_memory_is_kept_until_it_is_given_back(call: str, kept: bool) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", KEPT.format(call)], capture_output=True, text=True, check=True
