@@ -20,7 +20,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from ..errors import StageError
-from ..runs.machine import keep_memory
+from ..runs.machine import memory_kept
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_write
 from ..world.write import SETS
@@ -74,7 +74,6 @@ class _Learner:
     """Model, optimizers and the counters that a checkpoint holds."""
 
     def __init__(self, folder: Path, width: int, layers: int, device: str, compiled: bool) -> None:
-        keep_memory()
         torch.manual_seed(0)
         self.checkpoint, self.folder, self.device = folder / "checkpoint.pt", folder / "model", device
         if not (self.folder / "tokenizer.json").exists():
@@ -165,7 +164,10 @@ def pretrain(
     began, saved = time.time() - state["seconds"], time.time()
     window: dict[str, list[bool]] = defaultdict(list)
     losses: list[float] = []
-    with tqdm(total=tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretrain") as bar:
+    with (
+        memory_kept(),
+        tqdm(total=tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretrain") as bar,
+    ):
         while state["tokens"] < tokens:
             level = LEVELS[state["level"]]
             rows = round(step_tokens / level.length)

@@ -7,8 +7,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 WORTH = 1.5
 """Times by which bfloat16 has to be faster: less is no reason for digits other than most machines'."""
 _held = 0
+_kept = False
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -89,12 +90,25 @@ def cap_threads(threads: int | None = None) -> int:
     return capped
 
 
-def keep_memory(kept: bool = True) -> None:
-    """Have what is freed kept for the next tensors, until `give_back_memory`; or, again, no longer.
+@contextmanager
+def memory_kept(kept: bool = True) -> Iterator[None]:
+    """Inside, what is freed is kept for the next tensors, until `give_back_memory`; or, within such a block, not.
 
     glibc returns large blocks at once, and the system clears every page of the next ones anew: a sixth of an update's time. Where
     tensors grow, as caches of rollouts do, what is kept is of no use to the next, larger one.
     """
+    global _kept
+    before = _kept
+    _keep(kept)
+    try:
+        yield
+    finally:
+        _keep(before)
+
+
+def _keep(kept: bool) -> None:
+    global _kept
+    _kept = kept
     with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such call
         libc = ctypes.CDLL(None)
         for option, most in (
@@ -102,6 +116,7 @@ def keep_memory(kept: bool = True) -> None:
             (M_MMAP_THRESHOLD, 2**30 if kept else 2**25),
         ):
             libc.mallopt(option, most)
+    give_back_memory()
 
 
 def give_back_memory(beyond: int = 0) -> None:

@@ -11,6 +11,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ..errors import DataError, ProfileError, StageError
 from ..profile import GrpoSpec
+from ..runs.machine import memory_kept
 from ..runs.omissions import EPISODE_CUT
 from ..runs.processes import Processes
 from ..runs.progress import without_bars
@@ -86,7 +87,7 @@ class Training(TrainerCallback):
             )
             self._trainer.prompt = SharedPrompt() if self._spec.share_prompts else None
             self._trainer.remove_callback(PrinterCallback)
-            with without_bars():  # over every checkpoint that is written
+            with memory_kept(), without_bars():  # no bars over every checkpoint that is written
                 self._trainer.train(
                     resume_from_checkpoint=str(self._checkpoint) if self._checkpoint else None
                 )

@@ -17,7 +17,7 @@ from ..models.local import LocalModel
 from ..profile import GrpoSpec
 from ..records import Episode, Question
 from ..reward import alike
-from ..runs.machine import give_back_memory, keep_memory
+from ..runs.machine import memory_kept
 from ..runs.processes import Processes
 from .parts import Outcome, Parts
 from .recorder import Played, Recorder, Report, kl_to_start, shown_episodes, whole_step
@@ -50,9 +50,8 @@ class Share:
     def around(self, loop: RolloutFunc, recorder: Recorder | None) -> RolloutFunc:
         """The loop as TRL calls it in every process; the main one has the ``recorder``."""
 
+        @memory_kept(False)  # neither across the rollouts nor what the update before them freed
         def share(prompts: Sequence[list[dict[str, str]]], trainer: Any) -> dict[str, Any]:
-            keep_memory(False)
-            give_back_memory()  # of the update before; what is freed by the rollouts, below
             self._take_weights(trainer)
             step = trainer.state.global_step // self._spec.num_iterations + 1
             asked = self._processes.everywhere(lambda: [prompt[-1]["id"] for prompt in prompts])
@@ -69,8 +68,6 @@ class Share:
             if recorder is not None:
                 figures, shown = whole_step(reports, self._spec.num_generations)
                 recorder.leave({"step": step, **figures}, shown)
-            give_back_memory()
-            keep_memory()
             return completions
 
         return share

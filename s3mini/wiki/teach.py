@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import DataError
-from ..runs.machine import keep_memory
+from ..runs.machine import memory_kept
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
 from ..training.adapters import of_rank, save_adapters
@@ -64,7 +64,6 @@ def teach(
 
     if not sequences:
         raise DataError("nothing to teach: no sequence was given")
-    keep_memory()
     torch.manual_seed(seed)
     adapted = get_peft_model(model, of_rank(rank))
     weights = [p for p in adapted.parameters() if p.requires_grad]
@@ -76,7 +75,10 @@ def teach(
     checkpoint = folder.with_name(f"{folder.name}.checkpoint")
     losses = _resume(checkpoint, weights, optimizer, schedule)
     adapted.train()
-    with tqdm(total=len(batches), initial=len(losses), unit="step", desc=f"teaching {folder.name}") as bar:
+    with (
+        memory_kept(),
+        tqdm(total=len(batches), initial=len(losses), unit="step", desc=f"teaching {folder.name}") as bar,
+    ):
         for chosen in batches[len(losses) :]:
             loss = _step(adapted, [sequences[i] for i in chosen], micro_tokens, precision)
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
