@@ -20,7 +20,7 @@ from s3mini.grpo import train
 from s3mini.methods import gold_documents
 from s3mini.models.base import chat_ids
 from s3mini.models.http.served import ServedModel
-from s3mini.models.local import load_model
+from s3mini.models.local import fastest_dtype, load_model
 from s3mini.profile import ROOT, load_profile
 from s3mini.protocols.wordings import context_messages
 from s3mini.training.adapters import ADAPTERS
@@ -74,7 +74,10 @@ def test_vllm_answers_as_the_local_engine_does(url: str) -> None:
 def test_the_profile_gpu_trains_adapters_of_the_real_chat_model(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two steps of its own settings but for sizes: bfloat16, LoRA of its rank, GBR by a served generator and judge."""
+    """Two steps of its own settings but for sizes: bfloat16, LoRA of its rank, GBR by a served generator and judge.
+
+    On a processor that only emulates bfloat16, fifteen times as slow, they are in float32: there this alone took half an hour.
+    """
     wiki = load_profile("wiki")
     questions = [q for q in load_questions(wiki, "bridge", "train") if len(q.gold_ids) == 2][:12]
     gold = {i for q in questions for i in q.gold_ids}
@@ -97,6 +100,9 @@ def test_the_profile_gpu_trains_adapters_of_the_real_chat_model(
     sets = {"data.sets": ["bridge"], "data.train_sets": ["bridge"], "threads": torch.get_num_threads()}
     gpu = load_profile("gpu", **changes, **sets, **{"grpo.precision": "bfloat16"})
     assert gpu.generator.engine == "served" and gpu.grpo.reward == "gbr" and gpu.searcher.dtype == "bfloat16"
+    if fastest_dtype("cpu") == "float32":
+        slow = {"searcher.dtype": "float32", "grpo.precision": "float32"}
+        gpu = load_profile("gpu", **changes, **sets, **slow)
     folder = train(gpu, progress=False)
     curve = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
     assert [row["step"] for row in curve] == [1, 2] and all(row["episodes"] == 8 for row in curve)
