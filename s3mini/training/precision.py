@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from ..models.local import multiplied
 from ..profile import GrpoSpec
 from ..runs.machine import faster_type
 from ..runs.processes import Processes
@@ -24,7 +25,7 @@ FILE = "precision.json"
 GAIN = 1.25
 """How many times as fast bfloat16 has to be: it costs digits, and timings scatter."""
 HOPELESS = 4.0
-"""So many times as slow on few tokens, it will not win on many (AVX2 without bfloat16 instructions: 15 times)."""
+"""So many times as slow in a single product, it will not win in an update (AVX2 without bfloat16 instructions: 15 times)."""
 
 
 def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Processes) -> GrpoSpec:
@@ -51,15 +52,15 @@ def fastest(seconds: Mapping[str, float]) -> str:
 def measured(model: PreTrainedModel, rows: int = 2, length: int = 512) -> dict[str, float]:
     """Seconds of an update's forward and backward pass over ``rows`` × ``length`` tokens, by precision; the best of two.
 
-    As long as episodes are: of short rows bfloat16 gains little. A pass over an eighth of that comes first: it warms up, and
-    where it shows that bfloat16 is emulated it is all that is done.
+    As long as episodes are: of short rows bfloat16 gains little. Where a single product shows that it is emulated, the seconds
+    are that product's: of passes they would be minutes.
     The second half of each row is scored, as if an episode had written it. The model stays as it is.
     """
-    best = _passes(model, rows, length // 8)
-    if best["bfloat16"] > HOPELESS * best["float32"]:
-        return best
+    single = multiplied()
+    if single["bfloat16"] > HOPELESS * single["float32"]:
+        return single
     both = [_passes(model, rows, length) for _ in range(2)]
-    return {kind: min(one[kind] for one in both) for kind in best}
+    return {kind: min(one[kind] for one in both) for kind in single}
 
 
 def _passes(model: PreTrainedModel, rows: int, length: int) -> dict[str, float]:

@@ -321,7 +321,15 @@ def test_auto_takes_bfloat16_where_it_is_clearly_faster_and_a_run_ends_as_it_beg
         assert precision.settled(given, model, tmp_path, ALONE) == given
 
 
-def test_measuring_leaves_the_model_as_it_is() -> None:
+def test_where_products_are_emulated_no_pass_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    single = {"float32": 1.0, "bfloat16": 4.1}
+    monkeypatch.setattr(precision, "multiplied", lambda: single)
+    monkeypatch.setattr(precision, "_passes", None)
+    assert precision.measured(toy_local(0).model) == single
+
+
+def test_measuring_leaves_the_model_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "multiplied", lambda: {"float32": 1.0, "bfloat16": 3.9})
     model = toy_local(0).model.train()
     before = [p.detach().clone() for p in model.parameters()]
     took = precision.measured(model)
