@@ -175,7 +175,8 @@ class GrpoSpec(_Spec):
     resample: int = Field(0, ge=0)
     # Of the update's arithmetic; weights, gradients and AdamW stay float32. auto: the faster one (`training.precision`).
     precision: Literal["float32", "bfloat16", "auto"] = "auto"
-    # On a CPU the update reads a prompt once for all its episodes: worth it where prompts are long. The same up to rounding.
+    # In one process on a CPU the update reads a prompt once for all its episodes: worth it where prompts are long. The same up to
+    # rounding.
     share_prompts: bool = False
     lora_rank: int = Field(0, ge=0)  # adapters of this rank are trained (peft); 0 trains every weight
     max_completion_length: int = Field(4096, ge=16)

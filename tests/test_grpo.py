@@ -156,6 +156,28 @@ def test_shared_prompts_are_read_once_and_change_nothing(tmp_path: Path, setting
     assert read_together < read_apart
 
 
+def test_without_gradients_a_prompt_is_read_once_too_however_long_its_episodes_are() -> None:
+    model, generator = toy_local(0).model, torch.Generator().manual_seed(0)
+    prompts = torch.randint(20, 60, (2, 1, 30), generator=generator).expand(-1, 2, -1).flatten(0, 1)
+    ids = torch.cat([prompts, torch.randint(20, 60, (4, 9), generator=generator)], 1)
+    lengths = torch.tensor([4, 9, 5, 8])  # sorted by length, the two prompts would take turns
+    scored = (torch.arange(9) < lengths[:, None]).long()
+    seen = torch.cat([torch.ones_like(prompts), scored], 1)
+    read: list[int] = []
+    hook = model.get_input_embeddings().register_forward_hook(
+        lambda m, given, out: read.append(given[0].numel())
+    )
+    with torch.no_grad():
+        apart = completion_logprobs(model, ids, seen, scored, 1.0, batch_size=1)
+        count = sum(read)
+        together = completion_logprobs(model, ids, seen, scored, 1.0, batch_size=1, prompt=SharedPrompt())
+    hook.remove()
+    assert torch.allclose(apart[0], together[0], atol=1e-4)
+    assert (
+        count - (sum(read) - count) == 2 * 29
+    )  # a prompt's last token says the first word, and is read by each
+
+
 class OneLength(Scripted):
     """`Scripted`, but a group's prompts are one, and its completions, all of one length, differ from their first token on."""
 

@@ -27,7 +27,7 @@ WORTH = 1.5
 """Times by which bfloat16 has to be faster: less is no reason for digits other than most machines'."""
 _held = 0
 _kept = False
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -111,11 +111,15 @@ def _keep(kept: bool) -> None:
     _kept = kept
     with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such call
         libc = ctypes.CDLL(None)
-        for option, most in (
+        for option, value in (
             (M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**26),
-            (M_MMAP_THRESHOLD, 2**30 if kept else 2**25),
+            (
+                M_MMAP_THRESHOLD,
+                2**25,
+            ),  # of which older ones take no more; glibc's own choice ends where one is set
+            (M_MMAP_MAX, 0 if kept else 2**16),  # blocks that the system is asked for one by one
         ):
-            libc.mallopt(option, most)
+            libc.mallopt(option, value)
     give_back_memory()
 
 

@@ -37,8 +37,10 @@ def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Pro
         return spec
     if processes.from_main(lambda: not (folder / FILE).exists()):
         took = processes.everywhere(lambda: measured(model))  # together, as they will train
-        slowest = {kind: max(own[kind] for own in took) for kind in took[0]}
-        text = json.dumps({"precision": fastest(slowest), "seconds": slowest})
+        decides = next(
+            (own for own in took if fastest(own) == "float32"), took[0]
+        )  # for whom the others would wait
+        text = json.dumps({"precision": fastest(decides), "seconds": decides})
         processes.from_main(lambda: atomic_write(folder / FILE, text))
     kept = processes.from_main(lambda: json.loads((folder / FILE).read_text()))
     return spec.model_copy(update={"precision": kept["precision"]})

@@ -126,8 +126,8 @@ def completion_logprobs(
     Rows are shifted to start in column 0: padding is then on the right, where a causal model never looks, and no
     attention mask is needed.
 
-    With ``prompt``, what all rows read at once begin with is read by it. The results are the same up to rounding; gradients reach
-    the weights by way of the prompt when it is settled.
+    With ``prompt``, what all rows read at once begin with is read by it, and rows stay in their order, in which those of one prompt
+    are neighbours. The results are the same up to rounding; gradients reach the weights by way of the prompt when it is settled.
 
     Args:
         input_ids: (B, P + C), and ``attention_mask`` like it: 1 on one unbroken run per row.
@@ -163,7 +163,8 @@ def completion_logprobs(
         return empty.index_put((row, column), chosen), empty.index_put((row, column), entropy)
 
     lengths, first = attention_mask.sum(1), attention_mask.argmax(1)
-    parts = torch.argsort(lengths, stable=True).split(batch_size or len(scored))
+    order = torch.argsort(lengths, stable=True) if prompt is None else torch.arange(len(lengths))
+    parts = order.split(batch_size or len(scored))
     back = torch.argsort(torch.cat(parts))
     logps, entropies = (torch.cat(column)[back] for column in zip(*map(score, parts), strict=True))
     return logps, entropies

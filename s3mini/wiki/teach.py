@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import DataError
-from ..runs.machine import memory_kept
+from ..runs.machine import give_back_memory, memory_kept
 from ..runs.progress import tqdm
 from ..runs.stages import atomic_dir, atomic_file
 from ..training.adapters import of_rank, save_adapters
@@ -125,6 +125,7 @@ def _step(model: Any, sequences: Sequence[Sequences], micro_tokens: int, precisi
     summed = 0.0
     rows = sorted(sequences, key=lambda s: -len(s.ids))
     while rows:
+        give_back_memory(beyond=2 << 30)  # every pass is of another width, which leaves gaps
         fits = max(1, micro_tokens // len(rows[0].ids))
         part, rows = rows[:fits], rows[fits:]
         width = len(part[0].ids)

@@ -321,6 +321,13 @@ def test_auto_takes_bfloat16_where_it_is_clearly_faster_and_a_run_ends_as_it_beg
         assert precision.settled(given, model, tmp_path, ALONE) == given
 
 
+def test_one_process_that_emulates_bfloat16_decides_for_all(tmp_path: Path) -> None:
+    spec, model = grpo_profile(**{"grpo.precision": "auto"}).grpo, toy_local(0).model
+    passes, product = {"float32": 3.0, "bfloat16": 1.5}, {"float32": 0.001, "bfloat16": 0.015}
+    two = SimpleNamespace(from_main=lambda work: work(), everywhere=lambda work: [passes, product])
+    assert precision.settled(spec, model, tmp_path, two).precision == "float32"
+
+
 def test_where_products_are_emulated_no_pass_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     single = {"float32": 1.0, "bfloat16": 4.1}
     monkeypatch.setattr(precision, "multiplied", lambda: single)
