@@ -241,8 +241,8 @@ class Bench:
         kind = protocol_class(protocol).retriever or self.profile.retrieval.kind
         numbers = self.profile.s3 if protocol == "s3" else method_spec(self.profile, protocol)
         left_out = {"model", "checkpoint", "start"}
-        if not self.profile.s3.end_at_repeat:
-            left_out.add("end_at_repeat")  # it came later: switched off, older runs stay valid
+        if not self.profile.s3.skip_kept:
+            left_out.add("skip_kept")  # it came later: switched off, older runs stay valid
         return {
             "retriever": self.retriever_depends_on(kind),
             "searcher": self.fingerprint(spec),

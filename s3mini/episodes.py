@@ -27,7 +27,7 @@ from .errors import ModelError, RetrievalError
 from .models.base import Sample, Sampler
 from .models.chat import block_ids, chat_ids, opening
 from .protocols.base import History, Protocol
-from .records import Episode, Hit, Question, Turn, hit_ids
+from .records import Episode, Hit, Question, Turn
 from .retrieval.base import Retriever
 from .runs.omissions import MALFORMED, SHORTENED, TURN_CUT
 from .runs.progress import tqdm
@@ -176,15 +176,11 @@ class Engine:
                 for i, sample, budget in zip(live, samples, budgets, strict=True)
             ]
             asking = [(i, query) for i, query in read if query is not None]
-            found = self._search([query for _, query in asking], self.protocol.k)
+            found = self._search([query for _, query in asking], self.protocol.reach)
             for (i, query), hits in zip(asking, found, strict=True):
-                turns = fits[i].history.turns
-                judged = turns[-2].shown if len(turns) > 1 else fits[i].history.start
-                again = self.protocol.end_at_repeat and bool(hits) and hit_ids(hits) == hit_ids(judged)
-                turns[-1] = replace(turns[-1], query=query, shown=() if again else hits)
-                if again:
-                    fits[i].end = "repeat"
-                    fits[i].noted("found the last block again")
+                turns, new = fits[i].history.turns, self._new(hits, fits[i].history)
+                turns[-1] = replace(turns[-1], query=query, shown=new[: self.protocol.k])
+                fits[i].noted("all that was found is kept already", bool(hits) and not new)
                 fits[i].noted(f"{SHORTENED} to {LONGEST_QUERY} characters", len(query) > LONGEST_QUERY)
                 fits[i].noted(MALFORMED, query[:LONGEST_QUERY] in getattr(self.retriever, "malformed", ()))
             ongoing = [i for i in live if not fits[i].end]
@@ -226,6 +222,11 @@ class Engine:
         problem = "; ".join(filter(None, notes))
         history.turns.append(Turn(text, None, action.complete, selected, (), action.valid, problem))
         return query
+
+    def _new(self, hits: tuple[Hit, ...], history: History) -> tuple[Hit, ...]:
+        """Without those that the episode keeps already, where the protocol skips them."""
+        kept = {d.id for d in self.protocol.context(history)} if self.protocol.skip_kept else ()
+        return tuple(hit for hit in hits if hit.document.id not in kept)
 
     def _search(self, queries: Sequence[str], k: int) -> list[tuple[Hit, ...]]:
         """One call for all distinct queries; hits in the order of ``queries``."""

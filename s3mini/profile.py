@@ -133,7 +133,7 @@ class S3Spec(_Spec):
     select: int = Field(3, ge=0)  # 0 switches selection off: the generator reads all that was retrieved
     turns: int = Field(3, ge=1)
     begin_k: int = Field(3, ge=0)  # 0 switches begin-with-search off
-    end_at_repeat: bool = False  # whether a search that finds the last block again ends the episode
+    skip_kept: bool = False  # whether a search passes over documents that the episode keeps already
     max_turn_tokens: int = Field(500, ge=8)
 
 

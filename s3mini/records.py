@@ -104,7 +104,7 @@ class Episode:
     ``prompt_ids`` and ``completion_ids`` concatenate to what the model saw; ``env_mask`` is 1 on the
     model's own tokens and 0 on the environment's; ``logprobs`` is 0.0 where ``env_mask`` is 0.
     ``context`` is the de-duplicated list of documents handed to the generator, in order.
-    ``end`` says why it stopped: "complete", "turns" (budget used), "repeat" (its search found the last block again), "length" or "invalid".
+    ``end`` says why it stopped: "complete", "turns" (budget used), "length" or "invalid".
     """
 
     question: Question

@@ -100,7 +100,7 @@ def consistent(episode: Episode) -> None:
     assert count == len(episode.env_mask) == len(episode.logprobs) > 0
     assert set(episode.env_mask) <= {0, 1}
     assert all(lp == 0.0 for lp, own in zip(episode.logprobs, episode.env_mask, strict=True) if not own)
-    assert episode.end in {"complete", "turns", "repeat", "length", "invalid"}
+    assert episode.end in {"complete", "turns", "length", "invalid"}
     assert (episode.completion_ids[-1] == END) or episode.end == "length"
     written = [i for i, own in zip(episode.completion_ids, episode.env_mask, strict=True) if own]
     assert TOKENIZER.decode(written).replace(SPECIAL[2], "") == "".join(t.output for t in episode.turns)
@@ -211,26 +211,27 @@ def test_begin_with_search_can_be_off() -> None:
     assert not library.calls and episode.start == () == episode.context
 
 
-def test_a_search_that_finds_the_last_block_again_can_end_the_episode() -> None:
+def test_a_search_can_pass_over_what_is_kept() -> None:
     turns = [ASK % "first", f"<important_info>[2]</important_info>\n{ASK % 'first'}", DONE]
-    goes_on, ends = run(*turns), run(*turns, end_at_repeat=True)
-    assert (goes_on.end, len(goes_on.turns)) == ("complete", 3)
-    assert goes_on.turns[1].shown[0].document.id == "first/0"
-    consistent(ends)
-    assert (ends.end, ends.searches, ends.turns[1].query, ends.turns[1].shown) == ("repeat", 2, "first", ())
-    assert "last block again" in ends.turns[1].problem and ends.valid_format == 1
-    question = QUESTIONS[0].question
-    # what was selected of it stays selected
-    assert [d.id for d in ends.context] == [f"{question}/0", "first/1"]
+    again, library = run(*turns), Library()
+    assert [h.document.id for h in again.turns[1].shown] == ["first/0", "first/1"]
+    (skips,) = engine(Scripted(*turns), library, skip_kept=True).run(QUESTIONS[:1], progress=False)
+    consistent(skips)
+    assert [h.document.id for h in skips.turns[0].shown] == ["first/0", "first/1"]
+    # the one that was not selected is shown anew, before what comes next in the ranking
+    assert [h.document.id for h in skips.turns[1].shown] == ["first/0", "first/2"]
+    assert [d.id for d in skips.context] == [f"{QUESTIONS[0].question}/0", "first/1", "first/0", "first/2"]
+    assert {k for queries, k in library.calls if queries == ["first"]} == {2 + 1 + 2}
 
 
-def test_what_is_not_the_last_block_again_goes_on() -> None:
+def test_of_all_that_may_be_kept_a_search_finds_as_many_more() -> None:
+    """However much an episode keeps, the last search shows whole blocks."""
     question = QUESTIONS[0].question
-    assert run(ASK % question, DONE, k=1, end_at_repeat=True).end == "repeat"  # the first block counts
-    assert run(ASK % question, DONE, k=2, end_at_repeat=True).end == "complete"  # a document more
-    # shown before, but not last: it can be judged anew
-    between = run(ASK % "a", ASK % "b", ASK % "a", DONE, turns=3, end_at_repeat=True)
-    assert (between.end, between.searches) == ("complete", 3)
+    episode = run(ASK % question, ASK % question, ASK % question, DONE, turns=3, skip_kept=True)
+    shown = [
+        [h.document.id for h in block] for block in (episode.start, *(t.shown for t in episode.turns[:3]))
+    ]
+    assert sum(shown, []) == [f"{question}/{i}" for i in range(7)] == [d.id for d in episode.context]
 
 
 # -- batching ---------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Protocol(ABC):
 
     ``name`` is also the role whose prompt `wordings` holds. ``turns`` is the largest number of searches; after the last one the model has one more turn.
     ``start_k`` documents for the question itself open the episode (0: none), ``k`` answer each query.
-    ``end_at_repeat``: a search that finds what was shown last ends the episode.
+    ``skip_kept``: a search passes over documents that the episode keeps already, and shows the next ones.
     Generation stops after any of the strings in ``stop``. ``retriever`` answers the queries (None: the profile's own).
 
     Training: ``reward`` is what the method is trained for, a name of `reward.REWARDS` or `reward.DOCUMENT_REWARDS` (None: the
@@ -76,7 +76,7 @@ class Protocol(ABC):
     reward: str | None = None
     own_answer: bool = False
     filtered: bool = True
-    end_at_repeat: bool = False
+    skip_kept: bool = False
     numbers: tuple[str, ...] = ()
     needs_reader: bool = False
 
@@ -86,6 +86,11 @@ class Protocol(ABC):
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
         """The conversation that opens an episode: system message, question and the first documents."""
         return question_messages(self.name, self.wordings, question, documents)
+
+    @property
+    def reach(self) -> int:
+        """Documents to ask the retriever for: ``k``, and as many more as an episode may keep where those are skipped."""
+        return self.k + self.skip_kept * (self.start_k + (self.turns - 1) * self.k)
 
     @abstractmethod
     def parse(self, text: str, history: History) -> Action:

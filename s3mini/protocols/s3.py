@@ -15,8 +15,8 @@ How a turn is read:
 - With ``select`` 0 nothing is selected: every block is kept whole, whatever the model names.
 - A model that writes ``<information>`` itself is cut there and the turn is invalid: what it invented is
   never evidence.
-- With ``end_at_repeat`` a search that finds the last block again, document by document, ends the episode: the turn that asked has
-  judged that block already. (The paper's loop goes on.)
+- With ``skip_kept`` a search shows the ``k`` best documents of those that are not kept already, so that who asks the same again
+  reads on in its ranking. (The paper's shows them again.)
 - Generation also stops at a forged ``<information>``, so no budget is spent on inventing documents.
 
 Departures from the original code: the first block is shown and used at the same length in training and
@@ -43,7 +43,7 @@ class S3Protocol(Protocol):
         "<search_complete>true</search_complete>",
         "<information>",
     )
-    numbers = ("k", "select", "turns", "begin_k", "end_at_repeat")
+    numbers = ("k", "select", "turns", "begin_k", "skip_kept")
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class S3Protocol(Protocol):
         turns: int = 3,
         begin_k: int = 3,
         wordings: Wordings = "full",
-        end_at_repeat: bool = False,
+        skip_kept: bool = False,
     ) -> None:
         if min(k, turns) < 1 or min(select, begin_k) < 0:
             raise ValueError(
@@ -60,7 +60,7 @@ class S3Protocol(Protocol):
             )
         super().__init__(wordings)
         self.k, self.select, self.turns, self.start_k = k, select, turns, begin_k
-        self.end_at_repeat = end_at_repeat
+        self.skip_kept = skip_kept
 
     def start(self, question: str, documents: Sequence[Document]) -> list[Message]:
         """System message, question and the first documents."""

@@ -43,8 +43,7 @@ def in_episode(episode: Mapping[str, Any]) -> Counter[str]:
     """The omissions of one stored episode (`records.episode_as_json`); ``problem`` names those that the engine noted."""
     problems = [turn["problem"] for turn in episode["turns"]]
     found = Counter(kind for text in problems for kind in (SHORTENED, MALFORMED, TURN_CUT) if kind in text)
-    again = episode["end"] == "repeat"  # its last search found something, which is shown once
-    found[NO_HITS] = sum(t["query"] is not None and not t["shown"] for t in episode["turns"]) - again
+    found[NO_HITS] = sum(turn["query"] is not None and not turn["shown"] for turn in episode["turns"])
     found[EPISODE_CUT] = episode["end"] == "length" and not found[TURN_CUT]
     return found
 

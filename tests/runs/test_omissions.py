@@ -166,7 +166,6 @@ WHOLE = {"length": 900, "turn": 60}
     [
         ([ASK % "a", DONE], WHOLE, {}),
         ([ASK % "the of", DONE], WHOLE, {NO_HITS: 1}),
-        ([ASK % "a", ASK % "a", DONE], {**WHOLE, "end_at_repeat": True}, {}),  # found, and shown before
         ([ASK % "(a AND", DONE], WHOLE, {MALFORMED: 1}),
         ([ASK % ("=" * 9000), DONE], {"length": 40_000, "turn": 20_000}, {SHORTENED: 1}),
         ([ASK % "a", "word " * 300], WHOLE, {TURN_CUT: 1}),
