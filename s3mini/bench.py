@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -34,6 +35,17 @@ WHO_AND_HOW_FAST = {
     "path", "engine", "url", "api", "key_variable", "timeout", "patience", "device", "batch_size", "max_rows",
 }  # fmt: skip
 """Keys of a model that do not change its greedy answers: who runs it, and how many rows at a time (path: its files count)."""
+
+
+def _decoded(spec: ModelSpec) -> list[str]:
+    """What of a searcher's decoding, its weights apart, changes its episodes, where it is not the default."""
+    dtype: str = spec.dtype
+    if spec.engine == "local" and dtype == "fastest":
+        from .models.local import dtype_of
+
+        dtype = dtype_of(spec)
+    now, usual = {"dtype": dtype, "max_length": spec.max_length}, ModelSpec.model_fields
+    return [f"{key}={value}" for key, value in now.items() if value != usual[key].default]
 
 
 class Bench:
@@ -121,10 +133,15 @@ class Bench:
         if (folder / "config.json").is_file():
             return model.trained(folder)
         if given is None and spec.checkpoint is not None:
+            if folder.is_dir():
+                warnings.warn(
+                    f"{folder}: not trained to its end; {spec.checkpoint} is taken instead", stacklevel=2
+                )
             return model.model_copy(update={"path": spec.checkpoint})
+        option = "--searcher FOLDER" if protocol == "s3" else f"--set protocols.{protocol}.checkpoint=FOLDER"
         raise StageError(
             f"{folder}: no trained searcher here; run `s3mini train {self.profile.option} "
-            f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder"
+            f"--protocol {protocol} --seed {self.seed}` first, or name a searcher's folder by {option}"
         )
 
     def start(self, protocol: str) -> ModelSpec:
@@ -246,7 +263,9 @@ class Bench:
         return {
             "retriever": self.retriever_depends_on(kind),
             "searcher": self.fingerprint(spec),
-            "protocol": f"{protocol} {numbers.model_dump_json(exclude=left_out)} {spec.wordings}",
+            "protocol": " ".join(
+                [protocol, numbers.model_dump_json(exclude=left_out), spec.wordings, *_decoded(spec)]
+            ),
         }
 
     def retriever_depends_on(self, kind: str) -> str:

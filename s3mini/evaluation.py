@@ -70,8 +70,8 @@ def evaluate(
         raise DataError(f"profile {profile.name}: no question set to evaluate on (data.sets, or --sets)")
     bench = bench or Bench(profile, seed, searcher)
     questions = {name: load_questions(profile, name, "test") for name in chosen}
-    for name in names:
-        METHODS[name].inputs(bench)  # what is not there is told before hours of answering, not after
+    # What is not there is told before hours of answering, not after.
+    inputs = {name: METHODS[name].inputs(bench) for name in names}
     answers: dict[str, dict[str, list[Answer]]] = {}
     total = (len(names) + ("s3" in names)) * sum(map(len, questions.values()))
     with tqdm(total=total, unit="answer", disable=not progress) as bar:
@@ -89,6 +89,7 @@ def evaluate(
         if "s3" in names:
             answer(without_selection(METHODS["s3"], answers["s3"]))
     results = summarise(profile, answers, seed)
+    results["searchers"] = {name: inputs[name]["searcher"] for name in names if METHODS[name].seeded}
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     atomic_write(profile.build / "evaluation" / f"results-seed{seed}.json", text)
     atomic_write(profile.build / "results.json", text)

@@ -92,7 +92,10 @@ ABLATIONS: dict[str, Callable[[Profile], list[Arm]]] = {
     # What is rewarded.
     "reward": reward_arms,
     # Training questions with and without those that naive RAG answers: what is left of GBR under GRPO.
-    "filter": lambda _: [Arm("filtered"), Arm("unfiltered", {"grpo.filtered": False})],
+    "filter": lambda profile: [
+        Arm(name, {} if filtered is profile.grpo.filtered else {"grpo.filtered": filtered})
+        for name, filtered in (("filtered", True), ("unfiltered", False))
+    ],
     # A price for every search: accuracy against searches.
     "price": lambda _: [Arm("free"), *(Arm(f"{cost} a search", priced(cost)) for cost in (0.02, 0.05, 0.1, 0.2))],
     # What a search is worth is learnt after what finds the answer: the same in a longer training.

@@ -62,6 +62,7 @@ class Results(TypedDict):
     # {"s3 - METHOD": {"sets": {SET: {"n", "mean", "ci95"}}, "average"…}}
     differences: dict[str, dict[str, Any]]
     selection: NotRequired[dict[str, Any]]  # `selection_effect`
+    searchers: NotRequired[dict[str, str]]  # {METHOD: fingerprint of its trained model}
     training: dict[str, dict[str, Any]]  # {RUN: {"steps", "episodes", "examples", "seconds", "curve"}}
     stages: dict[str, dict[str, Any]]  # {STAGE: {"seconds", "resumed"}}
 

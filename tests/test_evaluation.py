@@ -23,7 +23,7 @@ from s3mini.bench import Bench
 from s3mini.errors import DataError, ModelError, S3Error, StageError
 from s3mini.evaluation import ANSWERS, evaluate, load_answers
 from s3mini.methods import METHODS as REGISTERED
-from s3mini.profile import Profile
+from s3mini.profile import MethodSpec, Profile
 from s3mini.protocols.base import everything
 from s3mini.records import Document, Episode, Hit, Question, Turn, episode_as_json, episode_from_json
 from s3mini.results import differences
@@ -201,6 +201,32 @@ def test_a_new_searcher_redoes_its_own_rows_only(run: Run, tmp_path: Path) -> No
     again.bench._searcher = {"s3": other}
     again()
     assert again.asked - before == 2 * 2 * TESTED  # s3, and the same episodes without selection
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows"),
+    # s3, trained and not, and without selection; what is trained is read in float32 in any case
+    [({"dtype": "bfloat16"}, 1), ({"max_length": 64}, 3)],
+)
+def test_a_searcher_that_decodes_otherwise_redoes_its_own_rows(
+    run: Run, tmp_path: Path, changed: dict[str, object], rows: int
+) -> None:
+    """What is told to cut episodes is to be raised: afterwards the cut ones may not come back."""
+    run()
+    before = run.asked
+    searcher = run.profile.searcher.model_copy(update=changed)
+    again = Run(run.profile.model_copy(update={"searcher": searcher}), tmp_path)
+    again()
+    assert again.asked - before == rows * 2 * TESTED
+
+
+def test_what_is_evaluated_in_place_of_an_unfinished_training_is_told(profile: Profile) -> None:
+    given = {"s3": MethodSpec(checkpoint="somebody/searcher")}
+    named = profile.model_copy(update={"protocols": given})
+    assert Bench(named).checkpoint("s3", True).path == "somebody/searcher"
+    (named.build / "train" / "s3-seed0").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="s3-seed0: not trained to its end; somebody/searcher is taken"):
+        assert Bench(named).checkpoint("s3", True).path == "somebody/searcher"
 
 
 def test_killed_half_way_it_goes_on_and_nothing_is_doubled(run: Run, tmp_path: Path) -> None:

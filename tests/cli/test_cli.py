@@ -86,6 +86,7 @@ def test_expected_failures_are_told_in_short_and_exit_1(run: Run, arguments: lis
         ["ask", "  "],
         ["ask", "Who? \udcff"],
         ["train", "--seed", "one"],
+        ["evaluate", "--method", "search-r1", "--searcher", "mine"],  # it would be s3's alone
         ["train", "--set", "grpo.steps"],
         ["train", "--set", "grpo.steps=[1"],
         ["index", "--kind", "fuzzy"],
@@ -160,7 +161,13 @@ def test_a_missing_extra_says_what_to_install(run: Run, monkeypatch: pytest.Monk
     assert "pip install 's3mini[train]'" in err
 
 
-@pytest.mark.parametrize("command", ["index", "precompute", "train", "evaluate", "experiment", "reproduce"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("index", "precompute", "train", "evaluate", "experiment", "reproduce", "ask why", "judge"),
+        *("own documents.jsonl", "serve retriever", "serve generator", "serve searcher"),
+    ],
+)
 def test_what_comes_in_wheels_is_there_and_new_before_it_is_worked_with(
     command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +179,7 @@ def test_what_comes_in_wheels_is_there_and_new_before_it_is_worked_with(
     stand_in(monkeypatch, "s3mini.wiki.make", parts=parts)
     own = tmp_path / "own.yaml"
     own.write_text("extends: wiki\nname: own\ns3: {k: 7}\n")
-    code, _, err = run(command, "--profile", str(own))
+    code, _, err = run(*command.split(), "--profile", str(own))
     assert code == 1 and "made for own, 7" in err
 
 

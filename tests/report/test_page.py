@@ -288,6 +288,9 @@ def test_seeds_stand_side_by_side_and_reach_the_report(profile: Profile, results
     second = json.loads(json.dumps(results)) | {"seed": 12}
     second["methods"]["s3"]["average"]["gen_acc"] = 0.75
     (profile.build / "evaluation" / "results-seed12.json").write_text(json.dumps(second))
+    assert [run["seed"] for run in read_seeds(profile)] == [0], "the same searcher is no second training"
+    second["searchers"] = {"s3": "another"}
+    (profile.build / "evaluation" / "results-seed12.json").write_text(json.dumps(second))
     runs = read_seeds(profile)
     assert [run["seed"] for run in runs] == [0, 12]
     rows = [line.split()[:3] for line in repr(seeds_table(runs)).splitlines()[1:]]
