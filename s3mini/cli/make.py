@@ -67,7 +67,7 @@ def coldstart(
     questions: Annotated[int, typer.Option(min=1, help="Training questions to examine on.")] = 30,
     settings: Settings = None,
 ) -> None:
-    """Teach an instruct model the protocols' formats, without judgement: what GRPO begins with (profile wiki)."""
+    """Teach an instruct model the protocols' formats, without judgement, as the searcher was before GRPO (profile wiki)."""
     profile = opened(profile_name, settings)
     from ..wiki.make import examine, make_searcher
 
