@@ -145,14 +145,22 @@ def run_sharing(
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"grpo.lora_rank": 4, "grpo.beta": 0.1}, {"grpo.micro_batch": 4}, {"grpo.num_iterations": 2}],
+    ("settings", "bound"),
+    [
+        ({}, 1e-2),
+        ({"grpo.lora_rank": 4, "grpo.beta": 0.1}, 1e-2),
+        ({"grpo.micro_batch": 4}, 1e-2),
+        ({"grpo.num_iterations": 2}, 1e-2),
+        ({"grpo.precision": "bfloat16", "grpo.lora_rank": 4}, 0.05),  # its digits are eight bits
+    ],
 )
-def test_shared_prompts_are_read_once_and_change_nothing(tmp_path: Path, settings: dict) -> None:
+def test_shared_prompts_are_read_once_and_change_nothing(
+    tmp_path: Path, settings: dict, bound: float
+) -> None:
     apart, read_apart = run_sharing(SharedPrompts(), tmp_path / "apart", settings, shared=False)
     together, read_together = run_sharing(SharedPrompts(), tmp_path / "together", settings)
     moved = (apart - run_scripted_start(tmp_path / "apart")).norm()
-    assert moved > 0.1 and (together - apart).norm() < 1e-2 * moved
+    assert moved > 0.1 and (together - apart).norm() < bound * moved
     assert read_together < read_apart
 
 
