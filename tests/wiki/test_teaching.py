@@ -313,6 +313,17 @@ def test_the_card_says_what_the_record_of_the_trained_searcher_says() -> None:
     card = (ROOT / "data/wiki/README.md").read_text(encoding="utf-8")
     methods = ("naive RAG", "cold start", "searching", "trained", "gold documents")
     gains = [record["difference"][f"trained - {other}"] for other in ("cold start", "naive RAG")]
+    all_methods = json.loads((ROOT / "data/wiki/results/seed0.json").read_text(encoding="utf-8"))[
+        "differences"
+    ]
+    for gain, name in zip(gains, ("s3 - s3-untrained", "s3 - rag-dense"), strict=True):
+        one = all_methods[name]["sets"] | {"average": all_methods[name]["average"]}
+        for place, found in gain.items():
+            assert found == {
+                "n": one[place]["n"],
+                "mean": round(one[place]["mean"], 3),
+                "ci95": [round(bound, 3) for bound in one[place]["ci95"]],
+            }
     for name in (*load_profile("wiki").data.sets, "average"):
         cells = [
             str(gains[0][name]["n"]),
