@@ -15,11 +15,13 @@ is judged on the same episodes, read once as selected and once with everything t
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .bench import Bench
 from .corpus import load_questions
@@ -34,6 +36,8 @@ from .runs.answering import ANSWERS, Executor, answer_missing, in_process
 from .runs.omissions import omissions
 from .runs.progress import tqdm
 from .runs.stages import JsonlLog, Stage, atomic_write
+
+log = logging.getLogger("s3mini")
 
 
 def evaluate(
@@ -91,9 +95,32 @@ def evaluate(
     results = summarise(profile, answers, seed)
     results["searchers"] = {name: inputs[name]["searcher"] for name in names if METHODS[name].seeded}
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    atomic_write(profile.build / "evaluation" / f"results-seed{seed}.json", text)
-    atomic_write(profile.build / "results.json", text)
+    for path in (profile.build / "evaluation" / f"results-seed{seed}.json", profile.build / "results.json"):
+        _keep_fuller(path, results)
+        atomic_write(path, text)
     return results
+
+
+def _keep_fuller(path: Path, results: Results) -> None:
+    """Move aside results of methods or sets that the new ones lack: it took hours to make them."""
+    aside = path.with_suffix(".json.old")
+    now, before, earlier = _rows(results), _rows_at(path), _rows_at(aside)
+    if lost := sorted(before - now):
+        if not before <= earlier:
+            path.replace(aside)
+        told = ", ".join(f"{method} on {name}" for method, name in lost[:3]) + ", …" * (len(lost) > 3)
+        log.warning("%s now lacks %s; they stand in %s", path, told, aside)
+
+
+def _rows(results: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(method, name) for method, its in results["methods"].items() for name in its["sets"]}
+
+
+def _rows_at(path: Path) -> set[tuple[str, str]]:
+    try:
+        return _rows(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()  # no file, or no results
 
 
 def evaluate_choice(

@@ -143,8 +143,7 @@ def experiment(
         DataError: unknown study; the profile lacks its generator; for ``generator``, nothing evaluated yet.
         StageError, RetrievalError, ModelError: a part failed; run again to go on.
     """
-    if study not in STUDIES:
-        raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
+    check_studies(profile, [study])
     if study in SEEDED:
         arms = {a.name: (a.settings, partial(_run, profile, a, progress)) for a in ABLATIONS[study](profile)}
         seeds = range(seed, seed + SEEDED[study])
@@ -167,6 +166,20 @@ def experiment(
         known = read_experiments(path) if path.is_file() else {}
         atomic_write(path, json.dumps({**known, study: entry}, indent=1) + "\n")
     return entry
+
+
+def check_studies(profile: Profile, studies: Sequence[str]) -> None:
+    """To be called before the first of them, which may take hours.
+
+    Raises:
+        DataError: unknown study; the profile lacks the generator of one.
+    """
+    needs = {"generator": "other", "reward-sentences": "sentences"} | {f"trained-for-{n}": n for n in FOREIGN}
+    for study in studies:
+        if study not in STUDIES:
+            raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
+        if study in needs:
+            foreign(profile, needs[study])
 
 
 def recorded(profile: Profile) -> Path | None:
@@ -229,7 +242,9 @@ def foreign(profile: Profile, which: str) -> Profile:
     """
     generator = getattr(profile.evaluation, FOREIGN[which])
     if generator is None:
-        raise DataError(f"profile {profile.name} names no evaluation.{FOREIGN[which]}")
+        raise DataError(
+            f"profile {profile.name} names no evaluation.{FOREIGN[which]}: set it, or name studies that do without"
+        )
     return changed(
         profile, {"name": f"{profile.name}-{which}", "generator": generator.model_dump(mode="json")}
     )

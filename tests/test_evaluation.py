@@ -203,6 +203,22 @@ def test_a_new_searcher_redoes_its_own_rows_only(run: Run, tmp_path: Path) -> No
     assert again.asked - before == 2 * 2 * TESTED  # s3, and the same episodes without selection
 
 
+def test_a_narrower_evaluation_loses_no_rows(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run()
+    some = Run(run.profile, tmp_path)
+    some(["direct"])
+    aside = run.profile.build / "results.json.old"
+    assert json.loads(aside.read_text())["methods"] == whole["methods"]
+    assert "results.json now lacks" in caplog.text and "they stand in" in caplog.text
+    some(["s3"])
+    assert json.loads(aside.read_text())["methods"] == whole["methods"], "the fullest is the one that is kept"
+    caplog.clear()
+    run()
+    assert "lacks" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changed", "rows"),
     # s3, trained and not, and without selection; what is trained is read in float32 in any case

@@ -186,11 +186,13 @@ def experiment(
 ) -> None:
     """Run the paper's ablations, other generators, data efficiency; adds to experiments.json."""
     profile = whole(profile_name, settings)
-    from ..experiments import FILE, STUDIES
+    from ..experiments import FILE, STUDIES, check_studies
     from ..experiments import experiment as run
     from ..report.beside_paper import ablation_table, efficiency_plot
 
-    for study in studies or STUDIES:
+    chosen = studies or STUDIES
+    check_studies(profile, chosen)
+    for study in chosen:
         outcome = run(profile, study, seed, timed=timed)
         figure = study == "efficiency"
         typer.echo(efficiency_plot(outcome).caption if figure else ablation_table(study, outcome).text)
