@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bench import Bench, protocol_class
 from ..corpus import load_questions
-from ..profile import Profile
+from ..profile import ModelSpec, Profile
 from ..rag import Earned, RagCache, precompute, training_filter
 from ..records import Collected, Document, Episode, Question, Score, hit_ids
 from ..reward import DOCUMENT_REWARDS, Reward, gbr, nearness, recall
@@ -178,9 +178,8 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     # a protocol's reader. With a KL term TRL has its own reference (the model without its adapters, or a copy).
     others = any(m.engine == "local" and m.path == spec.path for m in (profile.generator, profile.judge))
     kept = not profile.grpo.beta or others or method.needs_reader
-    # What is fastest is for reading and writing; what training adds needs finer weights.
-    if spec.dtype == "fastest" and not sharded:
-        spec = spec.model_copy(update={"dtype": "float32"})
+    if not sharded:
+        spec = _fine(spec)
     loaded = load_model(spec, shared=kept)
     trained = copy.deepcopy(loaded.model) if kept else loaded.model
     trained.train()
@@ -199,13 +198,18 @@ def open_parts(profile: Profile, protocol: str = "s3", reward: str = "gbr", shar
     return Parts(policy.model, policy.tokenizer, questions, engine, scorer, loaded.model if kept else None)
 
 
+def _fine(spec: ModelSpec) -> ModelSpec:
+    """What is fastest on a machine is for reading and writing; what training adds needs finer weights, the same on every one."""
+    return spec.model_copy(update={"dtype": "float32"}) if spec.dtype == "fastest" else spec
+
+
 def identity(
     profile: Profile, seed: int, protocol: str, reward: str
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Everything a run depends on: inputs by content, settings by value."""
     bench = Bench(profile)
     inputs, settings = bench.depends_on(training_questions(profile))
-    inputs |= bench.searcher_depends_on(protocol, bench.start(protocol))
+    inputs |= bench.searcher_depends_on(protocol, _fine(bench.start(protocol)))
     # These came later: switched off, older runs stay valid.
     off = {key for key in ("search_cost", "share_prompts") if not getattr(profile.grpo, key)}
     settings |= {

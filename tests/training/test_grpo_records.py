@@ -22,7 +22,7 @@ from toy_model import toy_local
 from s3mini import profile as profile_module
 from s3mini.errors import ProfileError, RetrievalError
 from s3mini.grpo import Loop, train
-from s3mini.profile import Profile
+from s3mini.profile import Profile, load_profile
 from s3mini.rag import precompute
 from s3mini.records import Document, Episode, Question, Turn
 from s3mini.reward import Reward, group_advantages
@@ -319,6 +319,14 @@ def test_auto_takes_bfloat16_where_it_is_clearly_faster_and_a_run_ends_as_it_beg
     for named in ("float32", "bfloat16"):
         given = spec.model_copy(update={"precision": named})
         assert precision.settled(given, model, tmp_path, ALONE) == given
+
+
+def test_a_run_goes_on_where_another_precision_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, found = load_profile("smoke", **{"searcher.dtype": "fastest"}), []
+    for fastest in ("float32", "bfloat16"):
+        monkeypatch.setattr("s3mini.models.local.fastest_dtype", lambda device, kind=fastest: kind)
+        found.append(identity(profile, 0, "s3", "gbr"))
+    assert found[0] == found[1]
 
 
 def test_one_process_that_emulates_bfloat16_decides_for_all(tmp_path: Path) -> None:
