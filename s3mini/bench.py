@@ -40,7 +40,7 @@ WHO_AND_HOW_FAST = {
 def _decoded(spec: ModelSpec) -> list[str]:
     """What of a searcher's decoding, its weights apart, changes its episodes, where it is not the default."""
     dtype: str = spec.dtype
-    if spec.engine == "local" and dtype == "fastest":
+    if spec.engine == "local":
         from .models.local import dtype_of
 
         dtype = dtype_of(spec)

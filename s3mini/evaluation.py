@@ -104,9 +104,9 @@ def evaluate(
 def _keep_fuller(path: Path, results: Results) -> None:
     """Move aside results of methods or sets that the new ones lack: it took hours to make them."""
     aside = path.with_suffix(".json.old")
-    now, before, earlier = _rows(results), _rows_at(path), _rows_at(aside)
-    if lost := sorted(before - now):
-        if not before <= earlier:
+    before = _rows_at(path)
+    if lost := sorted(before - _rows(results)):
+        if not before <= _rows_at(aside):
             path.replace(aside)
         told = ", ".join(f"{method} on {name}" for method, name in lost[:3]) + ", …" * (len(lost) > 3)
         log.warning("%s now lacks %s; they stand in %s", path, told, aside)

@@ -120,6 +120,10 @@ SEEDED = {"price-longer": 2}
 """Ablations of which each arm is trained with several seeds, and how many."""
 FOREIGN = {"other": "other_generator", "sentences": "sentence_generator"}
 """Generators that are not the profile's own, for which a searcher is trained as well: their keys in ``evaluation``."""
+NEEDS = {"generator": "other", "reward-sentences": "sentences"} | {
+    f"trained-for-{name}": name for name in FOREIGN
+}
+"""Studies that need a generator of `FOREIGN`."""
 BESIDE = ("search-r1", "rag-dense", "s3-untrained", "oracle")
 """Methods whose contexts the same generator reads beside s3's."""
 STUDIES = (
@@ -155,10 +159,10 @@ def experiment(
     elif study == "opponents":
         entry = opponents(profile, seed, progress)
     elif study == "reward-sentences":
-        its = foreign(profile, "sentences")
+        its = foreign(profile, NEEDS[study])
         entry = ablation(its, ABLATIONS["reward"](its), seed, progress, ("s3-untrained",))
     elif study != "efficiency":
-        entry = trained_for(profile, study.removeprefix("trained-for-"), seed, progress)
+        entry = trained_for(profile, NEEDS[study], seed, progress)
     else:
         entry = efficiency(profile, seed, progress=progress, timed=timed)
     path = profile.build / FILE
@@ -174,12 +178,11 @@ def check_studies(profile: Profile, studies: Sequence[str]) -> None:
     Raises:
         DataError: unknown study; the profile lacks the generator of one.
     """
-    needs = {"generator": "other", "reward-sentences": "sentences"} | {f"trained-for-{n}": n for n in FOREIGN}
     for study in studies:
         if study not in STUDIES:
             raise DataError(f"unknown experiment {study!r}: choose from {', '.join(STUDIES)}")
-        if study in needs:
-            foreign(profile, needs[study])
+        if study in NEEDS:
+            foreign(profile, NEEDS[study])
 
 
 def recorded(profile: Profile) -> Path | None:
@@ -270,7 +273,7 @@ def other_generator(profile: Profile, seed: int, progress: bool = True) -> dict[
     Nothing is trained or searched anew: what changes is the reader alone.
     """
     # read only, so that it builds where the contexts lie
-    its = changed(foreign(profile, "other"), {"name": profile.name})
+    its = changed(foreign(profile, NEEDS["generator"]), {"name": profile.name})
     bench = Bench(its, seed)
     evaluated: list[Evaluated] = []
     for name in REREAD:

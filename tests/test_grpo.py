@@ -181,9 +181,8 @@ def test_without_gradients_a_prompt_is_read_once_too_however_long_its_episodes_a
         together = completion_logprobs(model, ids, seen, scored, 1.0, batch_size=1, prompt=SharedPrompt())
     hook.remove()
     assert torch.allclose(apart[0], together[0], atol=1e-4)
-    assert (
-        count - (sum(read) - count) == 2 * 29
-    )  # a prompt's last token says the first word, and is read by each
+    # A prompt's last token says the first word, and is read by each.
+    assert count - (sum(read) - count) == 2 * 29
 
 
 class OneLength(Scripted):

@@ -113,10 +113,8 @@ def _keep(kept: bool) -> None:
         libc = ctypes.CDLL(None)
         for option, value in (
             (M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**26),
-            (
-                M_MMAP_THRESHOLD,
-                2**25,
-            ),  # of which older ones take no more; glibc's own choice ends where one is set
+            # Of older ones the most; where any option is set, glibc no longer chooses this one itself.
+            (M_MMAP_THRESHOLD, 2**25),
             (M_MMAP_MAX, 0 if kept else 2**16),  # blocks that the system is asked for one by one
         ):
             libc.mallopt(option, value)

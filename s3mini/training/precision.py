@@ -37,9 +37,8 @@ def settled(spec: GrpoSpec, model: PreTrainedModel, folder: Path, processes: Pro
         return spec
     if processes.from_main(lambda: not (folder / FILE).exists()):
         took = processes.everywhere(lambda: measured(model))  # together, as they will train
-        decides = next(
-            (own for own in took if fastest(own) == "float32"), took[0]
-        )  # for whom the others would wait
+        # A process that is slow in bfloat16 decides: all others would wait for it.
+        decides = next((own for own in took if fastest(own) == "float32"), took[0])
         text = json.dumps({"precision": fastest(decides), "seconds": decides})
         processes.from_main(lambda: atomic_write(folder / FILE, text))
     kept = processes.from_main(lambda: json.loads((folder / FILE).read_text()))

@@ -85,9 +85,8 @@ class Training(TrainerCallback):
                 callbacks=[self, *([recorder] if recorder else [])],
                 peft_config=lora_config(spec),
             )
-            own_pass = (
-                parts.model.device.type == "cpu" and self._processes.count == 1
-            )  # elsewhere it is TRL's
+            # Elsewhere the update's pass is TRL's.
+            own_pass = parts.model.device.type == "cpu" and self._processes.count == 1
             self._trainer.prompt = SharedPrompt() if spec.share_prompts and own_pass else None
             self._trainer.remove_callback(PrinterCallback)
             with memory_kept(), without_bars():  # no bars over every checkpoint that is written
